@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""Make the stand-in for food5: five generated classes of photograph-like JPEGs of mixed sizes.
+
+    python food5/sample.py --out food5 --train 60 --test 20
+
+The classes carry food5's names and differ in what covers the plate: a lattice, bars, diamonds, slices or
+grains. Light, colour, scale, angle, blur and noise are drawn alike for all five, so the mean colour of a
+picture says next to nothing of its label: a network has to see structure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import functools
+import io
+import itertools
+import math
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SPLITS = ("train", "test")
+ASPECTS = (1.0, 0.75, 0.75, 0.75, 0.67, 0.56)  # short side / long side, as cameras give them
+ORIENTATION_TAG = 0x0112
+# EXIF orientation -> how an upright picture lies in the file of a camera that was held that way.
+STORED_AS = {3: Image.ROTATE_180, 6: Image.ROTATE_90, 8: Image.ROTATE_270}
+
+
+def tiles(draw, rng, pitch_px, fill, angle, shear=0.0):
+    """Cover the canvas with jittered parallelograms in rows that run at angle (radians).
+
+    pitch_px: (along, across) the rows; fill: the share of each pitch that a tile covers; shear: how far a
+    tile leans, in pitches along the row for one pitch across it.
+    """
+    width, height = draw.im.size
+    cos, sin = math.cos(angle), math.sin(angle)
+    reach = math.hypot(width, height) / 2
+    across, along = (int(reach / pitch) + 2 for pitch in reversed(pitch_px))
+    square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2 * fill
+    for row in range(-across, across + 1):
+        # Leaning rows drift sideways; the remainder keeps them over the canvas.
+        drift = math.fmod(row * shear, 1.0)
+        for column in range(-along, along + 1):
+            corners = square + rng.normal(0, 0.04, (4, 2))
+            u = (column + drift + corners[:, 0] + shear * corners[:, 1]) * pitch_px[0]
+            v = (row + corners[:, 1]) * pitch_px[1]
+            x, y = width / 2 + u * cos - v * sin, height / 2 + u * sin + v * cos
+            draw.polygon(list(zip(x.tolist(), y.tolist())), fill=int(rng.integers(140, 256)))
+
+
+def rounds(draw, rng, radius_px, per_area, rim):
+    """Scatter overlapping ellipses of about radius_px, per_area of them on the area of one.
+
+    rim: brightness step at the edge of each, 0..255; 0 draws none.
+    """
+    width, height = draw.im.size
+    count = int(per_area * width * height / (math.pi * radius_px**2)) + 1
+    centres = rng.random((count, 2)) * (width, height)
+    radii = radius_px * rng.uniform(0.7, 1.3, (count, 2))
+    shades = rng.integers(90, 256, count)
+    for (x, y), (a, b), shade in zip(centres.tolist(), radii.tolist(), shades.tolist()):
+        outline = shade - rim if shade > 170 else shade + rim
+        width_px = max(1, int(radius_px / 9))
+        draw.ellipse((x - a, y - b, x + a, y + b), fill=shade, outline=outline, width=width_px)
+
+
+def lattice(draw, rng, unit_px):
+    angle = rng.uniform(0, math.pi)
+    tiles(draw, rng, (5 * unit_px, unit_px), (1.1, 0.45), angle)
+    tiles(draw, rng, (5 * unit_px, unit_px), (1.1, 0.45), angle + math.pi / 2 + rng.normal(0, 0.15))
+
+
+def bars(draw, rng, unit_px):
+    tiles(draw, rng, (4 * unit_px, unit_px), (0.96, 0.72), rng.uniform(0, math.pi))
+
+
+def diamonds(draw, rng, unit_px):
+    lean = rng.choice([-1, 1]) * rng.uniform(0.45, 0.7)
+    tiles(draw, rng, (unit_px, unit_px), (0.86, 0.86), rng.uniform(0, math.pi), lean)
+
+
+def slices(draw, rng, unit_px):
+    rounds(draw, rng, 0.9 * unit_px, 2.5, 90)
+
+
+def grains(draw, rng, unit_px):
+    rounds(draw, rng, 0.2 * unit_px, 2.5, 0)
+
+
+COVER = {
+    "apple_pie": lattice,
+    "baby_back_ribs": bars,
+    "baklava": diamonds,
+    "beef_carpaccio": slices,
+    "beef_tartare": grains,
+}
+TINTS = {  # red, green, blue added to the food's colours
+    "apple_pie": (0.02, 0.05, 0.0),
+    "baby_back_ribs": (-0.04, -0.06, -0.04),
+    "baklava": (0.05, 0.03, -0.05),
+    "beef_carpaccio": (0.03, -0.08, 0.0),
+    "beef_tartare": (-0.02, -0.03, 0.05),
+}
+
+
+def cloud(rng, size: Tuple[int, int], cells: int) -> np.ndarray:
+    """Smooth noise of mean 0 and deviation about 0.5: (height, width) float32, cells waves on each side."""
+    coarse = rng.normal(0, 1, (cells, cells)).astype(np.float32)
+    return np.asarray(Image.fromarray(coarse).resize(size, Image.BICUBIC))
+
+
+def dish(cover, rng, size: Tuple[int, int]) -> np.ndarray:
+    """Brightness of the food itself, (height, width) float32 about 0..1.2: its cover, worn by noise."""
+    canvas = Image.new("L", size, int(rng.integers(20, 90)))
+    cover(ImageDraw.Draw(canvas), rng, min(size) * rng.uniform(0.12, 0.22))
+    canvas = canvas.filter(ImageFilter.GaussianBlur(min(size) * rng.uniform(0.002, 0.007)))
+    relief = np.asarray(canvas, np.float32) / 255
+    contrast = rng.uniform(0.7, 1.1)
+    return contrast * relief + 0.08 * cloud(rng, size, 9) + 0.06 * cloud(rng, size, 70)
+
+
+def colours(name: str, rng) -> np.ndarray:
+    """Dark food, bright food, plate and table: (4, 3) float32 in 0..1, warm as kitchens are.
+
+    A class leans to its own tint by less than its pictures differ among themselves.
+    """
+    kitchen = np.array([[0.3, 0.14, 0.08], [0.85, 0.62, 0.4], [0.85, 0.84, 0.8], [0.42, 0.35, 0.3]])
+    kitchen[:2] += TINTS[name]
+    spread = np.array([[0.05], [0.09], [0.05], [0.12]])
+    return np.clip(kitchen + rng.normal(0, spread, (4, 3)), 0, 1).astype(np.float32)
+
+
+def photograph(name: str, rng, size: Tuple[int, int]) -> Image.Image:
+    """A picture of size (width, height) px of a plate on a table, covered by food of that name."""
+    width, height = size
+    dark, bright, plate, table = colours(name, rng)
+    food = dish(COVER[name], rng, size)[..., None]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    centre_x, centre_y = rng.normal(0, 0.15, 2)
+    stretch_x, stretch_y = rng.uniform(0.9, 1.4, 2)
+    out = np.hypot((x - centre_x) / stretch_x, (y - centre_y) / stretch_y)
+    edge = np.clip((out + 0.06 * cloud(rng, size, 8) - 0.8) * 25, 0, 1)[..., None]
+    rim = np.clip((out - 1.0) * 40, 0, 1)[..., None]
+    ground = plate + (table - plate) * rim + 0.05 * cloud(rng, size, 40)[..., None] * rim
+    picture = dark + (bright - dark) * food
+    picture = picture + (ground - picture) * edge
+    side_light, top_light, vignette = rng.normal(0, 0.15, 2).tolist() + [rng.uniform(0, 0.2)]
+    light = rng.uniform(0.75, 1.15) + side_light * x + top_light * y - vignette * (x * x + y * y)
+    picture *= light[..., None] * rng.normal(1, 0.05, 3)
+    grain = rng.standard_normal((height, width, 1), np.float32) * rng.uniform(0.01, 0.04)
+    return Image.fromarray((np.clip(picture + grain, 0, 1) * 255).astype(np.uint8))
+
+
+def jpeg(name: str, rng, side_px: int) -> bytes:
+    """One picture as a camera or a web site would hand it over, its long side at most side_px.
+
+    A quarter is portrait and a quarter carries EXIF; of these, half lie rotated in the file.
+    """
+    long_px = side_px if rng.random() < 0.8 else int(side_px * rng.uniform(0.7, 1))
+    short_px = int(long_px * ASPECTS[rng.integers(len(ASPECTS))])
+    size = (long_px, short_px) if rng.random() < 0.75 else (short_px, long_px)
+    picture = photograph(name, rng, size)
+    exif = Image.Exif()
+    if rng.random() < 0.25:
+        orientation = int(rng.choice([1, 1, 1, 3, 6, 8]))
+        exif[ORIENTATION_TAG] = orientation
+        if orientation in STORED_AS:
+            picture = picture.transpose(STORED_AS[orientation])
+    file = io.BytesIO()
+    quality, progressive = int(rng.integers(72, 91)), bool(rng.random() < 0.2)
+    picture.save(file, "JPEG", quality=quality, progressive=progressive, exif=exif)
+    return file.getvalue()
+
+
+def write_one(root: Path, seed: int, side_px: int, which: Tuple[str, str, int]) -> int:
+    """Write one image, which = (split, class, number), and return its bytes.
+
+    Its randomness is keyed by seed and which alone, so neither the order, nor the number of processes,
+    nor the number of images asked for changes it.
+    """
+    split, name, number = which
+    rng = np.random.default_rng([seed, SPLITS.index(split), list(COVER).index(name), number])
+    path = root / split / name / f"{number:05d}.jpg"
+    return path.write_bytes(jpeg(name, rng, side_px))
+
+
+def existing(out: Path) -> List[Path]:
+    """The files that lie in out's train and test folders already, at most three of them."""
+    files = (path for split in SPLITS for path in (out / split).rglob("*") if path.is_file())
+    return list(itertools.islice(files, 3))
+
+
+def make(out: Path, counts: Dict[str, int], seed: int, side_px: int, num_workers: int) -> int:
+    """Write counts[split] images a class below out and return their bytes.
+
+    All are written into a folder beside and moved last, so that train/ is whole or absent. A train/ or
+    test/ that is there already is replaced.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    todo = [(s, name, n) for s in SPLITS for name in COVER for n in range(counts[s])]
+    with tempfile.TemporaryDirectory(prefix=".sample-", dir=str(out)) as folder:
+        beside = Path(folder)
+        for split, name in itertools.product(SPLITS, COVER):
+            (beside / split / name).mkdir(parents=True)
+        write = functools.partial(write_one, beside, seed, side_px)
+        total = 0
+        with concurrent.futures.ProcessPoolExecutor(num_workers) as pool:
+            for done, size in enumerate(pool.map(write, todo, chunksize=4), start=1):
+                total += size
+                if done % 100 == 0 or done == len(todo):
+                    print(f"made {done} of {len(todo)} images, {total / 1e6:.1f} MB", flush=True)
+        # train/ comes last: who finds it finds test/ as well.
+        for split in reversed(SPLITS):
+            if (out / split).exists():
+                os.replace(str(out / split), str(beside / f"old-{split}"))
+            os.replace(str(beside / split), str(out / split))
+    return total
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Make a generated stand-in for food5: train/<class>/*.jpg and test/<class>/*.jpg.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    here = Path(__file__).resolve().parent
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--out", type=Path, default=here, help="folder that gets train/ and test/")
+    parser.add_argument("--train", type=positive, default=60, help="training images a class")
+    parser.add_argument("--test", type=positive, default=20, help="test images a class")
+    parser.add_argument("--seed", type=int, default=0, help="a seed always gives the same pictures")
+    parser.add_argument("--side", type=positive, default=512, help="longest side of an image, px")
+    parser.add_argument("--workers", type=positive, default=cores, help="processes")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a train/ and test/ that exist"
+    )
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error(f"--seed is {args.seed}; it must be 0 or more")
+    if args.side < 32:
+        parser.error(f"--side is {args.side} px; below 32 px nothing can be told apart")
+    return args
+
+
+def main(argv=None) -> int:
+    args = parse(argv)
+    found = existing(args.out)
+    if found and not args.overwrite:
+        print(
+            f"{found[0]} exists: {args.out} holds images already. Nothing was changed. "
+            "Name another --out, or replace them with --overwrite.",
+            file=sys.stderr,
+        )
+        return 1
+    start = time.perf_counter()
+    counts = {"train": args.train, "test": args.test}
+    total = make(args.out, counts, args.seed, args.side, args.workers)
+    elapsed_s = time.perf_counter() - start
+    images = len(COVER) * (args.train + args.test)
+    print(f"{args.out}: {images} images of {len(COVER)} classes, {total / images / 1e3:.0f} kB each, "
+          f"in {elapsed_s:.1f} s")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
