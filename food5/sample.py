@@ -1,27 +1,25 @@
-#!/usr/bin/env python3
 """Make the stand-in for food5: five generated classes of photograph-like JPEGs of mixed sizes.
 
     python food5/sample.py --out food5 --train 60 --test 20
 
-The classes carry food5's names and differ in what covers the plate: a lattice, bars, diamonds, slices or
-grains. Light, colour, scale, angle, blur and noise are drawn alike for all five, so the mean colour of a
-picture says next to nothing of its label: a network has to see structure.
+The classes carry food5's names and differ in what covers the plate: a lattice, bars, diamonds,
+slices or grains. Light, scale, angle, blur and noise are drawn alike for all five and their colours
+overlap, so the mean colour of a picture says little of its label: a network has to see structure.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import functools
 import io
 import itertools
 import math
 import os
+import signal
 import sys
 import tempfile
-import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -36,8 +34,8 @@ STORED_AS = {3: Image.ROTATE_180, 6: Image.ROTATE_90, 8: Image.ROTATE_270}
 def tiles(draw, rng, pitch_px, fill, angle, shear=0.0):
     """Cover the canvas with jittered parallelograms in rows that run at angle (radians).
 
-    pitch_px: (along, across) the rows; fill: the share of each pitch that a tile covers; shear: how far a
-    tile leans, in pitches along the row for one pitch across it.
+    pitch_px: (along, across) the rows; fill: the share of each pitch that a tile covers; shear: how
+    far a tile leans, in pitches along the row for one pitch across it.
     """
     width, height = draw.im.size
     cos, sin = math.cos(angle), math.sin(angle)
@@ -55,13 +53,14 @@ def tiles(draw, rng, pitch_px, fill, angle, shear=0.0):
             draw.polygon(list(zip(x.tolist(), y.tolist())), fill=int(rng.integers(140, 256)))
 
 
-def rounds(draw, rng, radius_px, per_area, rim):
-    """Scatter overlapping ellipses of about radius_px, per_area of them on the area of one.
+def rounds(draw, rng, unit_px, radius, rim):
+    """Cover the canvas two or three times over with ellipses of about radius, in units of unit_px.
 
     rim: brightness step at the edge of each, 0..255; 0 draws none.
     """
     width, height = draw.im.size
-    count = int(per_area * width * height / (math.pi * radius_px**2)) + 1
+    radius_px = radius * unit_px
+    count = int(2.5 * width * height / (math.pi * radius_px**2)) + 1
     centres = rng.random((count, 2)) * (width, height)
     radii = radius_px * rng.uniform(0.7, 1.3, (count, 2))
     shades = rng.integers(90, 256, count)
@@ -86,38 +85,25 @@ def diamonds(draw, rng, unit_px):
     tiles(draw, rng, (unit_px, unit_px), (0.86, 0.86), rng.uniform(0, math.pi), lean)
 
 
-def slices(draw, rng, unit_px):
-    rounds(draw, rng, 0.9 * unit_px, 2.5, 90)
-
-
-def grains(draw, rng, unit_px):
-    rounds(draw, rng, 0.2 * unit_px, 2.5, 0)
-
-
-COVER = {
-    "apple_pie": lattice,
-    "baby_back_ribs": bars,
-    "baklava": diamonds,
-    "beef_carpaccio": slices,
-    "beef_tartare": grains,
-}
-TINTS = {  # red, green, blue added to the food's colours
-    "apple_pie": (0.02, 0.05, 0.0),
-    "baby_back_ribs": (-0.04, -0.06, -0.04),
-    "baklava": (0.05, 0.03, -0.05),
-    "beef_carpaccio": (0.03, -0.08, 0.0),
-    "beef_tartare": (-0.02, -0.03, 0.05),
+slices = functools.partial(rounds, radius=0.9, rim=90)
+grains = functools.partial(rounds, radius=0.2, rim=0)
+DISHES = {  # what covers the plate, and the red, green and blue it adds to the food's colours
+    "apple_pie": (lattice, (0.02, 0.05, 0.0)),
+    "baby_back_ribs": (bars, (-0.04, -0.06, -0.04)),
+    "baklava": (diamonds, (0.05, 0.03, -0.05)),
+    "beef_carpaccio": (slices, (0.03, -0.08, 0.0)),
+    "beef_tartare": (grains, (-0.02, -0.03, 0.05)),
 }
 
 
-def cloud(rng, size: Tuple[int, int], cells: int) -> np.ndarray:
-    """Smooth noise of mean 0 and deviation about 0.5: (height, width) float32, cells waves on each side."""
+def cloud(rng, size: tuple[int, int], cells: int) -> np.ndarray:
+    """Smooth noise of mean 0, deviation about 0.5: (height, width) float32, cells blobs a side."""
     coarse = rng.normal(0, 1, (cells, cells)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize(size, Image.BICUBIC))
 
 
-def dish(cover, rng, size: Tuple[int, int]) -> np.ndarray:
-    """Brightness of the food itself, (height, width) float32 about 0..1.2: its cover, worn by noise."""
+def food(cover, rng, size: tuple[int, int]) -> np.ndarray:
+    """Brightness of the food, (height, width) float32 about 0..1.2: its cover, worn by noise."""
     canvas = Image.new("L", size, int(rng.integers(20, 90)))
     cover(ImageDraw.Draw(canvas), rng, min(size) * rng.uniform(0.12, 0.22))
     canvas = canvas.filter(ImageFilter.GaussianBlur(min(size) * rng.uniform(0.002, 0.007)))
@@ -126,22 +112,23 @@ def dish(cover, rng, size: Tuple[int, int]) -> np.ndarray:
     return contrast * relief + 0.08 * cloud(rng, size, 9) + 0.06 * cloud(rng, size, 70)
 
 
-def colours(name: str, rng) -> np.ndarray:
+def colours(tint, rng) -> np.ndarray:
     """Dark food, bright food, plate and table: (4, 3) float32 in 0..1, warm as kitchens are.
 
     A class leans to its own tint by less than its pictures differ among themselves.
     """
     kitchen = np.array([[0.3, 0.14, 0.08], [0.85, 0.62, 0.4], [0.85, 0.84, 0.8], [0.42, 0.35, 0.3]])
-    kitchen[:2] += TINTS[name]
+    kitchen[:2] += tint
     spread = np.array([[0.05], [0.09], [0.05], [0.12]])
     return np.clip(kitchen + rng.normal(0, spread, (4, 3)), 0, 1).astype(np.float32)
 
 
-def photograph(name: str, rng, size: Tuple[int, int]) -> Image.Image:
+def photograph(name: str, rng, size: tuple[int, int]) -> Image.Image:
     """A picture of size (width, height) px of a plate on a table, covered by food of that name."""
+    cover, tint = DISHES[name]
+    dark, bright, plate, table = colours(tint, rng)
+    covered = food(cover, rng, size)[..., None]
     width, height = size
-    dark, bright, plate, table = colours(name, rng)
-    food = dish(COVER[name], rng, size)[..., None]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     centre_x, centre_y = rng.normal(0, 0.15, 2)
     stretch_x, stretch_y = rng.uniform(0.9, 1.4, 2)
@@ -149,10 +136,11 @@ def photograph(name: str, rng, size: Tuple[int, int]) -> Image.Image:
     edge = np.clip((out + 0.06 * cloud(rng, size, 8) - 0.8) * 25, 0, 1)[..., None]
     rim = np.clip((out - 1.0) * 40, 0, 1)[..., None]
     ground = plate + (table - plate) * rim + 0.05 * cloud(rng, size, 40)[..., None] * rim
-    picture = dark + (bright - dark) * food
+    picture = dark + (bright - dark) * covered
     picture = picture + (ground - picture) * edge
-    side_light, top_light, vignette = rng.normal(0, 0.15, 2).tolist() + [rng.uniform(0, 0.2)]
-    light = rng.uniform(0.75, 1.15) + side_light * x + top_light * y - vignette * (x * x + y * y)
+    side_light, top_light = rng.normal(0, 0.15, 2)
+    vignette = rng.uniform(0, 0.2) * (x * x + y * y)
+    light = rng.uniform(0.75, 1.15) + side_light * x + top_light * y - vignette
     picture *= light[..., None] * rng.normal(1, 0.05, 3)
     grain = rng.standard_normal((height, width, 1), np.float32) * rng.uniform(0.01, 0.04)
     return Image.fromarray((np.clip(picture + grain, 0, 1) * 255).astype(np.uint8))
@@ -173,105 +161,99 @@ def jpeg(name: str, rng, side_px: int) -> bytes:
         exif[ORIENTATION_TAG] = orientation
         if orientation in STORED_AS:
             picture = picture.transpose(STORED_AS[orientation])
-    file = io.BytesIO()
     quality, progressive = int(rng.integers(72, 91)), bool(rng.random() < 0.2)
+    file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality, progressive=progressive, exif=exif)
     return file.getvalue()
 
 
-def write_one(root: Path, seed: int, side_px: int, which: Tuple[str, str, int]) -> int:
+def write_one(root: Path, seed: int, side_px: int, which: tuple[str, str, int]) -> int:
     """Write one image, which = (split, class, number), and return its bytes.
 
-    Its randomness is keyed by seed and which alone, so neither the order, nor the number of processes,
-    nor the number of images asked for changes it.
+    Its randomness is keyed by seed and which alone: neither the order, nor the number of processes,
+    nor how many images are asked for changes it.
     """
     split, name, number = which
-    rng = np.random.default_rng([seed, SPLITS.index(split), list(COVER).index(name), number])
+    rng = np.random.default_rng([seed, SPLITS.index(split), list(DISHES).index(name), number])
     path = root / split / name / f"{number:05d}.jpg"
     return path.write_bytes(jpeg(name, rng, side_px))
 
 
-def existing(out: Path) -> List[Path]:
-    """The files that lie in out's train and test folders already, at most three of them."""
-    files = (path for split in SPLITS for path in (out / split).rglob("*") if path.is_file())
-    return list(itertools.islice(files, 3))
+def fill(root: Path, counts: dict[str, int], seed: int, side_px: int, num_workers: int):
+    """Write counts[split] images a class below root and tell how far it is."""
+    for split, name in itertools.product(SPLITS, DISHES):
+        (root / split / name).mkdir(parents=True)
+    todo = [(split, name, n) for split in SPLITS for name in DISHES for n in range(counts[split])]
+    write = functools.partial(write_one, root, seed, side_px)
+    total = 0
+    deaf = (signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+    with ProcessPoolExecutor(num_workers, initializer=signal.signal, initargs=deaf) as pool:
+        for done, size in enumerate(pool.map(write, todo, chunksize=4), start=1):
+            total += size
+            if done % 100 == 0 or done == len(todo):
+                print(f"made {done} of {len(todo)} images, {total / 1e6:.1f} MB", flush=True)
 
 
-def make(out: Path, counts: Dict[str, int], seed: int, side_px: int, num_workers: int) -> int:
-    """Write counts[split] images a class below out and return their bytes.
+def make(out: Path, counts: dict[str, int], seed: int, side_px: int, num_workers: int):
+    """Put train/ and test/ into out, in place of those that are there; see fill.
 
-    All are written into a folder beside and moved last, so that train/ is whole or absent. A train/ or
-    test/ that is there already is replaced.
+    They are made in a folder beside and moved when complete, train/ last: who finds it finds all.
     """
     out.mkdir(parents=True, exist_ok=True)
-    todo = [(s, name, n) for s in SPLITS for name in COVER for n in range(counts[s])]
-    with tempfile.TemporaryDirectory(prefix=".sample-", dir=str(out)) as folder:
-        beside = Path(folder)
-        for split, name in itertools.product(SPLITS, COVER):
-            (beside / split / name).mkdir(parents=True)
-        write = functools.partial(write_one, beside, seed, side_px)
-        total = 0
-        with concurrent.futures.ProcessPoolExecutor(num_workers) as pool:
-            for done, size in enumerate(pool.map(write, todo, chunksize=4), start=1):
-                total += size
-                if done % 100 == 0 or done == len(todo):
-                    print(f"made {done} of {len(todo)} images, {total / 1e6:.1f} MB", flush=True)
-        # train/ comes last: who finds it finds test/ as well.
+    with tempfile.TemporaryDirectory(prefix=".sample-", dir=str(out)) as beside:
+        fill(Path(beside), counts, seed, side_px, num_workers)
         for split in reversed(SPLITS):
             if (out / split).exists():
-                os.replace(str(out / split), str(beside / f"old-{split}"))
-            os.replace(str(beside / split), str(out / split))
-    return total
+                os.replace(str(out / split), os.path.join(beside, f"old-{split}"))
+            os.replace(os.path.join(beside, split), str(out / split))
 
 
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+def refuse_images(out: Path):
+    """Raise FileExistsError when a train/ or test/ in out holds a file."""
+    for path in (path for split in SPLITS for path in (out / split).rglob("*")):
+        if path.is_file():
+            raise FileExistsError(f"{path} is there already; name another --out or say --overwrite")
+
+
+def at_least(least: int):
+    """The argparse type of whole numbers from least."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
     return number
 
 
-def parse(argv=None) -> argparse.Namespace:
+def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Make a generated stand-in for food5: train/<class>/*.jpg and test/<class>/*.jpg.",
+        description="Make a generated stand-in for food5: {train,test}/<class>/*.jpg.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    here = Path(__file__).resolve().parent
-    cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--out", type=Path, default=here, help="folder that gets train/ and test/")
-    parser.add_argument("--train", type=positive, default=60, help="training images a class")
-    parser.add_argument("--test", type=positive, default=20, help="test images a class")
-    parser.add_argument("--seed", type=int, default=0, help="a seed always gives the same pictures")
-    parser.add_argument("--side", type=positive, default=512, help="longest side of an image, px")
-    parser.add_argument("--workers", type=positive, default=cores, help="processes")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a train/ and test/ that exist"
-    )
-    args = parser.parse_args(argv)
-    if args.seed < 0:
-        parser.error(f"--seed is {args.seed}; it must be 0 or more")
-    if args.side < 32:
-        parser.error(f"--side is {args.side} px; below 32 px nothing can be told apart")
-    return args
+    flag, cores = parser.add_argument, os.cpu_count()
+    flag("--out", type=Path, default=Path(__file__).parent, help="folder to get train/ and test/")
+    flag("--train", type=at_least(1), default=60, help="training images a class")
+    flag("--test", type=at_least(1), default=20, help="test images a class")
+    flag("--seed", type=at_least(0), default=0, help="the same seed gives the same pictures")
+    flag("--side", type=at_least(32), default=512, help="longest side of an image, px")
+    flag("--num-workers", type=at_least(1), default=cores, help="processes")
+    flag("--overwrite", action="store_true", help="replace the images in --out")
+    return parser.parse_args(argv)
 
 
 def main(argv=None) -> int:
+    """Return the exit status: 0, 1 when nothing could or would be written, 130 after Ctrl-C."""
     args = parse(argv)
-    found = existing(args.out)
-    if found and not args.overwrite:
-        print(
-            f"{found[0]} exists: {args.out} holds images already. Nothing was changed. "
-            "Name another --out, or replace them with --overwrite.",
-            file=sys.stderr,
-        )
-        return 1
-    start = time.perf_counter()
     counts = {"train": args.train, "test": args.test}
-    total = make(args.out, counts, args.seed, args.side, args.workers)
-    elapsed_s = time.perf_counter() - start
-    images = len(COVER) * (args.train + args.test)
-    print(f"{args.out}: {images} images of {len(COVER)} classes, {total / images / 1e3:.0f} kB each, "
-          f"in {elapsed_s:.1f} s")  # fmt: skip
+    try:
+        if not args.overwrite:
+            refuse_images(args.out)
+        make(args.out, counts, args.seed, args.side, args.num_workers)
+    except (OSError, KeyboardInterrupt) as error:
+        print(f"no images were made in {args.out}: {error or 'interrupted'}", file=sys.stderr)
+        return 1 if isinstance(error, OSError) else 130
+    print(f"{args.out}: {len(DISHES)} classes of {args.train} train and {args.test} test images")
     return 0
 
 
