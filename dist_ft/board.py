@@ -1,0 +1,170 @@
+"""What a person sees of a run: lines, a progress bar, TensorBoard, scores.jsonl, curves.png.
+
+All of it is rank 0's; the other ranks hold a board that shows nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Set
+
+import numpy as np
+from tqdm import tqdm
+
+from dist_ft.evaluate import Scores
+
+
+class Hidden:
+    """The board of a rank other than 0: takes everything, shows nothing."""
+
+    def __getattr__(self, name: str):
+        return lambda *args, **kwargs: None
+
+
+class Board:
+    """The board of rank 0, writing below `run`."""
+
+    def __init__(self, run: Path, config: Dict[str, Any], classes: Sequence[str], step: int):
+        from tensorboardX import SummaryWriter  # 1 s to import, and rank 0's alone
+
+        run.mkdir(parents=True, exist_ok=True)
+        self.run, self.classes = run, classes
+        _write(run / "config.json", json.dumps(config, indent=1, default=str) + "\n")
+        self._history = _read_history(run / "scores.jsonl", step)
+        _write(run / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in self._history))
+        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step or None)
+        self._writer.add_text("config", _table(config), 0)
+        self._bar = None
+        self._named_bad: Set[str] = set()
+
+    def say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def batch(self, pixels: np.ndarray, step: int) -> None:
+        """Shows up to 32 of a batch's images, (n, H, W, 3) uint8, as the network sees them."""
+        images = pixels[:32]
+        grid = np.full((4 * 8, *images.shape[1:]), 255, np.uint8)
+        grid[: len(images)] = images
+        rows = grid.reshape(4, 8, *images.shape[1:]).transpose(0, 2, 1, 3, 4)
+        height, width = 4 * images.shape[1], 8 * images.shape[2]
+        grid = rows.reshape(height, width, 3)
+        self._writer.add_image("batch", grid, step, dataformats="HWC")
+
+    def start_epoch(self, epoch: int, steps: range, sums: Any, waited_s: float) -> None:
+        """sums and waited_s: what `curves` counts from."""
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=len(steps), desc=f"epoch {epoch + 1}", unit="step", leave=False)
+        self._last = _reading(sums, waited_s)
+
+    def step(self) -> None:
+        if self._bar:
+            self._bar.update()
+
+    def curves(self, step: int, place: str, sums: Any, lr: float, waited_s: float) -> None:
+        """A point of the training curves: means since the last one.
+
+        sums: an epoch's loss_sum, correct, num_images so far; waited_s: for data, by rank 0.
+        """
+        now = _reading(sums, waited_s)
+        loss, correct, images, waited_s, elapsed_s = now - self._last
+        self._last = now
+        if not images:
+            return
+        speed, wait_share = images / elapsed_s, waited_s / elapsed_s
+        for name, value in (
+            *(("train/loss", loss / images), ("train/accuracy", correct / images)),
+            *(("train/lr", lr), ("speed/images_per_s", speed)),
+            ("speed/data_wait_share", wait_share),
+        ):
+            self._writer.add_scalar(name, value, step)
+        if self._bar:
+            self._bar.set_postfix_str(f"loss {loss / images:.4f}, {speed:.0f} images/s")
+        else:
+            self.say(
+                f"{place}, loss {loss / images:.4f}, {speed:.1f} images/s, {wait_share:.0%} of the"
+                " time spent waiting for data"
+            )
+
+    def bad_images(self, reasons: Dict[str, str]) -> None:
+        """Names unreadable files, each once a run."""
+        new = [words for path, words in sorted(reasons.items()) if path not in self._named_bad]
+        self._named_bad.update(reasons)
+        if new:
+            more = f" and {len(new) - 5} more" if len(new) > 5 else ""
+            self.say(f"left out {len(new)} unreadable images: {'; '.join(new[:5])}{more}")
+
+    def end_epoch(
+        self, epoch: int, step: int, train: Dict[str, float], test: Scores, elapsed_s: float
+    ) -> None:
+        """The epoch's line, its row in scores.jsonl, its points and pictures."""
+        if self._bar:
+            self._bar.close()
+            self._bar = None
+        row = {
+            "epoch": epoch + 1,
+            "step": step,
+            **{f"train_{name}": value for name, value in train.items()},
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+            "test_correct": test.correct,
+            "test_images": test.num_images,
+            "elapsed_s": elapsed_s,
+        }
+        if len(self.classes) > 5:
+            row["test_accuracy_top5"] = test.accuracy_top5
+        row["confusion"] = test.confusion.tolist()
+        self._history.append(row)
+        with open(self.run / "scores.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.say(
+            f"epoch {epoch + 1}, loss {train['loss']:.4f}, train acc {train['accuracy']:.3f},"
+            f" test acc {test.accuracy:.3f}, time {elapsed_s:.1f} sec"
+        )
+        self._writer.add_scalar("test/loss", test.loss, step)
+        self._writer.add_scalar("test/accuracy", test.accuracy, step)
+        self._pictures(step, test)
+
+    def close(self, config: Dict[str, Any]) -> None:
+        if self._bar:
+            self._bar.close()
+        if self._history:
+            last = self._history[-1]
+            flat = {k: v for k, v in config.items() if isinstance(v, (int, float, str, bool))}
+            self._writer.add_hparams(
+                flat, {"final/test_accuracy": last["test_accuracy"]}, name="final"
+            )
+        self._writer.close()
+
+    def _pictures(self, step: int, test: Scores) -> None:
+        from dist_ft import plots
+
+        figure = plots.confusion(test.confusion, self.classes)
+        self._writer.add_figure("confusion", figure, step)
+        plots.curves(self._history).savefig(self.run / "curves.png", dpi=110)
+
+
+def _reading(sums: Any, waited_s: float) -> np.ndarray:
+    return np.array([sums.loss_sum, sums.correct, sums.num_images, waited_s, time.perf_counter()])
+
+
+def _read_history(path: Path, step: int) -> List[Dict[str, Any]]:
+    """The rows of an earlier part of the run, up to the step that it goes on from."""
+    if not step or not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [row for row in rows if row["step"] <= step]
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.writing")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def _table(config: Dict[str, Any]) -> str:
+    rows = "\n".join(f"| {name} | {value} |" for name, value in config.items())
+    return f"| setting | value |\n| --- | --- |\n{rows}"

@@ -1,0 +1,145 @@
+"""Checkpoints: a directory a step, whole or absent, without a pickle in it.
+
+    RUN/checkpoints/step-00000018/net.params      parameters, as net.load_parameters reads them
+                                  trainer.params  the optimizer's arrays
+                                  state.json      the rest, and the hash of each file beside it
+
+A directory is written under another name, read back, and renamed when its bytes are on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+import mxnet as mx
+
+from dist_ft.errors import UserError
+
+NET, TRAINER, STATE = "net.params", "trainer.params", "state.json"
+
+Arrays = Dict[str, mx.nd.NDArray]
+
+
+class Checkpoint(NamedTuple):
+    path: Path
+    state: Dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """How many steps had been made."""
+        return self.state["step"]
+
+    @property
+    def accuracy(self) -> float:
+        """On the test images; -1 in the middle of an epoch."""
+        return self.state.get("test_accuracy", -1.0)
+
+    def net_arrays(self) -> Arrays:
+        return _load(self.path / NET)
+
+    def trainer_arrays(self) -> Arrays:
+        return _load(self.path / TRAINER)
+
+
+def save(run: Path, state: Dict[str, Any], net: Arrays, trainer: Arrays, keep: int) -> Path:
+    """Writes the checkpoint of `state["step"]`; then removes all but the last `keep` and the best.
+
+    Raises UserError where the disk does not take it; the older ones are then untouched.
+    """
+    final = run / "checkpoints" / f"step-{state['step']:08d}"
+    beside = final.with_name(f".{final.name}.writing")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        hashes = {}
+        for name, arrays in ((NET, net), (TRAINER, trainer)):
+            mx.nd.save(str(beside / name), arrays)
+            _load(beside / name)  # MXNet does not notice a disk that fills up as it closes a file
+            hashes[name] = _sha256(beside / name)
+        (beside / STATE).write_text(json.dumps({**state, "sha256": hashes}, indent=1))
+        for name in (NET, TRAINER, STATE):
+            _sync(beside / name)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(beside, final)
+        _sync(final.parent)
+    except (OSError, mx.MXNetError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        free_mb = shutil.disk_usage(_existing(run)).free / 1e6
+        raise UserError(
+            f"{final}: cannot be written ({_reason(error)}; {free_mb:.0f} MB are free there); free"
+            " some space, or choose another --out; earlier checkpoints are whole"
+        ) from error
+    _thin_out(run, keep)
+    return final
+
+
+def latest(run: Path) -> Optional[Checkpoint]:
+    """The run's last whole checkpoint; None where there is none."""
+    return next(_whole(run), None)
+
+
+def best(run: Path) -> Optional[Checkpoint]:
+    """The whole checkpoint of the best test accuracy, the earlier of equals."""
+    return max(reversed(list(_whole(run))), key=lambda found: found.accuracy, default=None)
+
+
+def _whole(run: Path) -> Iterator[Checkpoint]:
+    """The checkpoints whose files are what was written, the last first."""
+    for path in _directories(run):
+        try:
+            state = json.loads((path / STATE).read_text())
+            if all(_sha256(path / name) == sha for name, sha in state["sha256"].items()):
+                yield Checkpoint(path, state)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def _directories(run: Path) -> List[Path]:
+    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+
+
+def _thin_out(run: Path, keep: int) -> None:
+    paths = _directories(run)
+    top = max(reversed(paths), key=_accuracy)  # the earliest of equals
+    for path in set(paths[keep:]) - {top}:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _accuracy(path: Path) -> float:
+    try:
+        return json.loads((path / STATE).read_text()).get("test_accuracy", -1.0)
+    except (OSError, ValueError):
+        return -2.0
+
+
+def _load(path: Path) -> Arrays:
+    return mx.nd.load(str(path)) or {}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]

@@ -1,0 +1,118 @@
+"""Command lines: flags and a `--config` file into a Config, and `dist-ft NAME` into a module."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import runpy
+import sys
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
+
+from dist_ft.config import Config, ConfigError, flag_of
+
+COMMANDS = ("train",)
+
+
+def main() -> None:
+    """`dist-ft train ...` is `python -m dist_ft.train ...`."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COMMANDS:
+        sys.exit(f"usage: dist-ft {{{','.join(COMMANDS)}}} [--help] ...")
+    del sys.argv[1]
+    runpy.run_module(f"dist_ft.{name}", run_name="__main__", alter_sys=True)
+
+
+def parse(argv: Optional[Sequence[str]] = None) -> Config:
+    """The Config of a command line (default: this process's); flags > file > defaults.
+
+    Exits with status 2 and a line for each problem where it is unusable.
+    """
+    parser = argparse.ArgumentParser(
+        prog="dist_ft",
+        usage="python -m dist_ft.train [--config FILE] [--data DIR] [settings]",
+        description="Fine-tune a pretrained classifier on a folder of images. With "
+        "'horovodrun -np N' in front, N processes carry the same run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, named as below")
+    groups: Dict[str, Any] = {}
+    for f in fields(Config):
+        title = f.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add_flag(groups[title], f)
+    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
+    path = given.pop("config", None)
+    try:
+        return Config(**{**(read_settings(path) if path else {}), **given})
+    except ConfigError as error:
+        problems = "\n".join("  " + line for line in str(error).splitlines())
+        parser.exit(2, f"dist_ft: these settings cannot be used:\n{problems}\n")
+
+
+def _add_flag(group: Any, f: Field) -> None:
+    meta, flag = f.metadata, flag_of(f.name)
+    text = meta["help"] + ("" if f.default in (None, (), "", False) else f" (default: {f.default})")
+    # No flag has a default here, and choices are Config's to check: a file's values count too.
+    if f.type == "bool":
+        group.add_argument(flag, type=_truth, nargs="?", const=True, metavar="yes|no", help=text)
+    elif f.type.startswith("Tuple"):
+        item = str if "str" in f.type else float
+        group.add_argument(flag, action=_Repeat, type=item, metavar="X", help=text + "; repeatable")
+    else:
+        item = {"int": int, "str": str}.get(f.type, float)
+        metavar = "{" + ",".join(meta["choices"]) + "}" if meta["choices"] else f.name[0].upper()
+        group.add_argument(flag, type=item, metavar=metavar, help=text)
+
+
+class _Repeat(argparse.Action):
+    def __call__(self, parser, namespace, value, option_string=None):
+        setattr(namespace, self.dest, (*(getattr(namespace, self.dest) or ()), value))
+
+
+def _truth(word: str) -> bool:
+    if word not in ("yes", "true", "no", "false"):
+        raise argparse.ArgumentTypeError(f"{word!r} is neither yes nor no")
+    return word in ("yes", "true")
+
+
+def read_settings(path: str) -> Dict[str, Any]:
+    """Settings of a YAML file, named as Config's fields, with dashes or underscores.
+
+    Raises ConfigError for an unreadable file and for names that Config does not have.
+    """
+    import yaml  # only where a file is named: `--help` answers at once
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path}: must map settings to values")
+    kinds = {f.name: f.type for f in fields(Config)}
+    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+    unknown = [_unknown(name, kinds) for name in values if name not in kinds]
+    if unknown:
+        raise ConfigError("\n".join(f"--config {path}: {line}" for line in unknown))
+    return {name: _from_yaml(value, kinds[name]) for name, value in values.items()}
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"no setting {name!r}; " + (
+        f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    )
+
+
+def _from_yaml(value: Any, kind: str) -> Any:
+    """YAML has lists where Config has tuples, and reads 1e-3 (no dot) as a word."""
+    if kind.startswith("Tuple"):
+        return tuple(value) if isinstance(value, list) else (value,)
+    if "float" in kind and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,108 @@
+"""Class directories on disk: paths, labels, class names, and a fingerprint of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Tuple
+
+from dist_ft.errors import UserError
+
+# What Pillow and libjpeg-turbo read; other files in a class directory are counted as skipped.
+EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"])
+
+
+class FolderError(UserError):
+    """A data folder that cannot be trained on; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split, sorted by class and name."""
+
+    root: Path
+    paths: Tuple[str, ...]  # below root: CLASS/NAME
+    labels: Tuple[int, ...]  # an index into the folder's classes for each path
+    skipped: Tuple[str, ...]  # files that are no images by their name
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def fingerprint(self) -> str:
+        """Changes with any path, label or size of a file; 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for path, label in zip(self.paths, self.labels):
+            size = os.stat(os.path.join(self.root, path)).st_size
+            digest.update(f"{path}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A data set: the classes, and its two splits."""
+
+    classes: Tuple[str, ...]
+    train: Split
+    test: Split
+
+
+def scan(root: str) -> Folder:
+    """The data set below `root`: train/CLASS/* and test/CLASS/* (or val/CLASS/*).
+
+    Classes are the directories in train with an image in them, sorted by name. Raises FolderError
+    for a missing folder, no images, fewer than two classes, and classes that one split lacks.
+    """
+    train_root, test_root = _split_roots(Path(root))
+    classes = _classes(train_root)
+    if len(classes) < 2:
+        known = f"only {classes[0]!r}" if classes else "no class directory with images"
+        raise FolderError(
+            f"{train_root}: {known}; a classifier needs at least two, as train/CLASS/IMAGE.jpg"
+        )
+    tested = _classes(test_root)
+    foreign, untested = sorted(set(tested) - set(classes)), sorted(set(classes) - set(tested))
+    if foreign or untested:
+        lacks = [f"{train_root} lacks {', '.join(foreign)}"] if foreign else []
+        lacks += [f"{test_root} lacks {', '.join(untested)}"] if untested else []
+        raise FolderError(f"{'; '.join(lacks)}: both must have images of the same classes")
+    return Folder(tuple(classes), _split(train_root, classes), _split(test_root, classes))
+
+
+def _split_roots(root: Path) -> Tuple[Path, Path]:
+    if not root.is_dir():
+        raise FolderError(f"{root}: no such folder; name one with --data DIR")
+    train = root / "train"
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if not train.is_dir() or test is None:
+        found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:8]) or "nothing"
+        raise FolderError(f"{root}: needs the folders train and test (or val); has {found}")
+    return train, test
+
+
+def _classes(root: Path) -> List[str]:
+    directories = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    return [name for name in directories if any(_images(root / name))]
+
+
+def _images(directory: Path) -> List[str]:
+    names = sorted(entry.name for entry in os.scandir(directory) if entry.is_file())
+    return [name for name in names if _is_image(name)]
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
+
+
+def _split(root: Path, classes: List[str]) -> Split:
+    paths, labels, skipped = [], [], []
+    for label, name in enumerate(classes):
+        for entry in sorted(os.scandir(root / name), key=lambda entry: entry.name):
+            path = f"{name}/{entry.name}"
+            if entry.is_file() and _is_image(entry.name):
+                paths.append(path)
+                labels.append(label)
+            else:
+                skipped.append(path)
+    return Split(root, tuple(paths), tuple(labels), tuple(skipped))

@@ -1,0 +1,189 @@
+"""A zoo network as ours: a new head, who learns at what rate, and what stays as it is."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from typing import Dict, List, NamedTuple, Sequence
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import nn
+from mxnet.gluon.model_zoo import vision
+
+from dist_ft.errors import UserError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB, in 0..1
+HEADS = ("output", "fc")  # what gluon's and gluoncv's classifiers call their last layer
+
+Parameters = Dict[str, mx.gluon.Parameter]
+
+
+class Normalize(mx.gluon.HybridBlock):
+    """(n, side, side, 3) uint8 pixels -> (n, 3, side, side) float32, on the pixels' device."""
+
+    def hybrid_forward(self, F, x):
+        return F.image.normalize(F.image.to_tensor(x), mean=MEAN, std=STD)
+
+
+def on_pixels(net: mx.gluon.HybridBlock) -> mx.gluon.HybridBlock:
+    """The network behind its normalisation: uint8 pixels to logits, compiled as one graph."""
+    whole = nn.HybridSequential()
+    whole.add(Normalize(), net)
+    whole.hybridize(static_alloc=True)
+    return whole
+
+
+def build(name: str, num_classes: int, image_size: int, seed: int) -> mx.gluon.HybridBlock:
+    """A network of the zoo, drawn at random (Glorot and Bengio 2010) on the CPU.
+
+    It maps (n, 3, image_size, image_size) to (n, num_classes) logits. Raises UserError for a name
+    that no classifier has, and for an image size that does not pass through the network.
+    """
+    mx.random.seed(seed)
+    with mx.name.NameManager():  # names from 0 in every process: ranks broadcast by them
+        net = _zoo(name, num_classes)
+    net.initialize(mx.init.Xavier())
+    try:
+        shape = net(mx.nd.zeros((1, 3, image_size, image_size))).shape
+    except (mx.MXNetError, AssertionError, AttributeError) as error:
+        raise UserError(
+            f"--model {name} with --image-size {image_size}: the network does not take such"
+            f" images: {str(error).strip().splitlines()[-1]}"
+        ) from error
+    if shape != (1, num_classes):
+        raise UserError(f"--model {name}: gives {shape}, not {num_classes} logits an image")
+    return net
+
+
+def _zoo(name: str, num_classes: int) -> mx.gluon.HybridBlock:
+    if name.lower() in _gluon_names():
+        return vision.get_model(name.lower(), classes=num_classes)
+    from gluoncv import model_zoo  # 2 s to import, for networks that gluon lacks
+
+    names = sorted({*_gluon_names(), *model_zoo.get_model_list()})
+    if name.lower() not in names:
+        near = difflib.get_close_matches(name.lower(), names, n=5, cutoff=0.5)
+        raise UserError(f"--model {name}: no such network; near it: {', '.join(near) or 'none'}")
+    try:
+        net = model_zoo.get_model(name.lower(), classes=num_classes)
+    except TypeError as error:
+        raise UserError(f"--model {name}: not a classifier of images ({error})") from error
+    if not any(hasattr(net, head) for head in HEADS):
+        raise UserError(f"--model {name}: its last layer is none of {', '.join(HEADS)}")
+    return net
+
+
+def _gluon_names() -> List[str]:
+    try:
+        vision.get_model("")
+    except ValueError as error:  # it lists the names that it knows
+        return re.findall(r"^\s+([a-z0-9_.]+)$", str(error), re.MULTILINE)
+    return []
+
+
+def parameters(net: mx.gluon.Block) -> Parameters:
+    """The parameters by their place in the network, as in 'features.0.gamma'."""
+    return net._collect_params_with_prefix()
+
+
+def arrays(net: mx.gluon.Block) -> Dict[str, mx.nd.NDArray]:
+    return {name: parameter.data() for name, parameter in parameters(net).items()}
+
+
+def head_of(net: mx.gluon.Block) -> str:
+    """The name that the head's parameters begin with, as in 'output.'."""
+    return next(f"{head}." for head in HEADS if hasattr(net, head))
+
+
+def set_rates(
+    net: mx.gluon.Block,
+    head_lr_mult: float,
+    backbone_lr_mult: float,
+    lr_mult: Sequence[str] = (),
+    freeze: Sequence[str] = (),
+) -> None:
+    """Gives each parameter its learning-rate multiplier; a later rule wins over an earlier one.
+
+    lr_mult: 'PATTERN=X', freeze: 'PATTERN'; a regular expression that is found in the names that
+    `parameters` gives. A multiplier of 0 freezes: no gradient, and a BatchNorm whose statistics it
+    covers normalises by them. Raises UserError for a pattern that matches nothing.
+    """
+    rules = [pair.rpartition("=")[::2] for pair in lr_mult] + [(p, "0") for p in freeze]
+    named = parameters(net)
+    mults = {
+        name: head_lr_mult if name.startswith(head_of(net)) else backbone_lr_mult for name in named
+    }
+    for pattern, mult in rules:
+        matching = [name for name in named if re.search(pattern, name)]
+        if not matching:
+            raise UserError(
+                f"pattern {pattern!r} (--lr-mult or --freeze) matches no parameter; their names"
+                f" are like {', '.join(list(named)[:: max(1, len(named) // 6)])}"
+            )
+        mults.update((name, float(mult)) for name in matching)
+    for name, parameter in named.items():
+        parameter.lr_mult = mults[name]
+        if mults[name] == 0:
+            parameter.grad_req = "null"
+    still = {named[name] for name in named if mults[name] == 0}
+    if not any(parameter.grad_req != "null" for parameter in named.values()):
+        raise UserError("every parameter is frozen: nothing is left to train")
+    freeze_batch_norm([block for block in batch_norms(net) if block.running_mean in still])
+
+
+def batch_norms(net: mx.gluon.Block) -> List[nn.BatchNorm]:
+    found: List[nn.BatchNorm] = []
+    net.apply(lambda block: found.append(block) if isinstance(block, nn.BatchNorm) else None)
+    return found
+
+
+def freeze_batch_norm(blocks: Sequence[nn.BatchNorm]) -> None:
+    """Makes them normalise by their running statistics, in training too, and keep these."""
+    for block in blocks:
+        block._kwargs["use_global_stats"] = True
+
+
+def pool_batch_norm(net: mx.gluon.Block, world) -> None:
+    """Makes the ranks' running statistics one: those of all their batches together.
+
+    The mean is the mean of the means; the variance is E[x^2] - mean^2, which keeps the spread
+    between the ranks that a mean of variances would lose.
+    """
+    blocks = [b for b in batch_norms(net) if not b._kwargs["use_global_stats"]]
+    if world.size == 1 or not blocks:
+        return
+    mean, var = (
+        np.concatenate([getattr(block, name).data().asnumpy() for block in blocks])
+        for name in ("running_mean", "running_var")
+    )
+    mean, var = mean.astype(np.float64), var.astype(np.float64)
+    mean, square = world.sum(np.concatenate([mean, var + mean**2])).reshape(2, -1) / world.size
+    ends = np.cumsum([block.running_mean.shape[0] for block in blocks])[:-1]
+    pooled = np.split(mean, ends), np.split(square - mean**2, ends)
+    for block, mean, var in zip(blocks, *pooled):
+        block.running_mean.set_data(mx.nd.array(mean))
+        block.running_var.set_data(mx.nd.array(var))
+
+
+class Group(NamedTuple):
+    """Parameters that learn at one rate."""
+
+    name: str
+    lr_mult: float
+    num_tensors: int
+    num_values: int
+
+
+def groups(net: mx.gluon.Block) -> List[Group]:
+    """Head, features and what is frozen, by multiplier; BatchNorm's statistics are left out."""
+    found: Dict[tuple, List[int]] = {}
+    for name, parameter in parameters(net).items():
+        if "running_" in name:
+            continue
+        part = "head" if name.startswith(head_of(net)) else "features"
+        mult = 0.0 if parameter.grad_req == "null" else parameter.lr_mult
+        found.setdefault((part, mult), []).append(math.prod(parameter.shape))
+    ordered = sorted(found.items(), key=lambda item: (item[0][0] == "features", -item[0][1]))
+    return [Group(part, mult, len(sizes), sum(sizes)) for (part, mult), sizes in ordered]

@@ -1,0 +1,46 @@
+"""Pictures of a run, as matplotlib figures drawn without a display."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+TRAIN, TEST = "#7f7f7f", "#d62728"
+
+
+def curves(history: List[Dict[str, Any]]) -> Figure:
+    """Loss and accuracy by epoch; history: rows of scores.jsonl."""
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        for split, colour in (("train", TRAIN), ("test", TEST)):
+            values = [row[f"{split}_{name}"] for row in history]
+            axes.plot(epochs, values, color=colour, marker=".", label=split)
+        axes.set_xlabel("epoch")
+        axes.set_title(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """counts: (C, C), images of class [row] that were taken for [column]."""
+    num_classes = len(classes)
+    side = max(4.0, 1.5 + 0.6 * min(num_classes, 40))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("is")
+    if num_classes <= 40:
+        axes.set_xticks(range(num_classes), classes, rotation=60, ha="right")
+        axes.set_yticks(range(num_classes), classes)
+    if num_classes <= 20:
+        for row, column in np.ndindex(counts.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
+    return figure

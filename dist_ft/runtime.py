@@ -1,0 +1,242 @@
+"""The world of a run: one process, or the ranks of a Horovod job, behind one interface.
+
+All ranks walk together or fall together: each makes the same collective calls in the same order,
+and an error on one ends them all, with that rank's words shown once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+import mxnet as mx
+import numpy as np
+
+from dist_ft import host
+from dist_ft.errors import Joint, UserError
+from dist_ft.watchdog import Watchdog
+
+
+class Solo:
+    """A world of one process. Horovod need not be installed for it."""
+
+    rank = local_rank = 0
+    size = local_size = 1
+
+    def __init__(self, device: str, stall_timeout: float):
+        self.host = socket.gethostname()
+        self.ctx = _context(device, self.local_rank, self.local_size)
+        self._watchdog = Watchdog(stall_timeout, self.name)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this rank writes the run's files."""
+        return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        return f"rank {self.rank} of {self.size} on {self.host}"
+
+    def at(self, place: str, allowed_s: Optional[float] = None) -> None:
+        """Tells the watchdog of progress, and how long the next may take (default: its timeout)."""
+        self._watchdog.at(place, allowed_s)
+
+    def sum(self, values: Sequence[float]) -> np.ndarray:
+        """float64: the sum of each value over the ranks; exact for integers up to 2**53.
+
+        A sync point among the ranks, not with the device.
+        """
+        return np.array(values, np.float64)
+
+    def gather(self, value: Any) -> List[Any]:
+        """Every rank's value, in the order of ranks."""
+        return [value]
+
+    def broadcast(self, arrays: Dict[str, mx.nd.NDArray]) -> None:
+        """Overwrites the arrays by rank 0's; their names and shapes must agree."""
+
+    def trainer(self, params, optimizer: mx.optimizer.Optimizer, **_) -> mx.gluon.Trainer:
+        """A trainer that reduces gradients over the ranks."""
+        return mx.gluon.Trainer(params, optimizer, kvstore=None)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """For what each rank does by itself: an error on one is raised on all, as Joint.
+
+        The body must make no collective call.
+        """
+        yield
+
+    def close(self) -> None:
+        self._watchdog.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the process for an error: a message for the user's, a traceback for ours."""
+        if isinstance(error, UserError):
+            sys.stdout.flush()
+            print(f"dist_ft: {error}", file=sys.stderr, flush=True)
+            sys.exit(error.exit_code)
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(128 + signal.SIGINT)
+        raise error
+
+
+class World(Solo):
+    """The ranks of a Horovod job."""
+
+    def __init__(self, device: str, stall_timeout: float, compression: str, num_groups: int):
+        self._hvd = _horovod()
+        self.rank, self.size = self._hvd.rank(), self._hvd.size()
+        self.local_rank, self.local_size = self._hvd.local_rank(), self._hvd.local_size()
+        self._compression, self._num_groups = compression, num_groups
+        super().__init__(device, stall_timeout)
+
+    def sum(self, values):
+        mine = mx.nd.array(values, ctx=mx.cpu(), dtype="float64")
+        return self._hvd.allreduce(mine, average=False, name="sum").asnumpy()
+
+    def gather(self, value):
+        return self._hvd.allgather_object(value, name="gather")
+
+    def broadcast(self, arrays):
+        self._hvd.broadcast_parameters(arrays, root_rank=0, prefix="broadcast.")
+        mx.nd.waitall()  # a name may be used again only when its last use is over
+
+    def trainer(self, params, optimizer, **_):
+        compression = getattr(self._hvd.Compression, self._compression)
+        return self._hvd.DistributedTrainer(
+            params, optimizer, compression=compression, num_groups=self._num_groups
+        )
+
+    @contextmanager
+    def together(self):
+        error = None
+        try:
+            yield
+        except Exception as caught:
+            error = caught
+        told = None if error is None else (_told(error, self.name), _exit_code(error))
+        reports = [report for report in self.gather(told) if report]
+        if reports:
+            # Ranks with the same trouble tell it in the same words: once is enough.
+            words = list(dict.fromkeys(words for words, _ in reports))
+            raise Joint("\n".join(words), reports[0][1]) from error
+
+    def close(self):
+        super().close()
+        self._hvd.shutdown()
+
+    def fail(self, error):
+        if isinstance(error, Joint):
+            if self.is_chief:
+                print(f"dist_ft: {error}", file=sys.stderr, flush=True)
+            self.close()
+            sys.exit(error.exit_code)
+        if "Horovod has been shut down" in str(error):
+            print(f"dist_ft: {self.name}: ended, because another rank has", file=sys.stderr)
+        else:
+            print(f"dist_ft: {self.name}: {_told(error, '')}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._abort(_exit_code(error))
+
+    def _abort(self, exit_code: int) -> None:
+        """Ends this process at once: an orderly exit would wait for the other ranks."""
+        if host.started_by_mpi():
+            from mpi4py import MPI
+
+            MPI.COMM_WORLD.Abort(exit_code)
+        os._exit(exit_code)
+
+
+@contextmanager
+def start(
+    device: str = "auto",
+    stall_timeout: float = 300.0,
+    compression: str = "none",
+    num_groups: int = 0,
+    fusion_mb: int = 0,
+    cycle_ms: float = 0.0,
+) -> Iterator[Solo]:
+    """The world that this process was launched into; an error in the body ends the whole job.
+
+    stall_timeout: seconds; fusion_mb, cycle_ms: 0 leaves Horovod's own setting.
+    """
+    if host.launched_size() == 0:
+        world: Solo = Solo(device, stall_timeout)
+    else:
+        if fusion_mb:
+            os.environ["HOROVOD_FUSION_THRESHOLD"] = str(fusion_mb * 2**20)
+        if cycle_ms:
+            os.environ["HOROVOD_CYCLE_TIME"] = str(cycle_ms)
+        world = World(device, stall_timeout, compression, num_groups)
+    try:
+        yield world
+    except BaseException as error:
+        world.fail(error)
+    else:
+        world.close()
+
+
+def _horovod():
+    """horovod.mxnet, initialised, of the size that the launcher started."""
+    launched = host.launched_size()
+    try:
+        import horovod.mxnet as hvd
+    except ImportError as error:
+        sys.exit(
+            f"dist_ft: {launched} processes were started, but Horovod with MXNet cannot be"
+            f" imported ({error}); 'make install' builds it, and one process runs without it"
+        )
+    if host.started_by_mpi():
+        from mpi4py import MPI
+
+        hvd.init(comm=MPI.COMM_WORLD)
+    else:
+        hvd.init()
+    if hvd.size() != launched:
+        sys.exit(
+            f"dist_ft: {launched} processes were started, but Horovod sees {hvd.size()}: start"
+            " them with horovodrun, or with the mpirun of the MPI that Horovod was built with"
+        )
+    return hvd
+
+
+def _context(device: str, local_rank: int, local_size: int) -> mx.Context:
+    """The rank's device: a GPU of its own, or the CPU."""
+    num_gpus = 0 if device == "cpu" else mx.context.num_gpus()
+    if num_gpus == 0:
+        if device == "gpu":
+            raise UserError(
+                f"--device gpu: MXNet {mx.__version__} sees no GPU on {socket.gethostname()};"
+                " install a CUDA build of it (mxnet-cu112), or leave --device out"
+            )
+        return mx.cpu()
+    if num_gpus == 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
+        return mx.gpu(0)  # the launcher shows each rank only its own
+    if num_gpus < local_size:
+        raise UserError(
+            f"{local_size} ranks on {socket.gethostname()}, which has {num_gpus} GPUs: start at"
+            " most one rank for each, or pass --device cpu"
+        )
+    return mx.gpu(local_rank)
+
+
+def _told(error: BaseException, name: str) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return f"{name}\n{lines}".strip()
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return getattr(error, "exit_code", 1)

@@ -1,0 +1,127 @@
+"""What the ranks tell each other before every step, and the epoch's sums that come of it.
+
+One small reduction on the hosts carries how many images the step has, who was asked to stop, whose
+loss is not finite, how many files were unreadable, and the sums of a step that is over. It is no
+sync point with the device, which is two steps behind.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, NamedTuple, Optional
+
+import mxnet as mx
+
+from dist_ft.errors import Joint
+from dist_ft.evaluate import Behind
+
+
+class Word(NamedTuple):
+    """What all ranks know alike before a step."""
+
+    num_images: int  # of the step, on all ranks
+    num_bad: int  # unreadable files met in this epoch
+    stop: Optional[signal.Signals]  # that some rank was sent
+
+
+class Tally:
+    """The sums of an epoch's finished steps, over all ranks: the same numbers on each."""
+
+    def __init__(self, world: Any):
+        self._world = world
+        self._behind = Behind()
+        self.start_epoch()
+
+    def start_epoch(self, loss_sum: float = 0.0, correct: int = 0, num_images: int = 0) -> None:
+        self.loss_sum, self.correct, self.num_images = loss_sum, correct, num_images
+        self._mine = [0.0, 0, 0]  # finished here, not yet told: loss, correct, images
+        self._bad_step: Optional[int] = None  # the first one here with a loss that is not finite
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / max(1, self.num_images)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(1, self.num_images)
+
+    def as_dict(self) -> Dict[str, float]:
+        names = "loss_sum", "correct", "num_images"
+        return {name: getattr(self, name) for name in names}
+
+    def push(self, sums: mx.nd.NDArray, num_images: int, step: int) -> None:
+        """Takes a step's (loss sum, number correct) here, and its images here."""
+        for finished in self._behind.push(sums, num_images, step):
+            self._finish(*finished)
+
+    def exchange(self, num_images: int, num_bad: int, stop: Optional[signal.Signals]) -> Word:
+        """Tells the other ranks, and hears them; every rank calls it before every step.
+
+        Raises Joint on all ranks where a loss has ceased to be finite on one.
+        """
+        interrupt, terminate = stop == signal.SIGINT, stop == signal.SIGTERM
+        mine = [num_images, num_bad, interrupt, terminate, self._bad_step is not None, *self._mine]
+        heard = self._world.sum(mine)
+        if heard[4]:
+            self._raise_bad_step()
+        self._mine = [0.0, 0, 0]
+        self.loss_sum += float(heard[5])
+        self.correct += int(heard[6])
+        self.num_images += int(heard[7])
+        asked = signal.SIGTERM if heard[3] else signal.SIGINT if heard[2] else None
+        return Word(int(heard[0]), int(heard[1]), asked)
+
+    def settle(self) -> None:
+        """Brings the sums up to the last step; a sync point with the device."""
+        for finished in self._behind.rest():
+            self._finish(*finished)
+        self.exchange(0, 0, None)
+
+    def _finish(self, sums, num_images: int, step: int) -> None:
+        loss, correct = (float(value) for value in sums)
+        if not math.isfinite(loss):
+            self._bad_step = step if self._bad_step is None else self._bad_step
+            return
+        self._mine = [
+            self._mine[0] + loss,
+            self._mine[1] + int(correct),
+            self._mine[2] + num_images,
+        ]
+
+    def _raise_bad_step(self) -> None:
+        told = [
+            (step, name)
+            for step, name in self._world.gather((self._bad_step, self._world.name))
+            if step is not None
+        ]
+        step, name = min(told)
+        raise Joint(
+            f"the loss of step {step} is not finite on {name}: nothing of this step or after it"
+            " is kept; go on from the last checkpoint with a smaller --lr, --warmup-epochs or"
+            " --clip-norm"
+        )
+
+
+class StopRequest:
+    """SIGINT or SIGTERM, remembered until the ranks have agreed on a step to stop at."""
+
+    received: Optional[signal.Signals] = None
+
+    def __call__(self, signum: int, frame: Any) -> None:
+        if self.received == signum == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C means now
+        self.received = signal.Signals(signum)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Catches the two signals in the body."""
+    request = StopRequest()
+    old = {signum: signal.signal(signum, request) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)

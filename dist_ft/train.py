@@ -1,0 +1,118 @@
+"""Fine-tunes a network: `fit`, and `python -m dist_ft.train`."""
+
+from dist_ft import cli, host
+
+# Both before MXNet is loaded: `--help` then answers at once, and MXNet reads its threads.
+config_of_main = cli.parse() if __name__ == "__main__" else None
+host.set_threads()
+
+import sys  # noqa: E402
+
+import mxnet as mx  # noqa: E402
+from mxnet import autograd  # noqa: E402
+
+from dist_ft import runtime  # noqa: E402
+from dist_ft.config import Config  # noqa: E402
+from dist_ft.errors import UserError  # noqa: E402
+from dist_ft.run import Run  # noqa: E402
+from dist_ft.tally import stop_requests  # noqa: E402
+
+
+def fit(config: Config, world: runtime.Solo) -> Run:
+    """Trains and tests for all epochs, or for what a resumed run has left of them.
+
+    world: what `runtime.start` gives. Returns the Run, whose `net` is the trained network. Raises
+    errors.Joint on all ranks where the run cannot go on.
+    """
+    run = Run(config, world)
+    with stop_requests() as stop:
+        for epoch, steps in run.plan.epochs_from(run.step):
+            if run.is_over:
+                break
+            for step, batch in zip(steps, run.train_batches(epoch, steps)):
+                num_images = run.exchange(step, batch, stop)
+                run.trainer.set_learning_rate(run.rate.at(step))
+                sums = train_step(
+                    run.net,
+                    run.trainer,
+                    *batch.on(world.ctx),
+                    num_images / world.size,
+                    config.label_smoothing,
+                    config.clip_norm,
+                )
+                run.tally.push(sums, batch.num_images, step)
+                run.after(step)
+            run.end_epoch(epoch)
+    run.close()
+    return run
+
+
+def train_step(
+    net: mx.gluon.HybridBlock,
+    trainer: mx.gluon.Trainer,
+    x: mx.nd.NDArray,
+    labels: mx.nd.NDArray,
+    mask: mx.nd.NDArray,
+    images_a_rank: float,
+    label_smoothing: float = 0.0,
+    clip_norm: float = 0.0,
+) -> mx.nd.NDArray:
+    """One update by the mean gradient of the step's real images on all ranks.
+
+    x: (n, H, W, 3) uint8; labels, mask: (n,); images_a_rank: the step's images, over all ranks,
+    divided by the number of ranks, since the trainer averages over the ranks. Returns, without
+    waiting for it, (2,): the sum of this rank's losses, and how many images it got right.
+    """
+    with autograd.record():
+        logits = net(x)
+        losses = cross_entropy(logits, labels, label_smoothing) * mask
+    losses.backward()
+    trainer.allreduce_grads()
+    if clip_norm:
+        clip_gradients(trainer, images_a_rank, clip_norm)
+    trainer.update(images_a_rank)
+    correct = (logits.argmax(axis=1) == labels.astype("float32")) * mask
+    return mx.nd.stack(losses.sum(), correct.sum())
+
+
+def cross_entropy(
+    logits: mx.nd.NDArray, labels: mx.nd.NDArray, label_smoothing: float = 0.0
+) -> mx.nd.NDArray:
+    """(n,): -log p(label), of labels smoothed towards the uniform distribution (Szegedy et al.
+    2016, section 7)."""
+    log_p = logits.log_softmax()
+    losses = -log_p.pick(labels)
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses - label_smoothing * log_p.mean(axis=1)
+    return losses
+
+
+def clip_gradients(trainer: mx.gluon.Trainer, images_a_rank: float, clip_norm: float) -> None:
+    """Scales the reduced gradients so that the step's mean gradient has at most this norm.
+
+    What is reduced is a sum over images, and over ranks unless NCCL averages: the trainer's
+    `_scale` is 1 / ranks in the one case and 1 in the other, so that its product with
+    1 / images_a_rank makes it the mean on both.
+    """
+    gradients = [p.grad() for p in trainer._params if p.grad_req != "null"]
+    limit = clip_norm * images_a_rank / trainer._scale
+    mx.gluon.utils.clip_global_norm(gradients, limit, check_isfinite=False)
+
+
+def main(config: Config) -> None:
+    try:
+        with runtime.start(
+            config.device,
+            config.stall_timeout,
+            config.compression,
+            config.num_groups,
+            config.fusion_mb,
+            config.cycle_ms,
+        ) as world:
+            fit(config, world)
+    except UserError as error:
+        sys.exit(f"dist_ft: {error}")
+
+
+if __name__ == "__main__":
+    main(config_of_main)

@@ -1,0 +1,62 @@
+"""Ends a process that makes no progress, after saying where it stands.
+
+Horovod's own stall check is silent without MPI, and a rank that hangs makes all others wait in a
+collective for ever. So each rank watches itself: the one that hangs shows where, and so do those
+that wait for it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from typing import Optional
+
+GRACE_S = 5.0  # for the other ranks to speak, before this one's end brings them down
+
+
+class Watchdog:
+    """Ends the process with status 1 when `at` is not called for `timeout_s` seconds."""
+
+    def __init__(self, timeout_s: float, who: str):
+        self.timeout_s = timeout_s
+        self.who = who
+        self.place, self._allowed_s, self._last = "start", timeout_s, time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+        self._arm()
+
+    def at(self, place: str, allowed_s: Optional[float] = None) -> None:
+        """Progress: the process has come to a new place, such as "step 17", where it may stay for
+        `allowed_s` (default: timeout_s)."""
+        self._allowed_s = allowed_s or self.timeout_s
+        self.place, self._last = place, time.monotonic()
+        self._arm()
+
+    def close(self) -> None:
+        self._done.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self) -> None:
+        # The second line of defence is a C thread: it works while Python's lock is held for ever.
+        faulthandler.dump_traceback_later(self._allowed_s + 2 * GRACE_S, exit=True)
+
+    def _watch(self) -> None:
+        while not self._done.wait(min(1.0, self.timeout_s / 4)):
+            waited_s = time.monotonic() - self._last
+            if waited_s > self._allowed_s:
+                self._bark(waited_s)
+
+    def _bark(self, waited_s: float) -> None:
+        print(
+            f"dist_ft: {self.who}: no progress for {waited_s:.0f} s at {self.place}"
+            f" (--stall-timeout {self.timeout_s:g}); all its threads:",
+            file=sys.stderr,
+            flush=True,
+        )
+        faulthandler.dump_traceback(all_threads=True)
+        if not self._done.wait(GRACE_S):
+            os._exit(1)
