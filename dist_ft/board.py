@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Set
+from typing import Any, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -27,7 +27,7 @@ class Hidden:
 class Board:
     """The board of rank 0, writing below `run`."""
 
-    def __init__(self, run: Path, config: Dict[str, Any], classes: Sequence[str], step: int):
+    def __init__(self, run: Path, config: dict[str, Any], classes: Sequence[str], step: int):
         from tensorboardX import SummaryWriter  # 1 s to import, and rank 0's alone
 
         run.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class Board:
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step or None)
         self._writer.add_text("config", _table(config), 0)
         self._bar = None
-        self._named_bad: Set[str] = set()
+        self._named_bad: set[str] = set()
 
     def say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)
@@ -89,7 +89,7 @@ class Board:
                 " time spent waiting for data"
             )
 
-    def bad_images(self, reasons: Dict[str, str]) -> None:
+    def bad_images(self, reasons: dict[str, str]) -> None:
         """Names unreadable files, each once a run."""
         new = [words for path, words in sorted(reasons.items()) if path not in self._named_bad]
         self._named_bad.update(reasons)
@@ -98,7 +98,7 @@ class Board:
             self.say(f"left out {len(new)} unreadable images: {'; '.join(new[:5])}{more}")
 
     def end_epoch(
-        self, epoch: int, step: int, train: Dict[str, float], test: Scores, elapsed_s: float
+        self, epoch: int, step: int, train: dict[str, float], test: Scores, elapsed_s: float
     ) -> None:
         """The epoch's line, its row in scores.jsonl, its points and pictures."""
         if self._bar:
@@ -128,7 +128,7 @@ class Board:
         self._writer.add_scalar("test/accuracy", test.accuracy, step)
         self._pictures(step, test)
 
-    def close(self, config: Dict[str, Any]) -> None:
+    def close(self, config: dict[str, Any]) -> None:
         if self._bar:
             self._bar.close()
         if self._history:
@@ -151,7 +151,7 @@ def _reading(sums: Any, waited_s: float) -> np.ndarray:
     return np.array([sums.loss_sum, sums.correct, sums.num_images, waited_s, time.perf_counter()])
 
 
-def _read_history(path: Path, step: int) -> List[Dict[str, Any]]:
+def _read_history(path: Path, step: int) -> list[dict[str, Any]]:
     """The rows of an earlier part of the run, up to the step that it goes on from."""
     if not step or not path.exists():
         return []
@@ -165,6 +165,6 @@ def _write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _table(config: Dict[str, Any]) -> str:
+def _table(config: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in config.items())
     return f"| setting | value |\n| --- | --- |\n{rows}"

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, NamedTuple
 
 import mxnet as mx
 
@@ -27,7 +27,7 @@ Arrays = Dict[str, mx.nd.NDArray]
 
 class Checkpoint(NamedTuple):
     path: Path
-    state: Dict[str, Any]
+    state: dict[str, Any]
 
     @property
     def step(self) -> int:
@@ -46,7 +46,7 @@ class Checkpoint(NamedTuple):
         return _load(self.path / TRAINER)
 
 
-def save(run: Path, state: Dict[str, Any], net: Arrays, trainer: Arrays, keep: int) -> Path:
+def save(run: Path, state: dict[str, Any], net: Arrays, trainer: Arrays, keep: int) -> Path:
     """Writes the checkpoint of `state["step"]`; then removes all but the last `keep` and the best.
 
     Raises UserError where the disk does not take it; the older ones are then untouched.
@@ -78,12 +78,12 @@ def save(run: Path, state: Dict[str, Any], net: Arrays, trainer: Arrays, keep: i
     return final
 
 
-def latest(run: Path) -> Optional[Checkpoint]:
+def latest(run: Path) -> Checkpoint | None:
     """The run's last whole checkpoint; None where there is none."""
     return next(_whole(run), None)
 
 
-def best(run: Path) -> Optional[Checkpoint]:
+def best(run: Path) -> Checkpoint | None:
     """The whole checkpoint of the best test accuracy, the earlier of equals."""
     return max(reversed(list(_whole(run))), key=lambda found: found.accuracy, default=None)
 
@@ -99,7 +99,7 @@ def _whole(run: Path) -> Iterator[Checkpoint]:
             continue
 
 
-def _directories(run: Path) -> List[Path]:
+def _directories(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"), reverse=True)
 
 

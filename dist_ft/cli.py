@@ -8,7 +8,7 @@ import runpy
 import sys
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Sequence
 
 from dist_ft.config import Config, ConfigError, flag_of
 
@@ -24,7 +24,7 @@ def main() -> None:
     runpy.run_module(f"dist_ft.{name}", run_name="__main__", alter_sys=True)
 
 
-def parse(argv: Optional[Sequence[str]] = None) -> Config:
+def parse(argv: Sequence[str] | None = None) -> Config:
     """The Config of a command line (default: this process's); flags > file > defaults.
 
     Exits with status 2 and a line for each problem where it is unusable.
@@ -37,7 +37,7 @@ def parse(argv: Optional[Sequence[str]] = None) -> Config:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings, named as below")
-    groups: Dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     for f in fields(Config):
         title = f.metadata["group"]
         if title not in groups:
@@ -58,7 +58,7 @@ def _add_flag(group: Any, f: Field) -> None:
     # No flag has a default here, and choices are Config's to check: a file's values count too.
     if f.type == "bool":
         group.add_argument(flag, type=_truth, nargs="?", const=True, metavar="yes|no", help=text)
-    elif f.type.startswith("Tuple"):
+    elif f.type.startswith("tuple"):
         item = str if "str" in f.type else float
         group.add_argument(flag, action=_Repeat, type=item, metavar="X", help=text + "; repeatable")
     else:
@@ -78,7 +78,7 @@ def _truth(word: str) -> bool:
     return word in ("yes", "true")
 
 
-def read_settings(path: str) -> Dict[str, Any]:
+def read_settings(path: str) -> dict[str, Any]:
     """Settings of a YAML file, named as Config's fields, with dashes or underscores.
 
     Raises ConfigError for an unreadable file and for names that Config does not have.
@@ -108,7 +108,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def _from_yaml(value: Any, kind: str) -> Any:
     """YAML has lists where Config has tuples, and reads 1e-3 (no dot) as a word."""
-    if kind.startswith("Tuple"):
+    if kind.startswith("tuple"):
         return tuple(value) if isinstance(value, list) else (value,)
     if "float" in kind and isinstance(value, str):
         try:

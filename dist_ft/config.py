@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Any, Iterator, Sequence
 
 from dist_ft.errors import UserError
 
@@ -26,8 +26,8 @@ def setting(
     group: str,
     default: Any,
     help: str,
-    choices: Optional[Sequence[str]] = None,
-    low: Optional[float] = None,
+    choices: Sequence[str] | None = None,
+    low: float | None = None,
     high: float = float("inf"),
 ) -> Any:
     """A field of Config: a number has bounds (both included), a word may have choices."""
@@ -64,8 +64,8 @@ class Config:
     weights: str = network("auto", "auto: found or downloaded; none: random; or .params/.onnx FILE")
     head_lr_mult: float = network(10.0, "learning-rate multiplier of the new head", low=0)
     backbone_lr_mult: float = network(1.0, "that of the pretrained features; 0: frozen", low=0)
-    lr_mult: Tuple[str, ...] = network((), "PATTERN=X: multiplier of the parameters that match")
-    freeze: Tuple[str, ...] = network((), "PATTERN: parameters that stay as they are")
+    lr_mult: tuple[str, ...] = network((), "PATTERN=X: multiplier of the parameters that match")
+    freeze: tuple[str, ...] = network((), "PATTERN: parameters that stay as they are")
     bn: str = network(
         "train", "normalise by the batch, or by the pretrained statistics", ("train", "frozen")
     )
@@ -79,10 +79,10 @@ class Config:
     schedule: str = recipe(
         "constant", "the rate after warm-up", ("constant", "step", "cosine", "poly")
     )
-    step_epochs: Tuple[float, ...] = recipe((), "epoch at which the step schedule lowers the rate")
+    step_epochs: tuple[float, ...] = recipe((), "epoch at which the step schedule lowers the rate")
     step_factor: float = recipe(0.1, "factor of each lowering, 0..1", low=0, high=1)
     poly_power: float = recipe(2.0, "exponent of the poly schedule", low=0)
-    warmup_epochs: Optional[float] = recipe(
+    warmup_epochs: float | None = recipe(
         None, "epochs of linear warm-up (default: 5 with --scale-batch, else 0)", low=0
     )
     label_smoothing: float = recipe(0.0, "probability spread over all classes", low=0, high=1)
@@ -123,13 +123,17 @@ class Config:
         """Where the run's files go."""
         return Path(self.out) if self.out else Path("runs", Path(self.data).resolve().name)
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 # Settings that may differ in a resumed run, since none alters what a given step computes.
 FREE_ON_RESUME = frozenset(
-    ["data", "num_workers", "max_bad_share", "weights", "epochs", "max_steps", "patience", "device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every", "out", "resume", "keep", "save_every", "log_every"]
+    (
+        *("data", "num_workers", "max_bad_share", "weights", "epochs", "max_steps", "patience"),
+        *("device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every"),
+        *("out", "resume", "keep", "save_every", "log_every"),
+    )
 )
 
 
@@ -145,10 +149,11 @@ def _type_problems(config: Config) -> Iterator[str]:
 
 
 def _fits(value: Any, kind: str) -> bool:
-    if kind.startswith("Optional"):
-        return value is None or _fits(value, kind[len("Optional[") : -1])
-    if kind.startswith("Tuple"):
-        item = kind[len("Tuple[") : kind.index(",")]
+    """Whether a value is of a field's type, as that is written above."""
+    if kind.endswith(" | None"):
+        return value is None or _fits(value, kind[: -len(" | None")])
+    if kind.startswith("tuple"):
+        item = kind[len("tuple[") : kind.index(",")]
         return isinstance(value, tuple) and all(_fits(v, item) for v in value)
     if kind == "float":
         return type(value) in (int, float)
@@ -160,10 +165,10 @@ def _value_problems(config: Config) -> Iterator[str]:
         value, meta = getattr(config, f.name), f.metadata
         if meta["choices"] and value not in meta["choices"]:
             yield f"{flag_of(f.name)} {value}: choose one of {', '.join(meta['choices'])}"
-        if meta["low"] is not None and value is not None:
-            if not meta["low"] <= value <= meta["high"]:
-                upper = "" if meta["high"] == float("inf") else f" and at most {meta['high']}"
-                yield f"{flag_of(f.name)} {value}: must be at least {meta['low']}{upper}"
+        bounded = meta["low"] is not None and value is not None
+        if bounded and not meta["low"] <= value <= meta["high"]:
+            upper = "" if meta["high"] == float("inf") else f" and at most {meta['high']}"
+            yield f"{flag_of(f.name)} {value}: must be at least {meta['low']}{upper}"
 
 
 def _joint_problems(c: Config) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, Iterable, Iterator
+from typing import Iterable, Iterator
 
 import mxnet as mx
 import numpy as np
@@ -67,7 +67,7 @@ class Behind:
 
     def __init__(self, num_steps: int = 2):
         self.num_steps = num_steps
-        self._queue: Deque = deque()
+        self._queue: deque = deque()
 
     def push(self, array: mx.nd.NDArray, *tags) -> Iterator[tuple]:
         """Takes one in; yields (numpy array, *tags) of those that are old enough."""

@@ -4,7 +4,7 @@ first step, and with a checkpoint before it is gone on from."""
 from __future__ import annotations
 
 import platform
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable
 
 import mxnet as mx
 import numpy as np
@@ -32,7 +32,7 @@ def of(config: Config, folder: Folder) -> Facts:
     }
 
 
-def between_ranks(everyones: List[Facts], names: List[str]) -> List[str]:
+def between_ranks(everyones: list[Facts], names: list[str]) -> list[str]:
     """A line for each difference from rank 0; names: what to call each rank."""
     own = {flag_of(name) for name in HOSTS_OWN}
     return [
@@ -42,9 +42,11 @@ def between_ranks(everyones: List[Facts], names: List[str]) -> List[str]:
     ]
 
 
-def since_checkpoint(saved: Facts, now: Facts) -> List[str]:
+def since_checkpoint(saved: Facts, now: Facts) -> list[str]:
     """A line for each difference that would make the resumed run another run."""
     free = {flag_of(name) for name in FREE_ON_RESUME}
+    if now["--schedule"] in ("cosine", "poly"):
+        free -= {"--epochs"}  # the rate ends with them
     free |= {name for name in now if name.startswith("version")} | {"test images"}
     return list(_differences(saved, now, free))
 
@@ -55,5 +57,5 @@ def _differences(a: Facts, b: Facts, ignored: Iterable[str]) -> Iterable[str]:
             yield f"{name}: {b.get(name)} instead of {a.get(name)}"
 
 
-def _plain(values: Dict[str, Any]) -> Dict[str, Any]:
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

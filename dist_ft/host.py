@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Mapping, MutableMapping, Optional
+from typing import Mapping, MutableMapping
 
 # Set by horovodrun, Open MPI, MPICH and Intel MPI, and srun, in the order in which they are asked.
 SIZE = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -51,7 +51,7 @@ def usable_cores() -> int:
     return max(1, min(bound, _quota() or bound))
 
 
-def _quota() -> Optional[int]:
+def _quota() -> int | None:
     """Cores a container is held to by version 2 or 1 of control groups; None: no limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -65,5 +65,5 @@ def _quota() -> Optional[int]:
     return None if quota.strip() in ("max", "-1") else math.ceil(int(quota) / int(period))
 
 
-def _first(environ: Mapping[str, str], names) -> Optional[int]:
+def _first(environ: Mapping[str, str], names) -> int | None:
     return next((int(environ[n]) for n in names if environ.get(n, "").isdigit()), None)

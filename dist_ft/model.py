@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, NamedTuple, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -75,7 +75,7 @@ def _zoo(name: str, num_classes: int) -> mx.gluon.HybridBlock:
     return net
 
 
-def _gluon_names() -> List[str]:
+def _gluon_names() -> list[str]:
     try:
         vision.get_model("")
     except ValueError as error:  # it lists the names that it knows
@@ -88,7 +88,7 @@ def parameters(net: mx.gluon.Block) -> Parameters:
     return net._collect_params_with_prefix()
 
 
-def arrays(net: mx.gluon.Block) -> Dict[str, mx.nd.NDArray]:
+def arrays(net: mx.gluon.Block) -> dict[str, mx.nd.NDArray]:
     return {name: parameter.data() for name, parameter in parameters(net).items()}
 
 
@@ -133,8 +133,8 @@ def set_rates(
     freeze_batch_norm([block for block in batch_norms(net) if block.running_mean in still])
 
 
-def batch_norms(net: mx.gluon.Block) -> List[nn.BatchNorm]:
-    found: List[nn.BatchNorm] = []
+def batch_norms(net: mx.gluon.Block) -> list[nn.BatchNorm]:
+    found: list[nn.BatchNorm] = []
     net.apply(lambda block: found.append(block) if isinstance(block, nn.BatchNorm) else None)
     return found
 
@@ -176,9 +176,9 @@ class Group(NamedTuple):
     num_values: int
 
 
-def groups(net: mx.gluon.Block) -> List[Group]:
+def groups(net: mx.gluon.Block) -> list[Group]:
     """Head, features and what is frozen, by multiplier; BatchNorm's statistics are left out."""
-    found: Dict[tuple, List[int]] = {}
+    found: dict[tuple, list[int]] = {}
     for name, parameter in parameters(net).items():
         if "running_" in name:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator
+from typing import Any, Iterator
 
 import mxnet as mx
 
@@ -15,7 +15,7 @@ def build(name: str, momentum: float, wd: float) -> mx.optimizer.Optimizer:
     return mx.optimizer.create(name, wd=wd, **extra)
 
 
-def arrays(trainer: mx.gluon.Trainer) -> Dict[str, mx.nd.NDArray]:
+def arrays(trainer: mx.gluon.Trainer) -> dict[str, mx.nd.NDArray]:
     """The optimizer's state by parameter: 'NAME.0', 'NAME.1', ...; nothing for plain SGD."""
     return {
         f"{trainer._params[index].name}.{place}": array

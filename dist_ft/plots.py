@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 TRAIN, TEST = "#7f7f7f", "#d62728"
 
 
-def curves(history: List[Dict[str, Any]]) -> Figure:
+def curves(history: list[dict[str, Any]]) -> Figure:
     """Loss and accuracy by epoch; history: rows of scores.jsonl."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.4), layout="constrained")

@@ -6,7 +6,7 @@ import time
 import zlib
 from itertools import count
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Iterator
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Run:
         if differences:
             raise Joint("the ranks were not started alike: " + "; ".join(differences))
 
-    def _network(self, found: Optional[checkpoint.Checkpoint]):
+    def _network(self, found: checkpoint.Checkpoint | None):
         """The network on this rank's device; on rank 0 with its pretrained weights in it."""
         c, num_classes = self.config, len(self.folder.classes)
         core = model.build(c.model, num_classes, c.image_size, c.seed)
@@ -78,7 +78,7 @@ class Run:
         self.core = core
         return model.on_pixels(core)
 
-    def _take_up(self, found: Optional[checkpoint.Checkpoint]) -> None:
+    def _take_up(self, found: checkpoint.Checkpoint | None) -> None:
         """Brings all ranks to rank 0's state: the beginning, or its checkpoint."""
         world = self.world
         state = world.gather(found.state if found else None)[0] or {}
@@ -96,7 +96,7 @@ class Run:
                     array[:] = saved[name]
         world.broadcast(arrays)
 
-    def _open_board(self, found: Optional[checkpoint.Checkpoint]):
+    def _open_board(self, found: checkpoint.Checkpoint | None):
         if not self.world.is_chief:
             return Hidden()
         c, world, folder = self.config, self.world, self.folder

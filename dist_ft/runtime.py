@@ -12,7 +12,7 @@ import socket
 import sys
 import traceback
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Iterator, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -42,7 +42,7 @@ class Solo:
     def name(self) -> str:
         return f"rank {self.rank} of {self.size} on {self.host}"
 
-    def at(self, place: str, allowed_s: Optional[float] = None) -> None:
+    def at(self, place: str, allowed_s: float | None = None) -> None:
         """Tells the watchdog of progress, and how long the next may take (default: its timeout)."""
         self._watchdog.at(place, allowed_s)
 
@@ -53,11 +53,11 @@ class Solo:
         """
         return np.array(values, np.float64)
 
-    def gather(self, value: Any) -> List[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """Every rank's value, in the order of ranks."""
         return [value]
 
-    def broadcast(self, arrays: Dict[str, mx.nd.NDArray]) -> None:
+    def broadcast(self, arrays: dict[str, mx.nd.NDArray]) -> None:
         """Overwrites the arrays by rank 0's; their names and shapes must agree."""
 
     def trainer(self, params, optimizer: mx.optimizer.Optimizer, **_) -> mx.gluon.Trainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Iterator, Tuple
+from typing import Iterator
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Plan:
         """The epoch, counted from 0, that a step belongs to."""
         return step // self.steps_per_epoch
 
-    def epochs_from(self, step: int) -> Iterator[Tuple[int, range]]:
+    def epochs_from(self, step: int) -> Iterator[tuple[int, range]]:
         """(epoch, its steps still to be done) from a step to the end of the run."""
         while step < self.num_steps:
             epoch = self.epoch_of(step)
@@ -52,7 +52,7 @@ class Rate:
     num_steps: int
     kind: str = "constant"  # step, cosine, poly
     warmup_steps: int = 0
-    drop_steps: Tuple[int, ...] = ()  # where the step schedule multiplies by drop_factor
+    drop_steps: tuple[int, ...] = ()  # where the step schedule multiplies by drop_factor
     drop_factor: float = 0.1
     power: float = 2.0
 
@@ -72,7 +72,7 @@ class Rate:
         return self.peak * (1 - progress) ** self.power
 
 
-def scaled(batch_size: int, lr: float, size: int, scaling: str) -> Tuple[int, float]:
+def scaled(batch_size: int, lr: float, size: int, scaling: str) -> tuple[int, float]:
     """(batch size, rate) when the batch grows with the number of ranks: the rate grows as much
     (linear: Goyal et al. 2017), with its square root (sqrt: Krizhevsky 2014), or not (none)."""
     growth = {"linear": size, "sqrt": math.sqrt(size), "none": 1.0}[scaling]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Iterator, NamedTuple
 
 import mxnet as mx
 
@@ -23,7 +23,7 @@ class Word(NamedTuple):
 
     num_images: int  # of the step, on all ranks
     num_bad: int  # unreadable files met in this epoch
-    stop: Optional[signal.Signals]  # that some rank was sent
+    stop: signal.Signals | None  # that some rank was sent
 
 
 class Tally:
@@ -37,7 +37,7 @@ class Tally:
     def start_epoch(self, loss_sum: float = 0.0, correct: int = 0, num_images: int = 0) -> None:
         self.loss_sum, self.correct, self.num_images = loss_sum, correct, num_images
         self._mine = [0.0, 0, 0]  # finished here, not yet told: loss, correct, images
-        self._bad_step: Optional[int] = None  # the first one here with a loss that is not finite
+        self._bad_step: int | None = None  # the first one here with a loss that is not finite
 
     @property
     def loss(self) -> float:
@@ -47,7 +47,7 @@ class Tally:
     def accuracy(self) -> float:
         return self.correct / max(1, self.num_images)
 
-    def as_dict(self) -> Dict[str, float]:
+    def as_dict(self) -> dict[str, float]:
         names = "loss_sum", "correct", "num_images"
         return {name: getattr(self, name) for name in names}
 
@@ -56,7 +56,7 @@ class Tally:
         for finished in self._behind.push(sums, num_images, step):
             self._finish(*finished)
 
-    def exchange(self, num_images: int, num_bad: int, stop: Optional[signal.Signals]) -> Word:
+    def exchange(self, num_images: int, num_bad: int, stop: signal.Signals | None) -> Word:
         """Tells the other ranks, and hears them; every rank calls it before every step.
 
         Raises Joint on all ranks where a loss has ceased to be finite on one.
@@ -107,7 +107,7 @@ class Tally:
 class StopRequest:
     """SIGINT or SIGTERM, remembered until the ranks have agreed on a step to stop at."""
 
-    received: Optional[signal.Signals] = None
+    received: signal.Signals | None = None
 
     def __call__(self, signum: int, frame: Any) -> None:
         if self.received == signum == signal.SIGINT:

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from typing import Optional
 
 GRACE_S = 5.0  # for the other ranks to speak, before this one's end brings them down
 
@@ -29,7 +28,7 @@ class Watchdog:
         self._thread.start()
         self._arm()
 
-    def at(self, place: str, allowed_s: Optional[float] = None) -> None:
+    def at(self, place: str, allowed_s: float | None = None) -> None:
         """Progress: the process has come to a new place, such as "step 17", where it may stay for
         `allowed_s` (default: timeout_s)."""
         self._allowed_s = allowed_s or self.timeout_s

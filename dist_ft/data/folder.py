@@ -6,12 +6,14 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Tuple
 
 from dist_ft.errors import UserError
 
 # What Pillow and libjpeg-turbo read; other files in a class directory are counted as skipped.
-EXTENSIONS = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"])
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp"),
+    *(".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
+)
 
 
 class FolderError(UserError):
@@ -23,9 +25,9 @@ class Split:
     """The images of one split, sorted by class and name."""
 
     root: Path
-    paths: Tuple[str, ...]  # below root: CLASS/NAME
-    labels: Tuple[int, ...]  # an index into the folder's classes for each path
-    skipped: Tuple[str, ...]  # files that are no images by their name
+    paths: tuple[str, ...]  # below root: CLASS/NAME
+    labels: tuple[int, ...]  # an index into the folder's classes for each path
+    skipped: tuple[str, ...]  # files that are no images by their name
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -43,7 +45,7 @@ class Split:
 class Folder:
     """A data set: the classes, and its two splits."""
 
-    classes: Tuple[str, ...]
+    classes: tuple[str, ...]
     train: Split
     test: Split
 
@@ -70,7 +72,7 @@ def scan(root: str) -> Folder:
     return Folder(tuple(classes), _split(train_root, classes), _split(test_root, classes))
 
 
-def _split_roots(root: Path) -> Tuple[Path, Path]:
+def _split_roots(root: Path) -> tuple[Path, Path]:
     if not root.is_dir():
         raise FolderError(f"{root}: no such folder; name one with --data DIR")
     train = root / "train"
@@ -81,12 +83,12 @@ def _split_roots(root: Path) -> Tuple[Path, Path]:
     return train, test
 
 
-def _classes(root: Path) -> List[str]:
+def _classes(root: Path) -> list[str]:
     directories = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     return [name for name in directories if any(_images(root / name))]
 
 
-def _images(directory: Path) -> List[str]:
+def _images(directory: Path) -> list[str]:
     names = sorted(entry.name for entry in os.scandir(directory) if entry.is_file())
     return [name for name in names if _is_image(name)]
 
@@ -95,7 +97,7 @@ def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
 
 
-def _split(root: Path, classes: List[str]) -> Split:
+def _split(root: Path, classes: list[str]) -> Split:
     paths, labels, skipped = [], [], []
     for label, name in enumerate(classes):
         for entry in sorted(os.scandir(root / name), key=lambda entry: entry.name):

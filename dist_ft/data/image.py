@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from pathlib import Path
-from typing import Tuple, Union
+from typing import Tuple
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ class CorruptImage(ValueError):
     """A file that holds no readable image; the message names it and says what is wrong."""
 
 
-def read(path: Union[str, Path]) -> np.ndarray:
+def read(path: str | Path) -> np.ndarray:
     """Pixels of an image file of any kind that Pillow reads, upright, without alpha.
 
     Transparent images are laid on white; of an animation the first frame counts. Raises

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Callable, Deque, Dict, Iterable, Iterator, List, Tuple
+from typing import Callable, Iterable, Iterator
 
 import mxnet as mx
 import numpy as np
@@ -36,7 +36,7 @@ class Batch:
     def num_images(self) -> int:
         return int(self.mask.sum())
 
-    def on(self, ctx: mx.Context) -> Tuple[mx.nd.NDArray, mx.nd.NDArray, mx.nd.NDArray]:
+    def on(self, ctx: mx.Context) -> tuple[mx.nd.NDArray, mx.nd.NDArray, mx.nd.NDArray]:
         """(x, labels, mask) on a device: pixels cross to it as bytes, and on the CPU not at all."""
         arrays = (mx.nd.from_numpy(a) for a in (self.x, self.labels, self.mask))
         return tuple(array.as_in_context(ctx) for array in arrays)
@@ -52,7 +52,7 @@ class Loader:
     def __init__(self, split: Split, side: int, num_workers: int):
         self.split = split
         self.side = side
-        self.bad: Dict[str, str] = {}
+        self.bad: dict[str, str] = {}
         self.waited_s = 0.0
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
 
@@ -62,7 +62,7 @@ class Loader:
         An unreadable image is masked out and noted in `bad`; any other error of a worker is raised
         here, with the file's path.
         """
-        pending: Deque[Tuple[Batch, List[Future]]] = deque()
+        pending: deque[tuple[Batch, list[Future]]] = deque()
         try:
             for share in shares:
                 pending.append(self._start(share, view))
@@ -78,7 +78,7 @@ class Loader:
     def close(self) -> None:
         self._workers.shutdown(wait=True)
 
-    def _start(self, share: Share, view: View) -> Tuple[Batch, List[Future]]:
+    def _start(self, share: Share, view: View) -> tuple[Batch, list[Future]]:
         indices, mask = share
         x = np.empty((len(indices), self.side, self.side, 3), np.uint8)
         labels = np.array([self.split.labels[i] if i >= 0 else 0 for i in indices], np.int32)
@@ -86,7 +86,7 @@ class Loader:
         rows = range(len(indices))
         return batch, [self._workers.submit(self._fill, batch, r, indices[r], view) for r in rows]
 
-    def _finish(self, batch: Batch, rows: List[Future]) -> Batch:
+    def _finish(self, batch: Batch, rows: list[Future]) -> Batch:
         start = time.perf_counter()
         for row in rows:
             row.result()
