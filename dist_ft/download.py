@@ -153,9 +153,10 @@ def _ask(url: str, start: int) -> Any:
             return error
         raise Failed(f"{url}: {error}", error.code in (408, 429) or error.code >= 500) from error
     except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
         # Where no host answers, asking again only makes the user wait.
-        is_silent = isinstance(getattr(error, "reason", None), (socket.timeout, socket.gaierror))
-        raise Failed(f"{url}: {error}", not is_silent) from error
+        is_silent = reason is not error and isinstance(reason, (socket.timeout, socket.gaierror))
+        raise Failed(f"{url}: {reason}", not is_silent) from error
 
 
 def _first_byte(response: Any) -> int:
