@@ -98,14 +98,25 @@ class World(Solo):
 
     def sum(self, values):
         mine = mx.nd.array(values, ctx=mx.cpu(), dtype="float64")
-        return self._hvd.allreduce(mine, average=False, name="sum").asnumpy()
+        with self._waiting():
+            return self._hvd.allreduce(mine, average=False, name="sum").asnumpy()
 
     def gather(self, value):
-        return self._hvd.allgather_object(value, name="gather")
+        with self._waiting():
+            return self._hvd.allgather_object(value, name="gather")
 
     def broadcast(self, arrays):
-        self._hvd.broadcast_parameters(arrays, root_rank=0, prefix="broadcast.")
-        mx.nd.waitall()  # a name may be used again only when its last use is over
+        with self._waiting():
+            self._hvd.broadcast_parameters(arrays, root_rank=0, prefix="broadcast.")
+            mx.nd.waitall()  # a name may be used again only when its last use is over
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._watchdog.is_waiting = True
+        try:
+            yield
+        finally:
+            self._watchdog.is_waiting = False
 
     def trainer(self, params, optimizer, **_):
         compression = getattr(self._hvd.Compression, self._compression)

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 
 GRACE_S = 5.0  # for the other ranks to speak, before this one's end brings them down
 
@@ -22,6 +23,7 @@ class Watchdog:
     def __init__(self, timeout_s: float, who: str):
         self.timeout_s = timeout_s
         self.who = who
+        self.is_waiting = False  # in a collective
         self.place, self._allowed_s, self._last = "start", timeout_s, time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -50,12 +52,23 @@ class Watchdog:
                 self._bark(waited_s)
 
     def _bark(self, waited_s: float) -> None:
-        print(
-            f"dist_ft: {self.who}: no progress for {waited_s:.0f} s at {self.place}"
-            f" (--stall-timeout {self.timeout_s:g}); all its threads:",
-            file=sys.stderr,
-            flush=True,
+        place = f"{self.place}, waiting for the other ranks" if self.is_waiting else self.place
+        told = (
+            f"dist_ft: {self.who}: no progress for {waited_s:.0f} s at {place} (--stall-timeout"
+            f" {self.timeout_s:g}); its threads:\n{_stacks()}\n"
         )
-        faulthandler.dump_traceback(all_threads=True)
+        sys.stderr.write(told)  # in one piece, since other ranks write too
+        sys.stderr.flush()
         if not self._done.wait(GRACE_S):
             os._exit(1)
+
+
+def _stacks() -> str:
+    """Where each thread stands, the main one first."""
+    frames = sys._current_frames()
+    threads = sorted(threading.enumerate(), key=lambda t: t is not threading.main_thread())
+    return "\n".join(
+        f"{thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))
+        for thread in threads
+        if thread is not threading.current_thread() and thread.ident in frames
+    )

@@ -1,0 +1,35 @@
+"""A training run in which one rank comes to grief: `fault.py KIND RANK STEP [flags of train]`."""
+
+import os
+import signal
+import sys
+import time
+
+kind, rank, at_step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.argv[1:4] = []
+
+from dist_ft import cli, train  # noqa: E402
+from dist_ft.run import Run  # noqa: E402
+
+FAULTS = {
+    "exception": lambda: 1 / 0,
+    "exit": lambda: sys.exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "hang": lambda: time.sleep(10_000),
+    "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
+}
+
+exchange = Run.exchange
+
+
+def faulty_exchange(self, step, batch, stop):
+    if step == at_step and self.world.rank == rank:
+        print(f"rank {rank} comes to grief at {time.time():.3f}", file=sys.stderr, flush=True)
+        FAULTS[kind]()
+    return exchange(self, step, batch, stop)
+
+
+Run.exchange = faulty_exchange
+train.main(cli.parse())
