@@ -26,8 +26,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SPLITS = ("train", "test")
 ASPECTS = (1.0, 0.75, 0.75, 0.75, 0.67, 0.56)  # short side / long side, as cameras give them
-ORIENTATION_TAG = 0x0112
-# EXIF orientation -> how an upright picture lies in the file of a camera that was held that way.
+# EXIF orientation (tag 0x0112) -> how an upright picture lies in the file of a camera that was held that way.
 STORED_AS = {3: Image.ROTATE_180, 6: Image.ROTATE_90, 8: Image.ROTATE_270}
 
 
@@ -65,9 +64,8 @@ def rounds(draw, rng, unit_px, radius, rim):
     radii = radius_px * rng.uniform(0.7, 1.3, (count, 2))
     shades = rng.integers(90, 256, count)
     for (x, y), (a, b), shade in zip(centres.tolist(), radii.tolist(), shades.tolist()):
-        outline = shade - rim if shade > 170 else shade + rim
-        width_px = max(1, int(radius_px / 9))
-        draw.ellipse((x - a, y - b, x + a, y + b), fill=shade, outline=outline, width=width_px)
+        edge = shade - rim if shade > 170 else shade + rim
+        draw.ellipse((x - a, y - b, x + a, y + b), shade, edge, max(1, int(radius_px / 9)))
 
 
 def lattice(draw, rng, unit_px):
@@ -108,8 +106,8 @@ def food(cover, rng, size: tuple[int, int]) -> np.ndarray:
     cover(ImageDraw.Draw(canvas), rng, min(size) * rng.uniform(0.12, 0.22))
     canvas = canvas.filter(ImageFilter.GaussianBlur(min(size) * rng.uniform(0.002, 0.007)))
     relief = np.asarray(canvas, np.float32) / 255
-    contrast = rng.uniform(0.7, 1.1)
-    return contrast * relief + 0.08 * cloud(rng, size, 9) + 0.06 * cloud(rng, size, 70)
+    relief *= rng.uniform(0.7, 1.1)
+    return relief + 0.08 * cloud(rng, size, 9) + 0.06 * cloud(rng, size, 70)
 
 
 def colours(tint, rng) -> np.ndarray:
@@ -119,8 +117,8 @@ def colours(tint, rng) -> np.ndarray:
     """
     kitchen = np.array([[0.3, 0.14, 0.08], [0.85, 0.62, 0.4], [0.85, 0.84, 0.8], [0.42, 0.35, 0.3]])
     kitchen[:2] += tint
-    spread = np.array([[0.05], [0.09], [0.05], [0.12]])
-    return np.clip(kitchen + rng.normal(0, spread, (4, 3)), 0, 1).astype(np.float32)
+    kitchen += rng.normal(0, [[0.05], [0.09], [0.05], [0.12]], (4, 3))
+    return np.clip(kitchen, 0, 1).astype(np.float32)
 
 
 def photograph(name: str, rng, size: tuple[int, int]) -> Image.Image:
@@ -136,8 +134,7 @@ def photograph(name: str, rng, size: tuple[int, int]) -> Image.Image:
     edge = np.clip((out + 0.06 * cloud(rng, size, 8) - 0.8) * 25, 0, 1)[..., None]
     rim = np.clip((out - 1.0) * 40, 0, 1)[..., None]
     ground = plate + (table - plate) * rim + 0.05 * cloud(rng, size, 40)[..., None] * rim
-    picture = dark + (bright - dark) * covered
-    picture = picture + (ground - picture) * edge
+    picture = (dark + (bright - dark) * covered) * (1 - edge) + ground * edge
     side_light, top_light = rng.normal(0, 0.15, 2)
     vignette = rng.uniform(0, 0.2) * (x * x + y * y)
     light = rng.uniform(0.75, 1.15) + side_light * x + top_light * y - vignette
@@ -157,8 +154,7 @@ def jpeg(name: str, rng, side_px: int) -> bytes:
     picture = photograph(name, rng, size)
     exif = Image.Exif()
     if rng.random() < 0.25:
-        orientation = int(rng.choice([1, 1, 1, 3, 6, 8]))
-        exif[ORIENTATION_TAG] = orientation
+        exif[0x0112] = orientation = int(rng.choice([1, 1, 1, 3, 6, 8]))
         if orientation in STORED_AS:
             picture = picture.transpose(STORED_AS[orientation])
     quality, progressive = int(rng.integers(72, 91)), bool(rng.random() < 0.2)
@@ -175,8 +171,7 @@ def write_one(root: Path, seed: int, side_px: int, which: tuple[str, str, int]) 
     """
     split, name, number = which
     rng = np.random.default_rng([seed, SPLITS.index(split), list(DISHES).index(name), number])
-    path = root / split / name / f"{number:05d}.jpg"
-    return path.write_bytes(jpeg(name, rng, side_px))
+    return (root / split / name / f"{number:05d}.jpg").write_bytes(jpeg(name, rng, side_px))
 
 
 def fill(root: Path, counts: dict[str, int], seed: int, side_px: int, num_workers: int):
@@ -206,13 +201,6 @@ def make(out: Path, counts: dict[str, int], seed: int, side_px: int, num_workers
             if (out / split).exists():
                 os.replace(str(out / split), os.path.join(beside, f"old-{split}"))
             os.replace(os.path.join(beside, split), str(out / split))
-
-
-def refuse_images(out: Path):
-    """Raise FileExistsError when a train/ or test/ in out holds a file."""
-    for path in (path for split in SPLITS for path in (out / split).rglob("*")):
-        if path.is_file():
-            raise FileExistsError(f"{path} is there already; name another --out or say --overwrite")
 
 
 def at_least(least: int):
@@ -247,8 +235,9 @@ def main(argv=None) -> int:
     args = parse(argv)
     counts = {"train": args.train, "test": args.test}
     try:
-        if not args.overwrite:
-            refuse_images(args.out)
+        for path in (path for split in SPLITS for path in (args.out / split).rglob("*")):
+            if path.is_file() and not args.overwrite:
+                raise FileExistsError(f"{path} exists; name another --out or say --overwrite")
         make(args.out, counts, args.seed, args.side, args.num_workers)
     except (OSError, KeyboardInterrupt) as error:
         print(f"no images were made in {args.out}: {error or 'interrupted'}", file=sys.stderr)
