@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SPLITS = ("train", "test")
 ASPECTS = (1.0, 0.75, 0.75, 0.75, 0.67, 0.56)  # short side / long side, as cameras give them
-# EXIF orientation (tag 0x0112) -> how an upright picture lies in the file of a camera that was held that way.
+# EXIF orientation (tag 0x0112) -> how an upright picture lies in the file of a camera so held.
 STORED_AS = {3: Image.ROTATE_180, 6: Image.ROTATE_90, 8: Image.ROTATE_270}
 
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: each format gives the same network; nothing is guessed, errors say more."""
+"""Pretrained weights: every format gives the same network, and nothing is guessed or kept in doubt."""
 
 import hashlib
 import io
