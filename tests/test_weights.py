@@ -1,4 +1,4 @@
-"""Pretrained weights: every format gives the same network, and nothing is guessed or kept in doubt."""
+"""Pretrained weights: every format gives the same network, and nothing is guessed."""
 
 import hashlib
 import io
