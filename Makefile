@@ -23,7 +23,7 @@ install:
 	@launch/install.sh $(EXTRAS)
 
 train: install $(DATA)/train
-	$(BIN)/horovodrun -np $(NUM_PROCS) --gloo $(BIN)/python -m dist_ft.train \
+	$(BIN)/horovodrun -np $(NUM_PROCS) -H 127.0.0.1:$(NUM_PROCS) --gloo $(BIN)/python -m dist_ft.train \
 	    --data $(DATA) --weights $(WEIGHTS) --out $(RUN) $(TRAIN_FLAGS)
 	@echo
 	@echo "Written: $(RUN). To look at it: $(BIN)/tensorboard --logdir $(RUN)"

@@ -14,6 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-$PWD/.venv}
 log=$venv/install.log
 stamp=$venv/installed
+mended=iface    # of our Horovod's version, 0.28.1+iface: see mend_horovod
 wheels=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/dist_ft/wheels
 
 die() { printf 'install: %s\n' "$*" >&2; exit 1; }
@@ -28,9 +29,8 @@ step() {
     local label=$1; shift
     printf '\n== %s: %s\n' "$label" "$*" >>"$log"
     if ! "$@" 2>&1 | tee -a "$log" | ticker "$label"; then
-        printf 'install: "%s" failed; this is the end of %s:\n\n' "$label" "$log" >&2
-        tail -n 25 "$log" >&2
-        exit 1
+        { grep -iE '(error|fatal|killed)\b' "$log" || true; } | tail -n 12 >&2
+        die "\"$label\" failed; those are its last words about errors, all of it is in $log"
     fi
 }
 
@@ -154,23 +154,39 @@ wheel_key() {
     "$venv/bin/python" -c '
 import platform, sys
 print("cp%d%d" % sys.version_info[:2], *sys.argv[1:], platform.machine(), "-".join(platform.libc_ver()), sep="_")
-' "${mxnet/==/-}" "${horovod/==/-}" "$mpi"
+' "${mxnet/==/-}" "${horovod/==/-}+$mended" "$mpi"
+}
+
+# In 0.28.1 a process set, and so every run, has Gloo listen on whatever address the machine's name resolves to, not on
+# the interface that horovodrun has found. That is a segmentation fault where the name resolves to nothing, and no way
+# in for the other hosts where it resolves to 127.0.1.1, as Debian has it.
+mend_horovod() {
+    local file=$1/horovod/common/gloo/gloo_context.cc line='  gloo_iface_ = global_context.gloo_iface_;'
+    sed -i "/::InitializeForProcessSet(/,/^}/ s/^  attr device_attr;/$line\n&/" "$file"
+    grep -qxF "$line" "$file"
 }
 
 build_horovod() {
-    local horovod=$1 mpi=$2 jobs free_gib
-    command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler (${CXX:-g++}) to build Horovod with: apt-get install g++"
+    local horovod=$1 mpi=$2 source=$work/${1/==/-} jobs free_gib
+    command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler (${CXX:-g++}) to build Horovod: apt-get install g++"
     command -v make >/dev/null || die "no make to build Horovod with: apt-get install make"
+    [[ $venv != *[[:space:]]* ]] || die "make cannot link to a path with spaces: set VENV to a folder unlike $venv"
     jobs=$(nproc)
     free_gib=$(awk '/MemAvailable/ { print int($2 / 2^20) + 1 }' /proc/meminfo)
     [ "$jobs" -le "$free_gib" ] || jobs=$free_gib
-    step "fetching cmake" "$venv/bin/pip" install --target "$work/cmake" 'cmake<4'    # 4 refuses Gloo's CMakeLists.txt
 
-    # --no-cache-dir: pip would keep this wheel as Horovod 0.28.1 and hand it out for any MXNet and any MPI.
-    show='^\[ *[0-9]+%\]' step "compiling Horovod" env MAKEFLAGS="-j${JOBS:-$jobs}" HOROVOD_CMAKE="$work/cmake/cmake/data/bin/cmake" \
+    step "fetching cmake" "$venv/bin/pip" install --target "$work/cmake" 'cmake<4'    # 4 refuses Gloo's CMakeLists.txt
+    step "fetching Horovod" "$venv/bin/pip" download --no-deps --no-binary :all: --no-build-isolation \
+        --dest "$work" "$horovod"
+    tar -xzf "$source.tar.gz" -C "$work"
+    mend_horovod "$source" || die "$horovod is not the source that mend_horovod knows"
+    show='^\[' step "compiling Horovod" env \
+        MAKEFLAGS="-j${JOBS:-$jobs}" \
+        HOROVOD_CMAKE="$work/cmake/cmake/data/bin/cmake" \
+        HOROVOD_LOCAL_VERSION=$mended \
         HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 \
         "HOROVOD_WITH$([ "$mpi" != nompi ] || echo OUT)_MPI=1" \
-        "$venv/bin/pip" wheel -v --no-cache-dir --no-deps --no-build-isolation --wheel-dir "$work" "$horovod"
+        "$venv/bin/pip" wheel -v --no-deps --no-build-isolation --wheel-dir "$work" "$source"
 }
 
 # Installs a wheel of Horovod and loads its library.
