@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Callable, Iterable, Iterator
 
@@ -67,13 +67,14 @@ class Loader:
             for share in shares:
                 pending.append(self._start(share, view))
                 if len(pending) > AHEAD:
-                    yield self._finish(*pending.popleft())
+                    yield self._finish(pending)
             while pending:
-                yield self._finish(*pending.popleft())
+                yield self._finish(pending)
         finally:
-            for _, rows in pending:
-                for row in rows:
-                    row.cancel()
+            rows = [row for _, rows in pending for row in rows]
+            for row in rows:
+                row.cancel()
+            wait(rows)  # a late one would write into the next epoch's `bad`
 
     def close(self) -> None:
         self._workers.shutdown(wait=True)
@@ -86,12 +87,12 @@ class Loader:
         rows = range(len(indices))
         return batch, [self._workers.submit(self._fill, batch, r, indices[r], view) for r in rows]
 
-    def _finish(self, batch: Batch, rows: list[Future]) -> Batch:
+    def _finish(self, pending: deque[tuple[Batch, list[Future]]]) -> Batch:
         start = time.perf_counter()
-        for row in rows:
+        for row in pending[0][1]:
             row.result()
         self.waited_s += time.perf_counter() - start
-        return batch
+        return pending.popleft()[0]
 
     def _fill(self, batch: Batch, row: int, index: int, view: View) -> None:
         if index < 0:
