@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 from dist_ft.errors import UserError
 
@@ -84,13 +85,21 @@ def _split_roots(root: Path) -> tuple[Path, Path]:
 
 
 def _classes(root: Path) -> list[str]:
-    directories = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    return [name for name in directories if any(_images(root / name))]
+    directories = sorted(entry.name for entry in os.scandir(root) if _is(entry.is_dir))
+    visible = [name for name in directories if not name.startswith(".")]  # .ipynb_checkpoints
+    return [name for name in visible if any(_images(root / name))]
 
 
 def _images(directory: Path) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(directory) if entry.is_file())
+    names = sorted(entry.name for entry in os.scandir(directory) if _is(entry.is_file))
     return [name for name in names if _is_image(name)]
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link to itself, say
+        return False
 
 
 def _is_image(name: str) -> bool:
@@ -102,7 +111,7 @@ def _split(root: Path, classes: list[str]) -> Split:
     for label, name in enumerate(classes):
         for entry in sorted(os.scandir(root / name), key=lambda entry: entry.name):
             path = f"{name}/{entry.name}"
-            if entry.is_file() and _is_image(entry.name):
+            if _is(entry.is_file) and _is_image(entry.name):
                 paths.append(path)
                 labels.append(label)
             else:
