@@ -69,8 +69,8 @@ def _check_size(width: int, height: int) -> None:
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # 16-bit grey: convert() would clip, not scale
         grey = np.asarray(image, np.float32)
-        top = max(float(grey.max()), 255.0)
-        image = Image.fromarray((grey * (255 / (65535 if top > 255 else 255))).astype(np.uint8))
+        grey = grey * (255 / 65535) if grey.max() > 255 else grey
+        image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -105,14 +105,19 @@ def crop_box(height: int, width: int, draws: np.ndarray) -> Box:
 def test_view(pixels: np.ndarray, side: int, resize: int, keep_ratio: bool) -> np.ndarray:
     """(side, side, 3): the centre of the image resized to `resize` px a side, or, with
     `keep_ratio`, to that many px on its shorter side."""
-    height, width = pixels.shape[:2]
+    height = width = resize
     if keep_ratio:
-        scale = resize / min(height, width)
-        height, width = max(resize, round(height * scale)), max(resize, round(width * scale))
-    else:
-        height = width = resize
-    left, top = (width - side) // 2, (height - side) // 2
-    return _crop(_resize(pixels, width, height), (left, top, side, side))
+        shorter = min(pixels.shape[:2])
+        # What the crop cannot reach is left out first: a line of 1 x 20,000 px would fill gigabytes.
+        pixels = _centre(pixels, 4 * shorter, 4 * shorter)
+        height, width = (round(length * resize / shorter) for length in pixels.shape[:2])
+    return _centre(_resize(pixels, width, height), side, side)
+
+
+def _centre(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The middle of an image, at most so many px a side."""
+    left, top = (pixels.shape[1] - width) // 2, (pixels.shape[0] - height) // 2
+    return _crop(pixels, (max(0, left), max(0, top), width, height))
 
 
 def _crop(pixels: np.ndarray, box: Box) -> np.ndarray:
