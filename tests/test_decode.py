@@ -1,0 +1,226 @@
+"""data.image, the files: every kind that people have, upright; a broken one is said to be so."""
+
+import io
+import resource
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from dist_ft.data import image
+from dist_ft.data.image import CorruptImage
+
+ORIENTATION = 0x112  # the Exif tag
+
+
+def smooth(height=37, width=53):
+    """A picture that a JPEG keeps."""
+    y, x = np.mgrid[:height, :width]
+    parts = 4 * x, 6 * y, 255 - 2 * x - 2 * y
+    return np.stack(parts, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+PICTURE = Image.fromarray(smooth())
+GREY = PICTURE.convert("L")
+
+
+def encoded(picture, kind, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    return tags
+
+
+def error(found, expected):
+    assert found.dtype == np.uint8
+    assert found.shape == expected.shape
+    return abs(found.astype(int) - expected).mean()
+
+
+KINDS = {
+    "JPEG": encoded(PICTURE, "JPEG", quality=95),
+    "progressive JPEG": encoded(PICTURE, "JPEG", quality=95, progressive=True),
+    "JPEG without subsampling": encoded(PICTURE, "JPEG", quality=95, subsampling=0),
+    "CMYK JPEG": encoded(PICTURE.convert("CMYK"), "JPEG", quality=95),
+    "JPEG with Exif": encoded(PICTURE, "JPEG", quality=95, exif=exif(1)),
+    "PNG": encoded(PICTURE, "PNG"),
+    "RGBA PNG": encoded(PICTURE.convert("RGBA"), "PNG"),
+    "WebP": encoded(PICTURE, "WEBP", quality=95),
+    "lossless WebP": encoded(PICTURE, "WEBP", lossless=True),
+    "BMP": encoded(PICTURE, "BMP"),
+    "TIFF": encoded(PICTURE, "TIFF", compression="tiff_lzw"),
+    "PPM": encoded(PICTURE, "PPM"),
+    "animated WebP": encoded(
+        PICTURE, "WEBP", lossless=True, save_all=True, append_images=[ImageOps.invert(PICTURE)]
+    ),
+}
+GREYS = {
+    "grey JPEG": encoded(GREY, "JPEG", quality=95),
+    "grey PNG": encoded(GREY, "PNG"),
+    "grey PNG with alpha": encoded(GREY.convert("LA"), "PNG"),
+    "PGM": encoded(GREY, "PPM"),
+    "grey GIF": encoded(GREY, "GIF"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_colour_picture_of_any_kind_is_read(kind, tmp_path):
+    (tmp_path / "picture").write_bytes(KINDS[kind])
+    assert error(image.read(tmp_path / "picture"), smooth()) < 4
+
+
+@pytest.mark.parametrize("kind", GREYS)
+def test_a_grey_picture_of_any_kind_has_three_equal_channels(kind):
+    pixels = image.decode(GREYS[kind])
+    assert error(pixels, np.asarray(GREY.convert("RGB"))) < 2
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_bilevel_pictures_are_black_and_white():
+    pixels = image.decode(encoded(GREY.convert("1"), "PNG"))
+    assert set(np.unique(pixels)) == {0, 255}
+
+
+def test_a_palette_gives_its_colours():
+    palette = PICTURE.quantize(16)
+    expected = np.asarray(palette.convert("RGB"))
+    assert (image.decode(encoded(palette, "PNG")) == expected).all()
+    assert (image.decode(encoded(palette, "GIF")) == expected).all()
+
+
+def test_of_an_animation_the_first_frame_counts():
+    frames = [Image.new("P", (8, 8), colour) for colour in (1, 2)]
+    for frame in frames:
+        frame.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (image.decode(data) == (255, 0, 0)).all()
+
+
+def test_what_is_transparent_is_laid_on_white():
+    clear = PICTURE.convert("RGBA")
+    clear.putalpha(0)
+    assert (image.decode(encoded(clear, "PNG")) == 255).all()
+    half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
+    assert (image.decode(encoded(half, "PNG")) == 127).all()
+    grey = Image.new("LA", (4, 4), (10, 0))
+    assert (image.decode(encoded(grey, "PNG")) == 255).all()
+
+
+def test_a_transparent_palette_entry_is_laid_on_white():
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putpixel((1, 1), 1)
+    pixels = image.decode(encoded(palette, "PNG", transparency=0))
+    assert list(pixels[1, 1]) == [200, 100, 50]
+    assert (pixels[0] == 255).all()
+
+
+def test_sixteen_bits_of_grey_are_scaled_and_not_clipped():
+    deep = (np.asarray(GREY).astype(np.uint32) * 257).astype(np.uint16)
+    pixels = image.decode(encoded(Image.fromarray(deep), "PNG"))
+    assert error(pixels, np.asarray(GREY.convert("RGB"))) <= 1
+
+
+def test_values_beyond_sixteen_bits_are_white_and_negative_ones_black():
+    values = Image.fromarray(np.array([[-5, 0, 65535, 100_000]], np.int32))
+    assert image.decode(encoded(values, "TIFF"))[0, :, 0].tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_exif_orientations_come_upright(orientation):
+    data = encoded(PICTURE, "PNG", exif=exif(orientation))
+    with Image.open(io.BytesIO(data)) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert (image.decode(data) == expected).all()
+    assert expected.shape[:2] == ((37, 53) if orientation < 5 else (53, 37))
+    jpeg = encoded(PICTURE, "JPEG", quality=95, exif=exif(orientation))
+    assert error(image.decode(jpeg), expected) < 4
+    assert error(image.decode(encoded(PICTURE, "WEBP", exif=exif(orientation))), expected) < 6
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *GREYS])
+def test_a_file_cut_anywhere_gives_pixels_or_corrupt_image(kind, tmp_path):
+    data = {**KINDS, **GREYS}[kind]
+    expected = smooth() if kind in KINDS else np.asarray(GREY.convert("RGB"))
+    corrupt = 0
+    for length in {*range(0, len(data), max(1, len(data) // 60)), 1, 2, 3, len(data) - 1}:
+        (tmp_path / "cut").write_bytes(data[:length])
+        try:
+            pixels = image.read(tmp_path / "cut")
+        except CorruptImage as reason:
+            assert str(reason).startswith(f"{tmp_path / 'cut'}: ")
+            corrupt += 1
+        else:
+            assert error(pixels, expected) < 6  # no half-grey picture
+    assert corrupt >= 30
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *GREYS])
+def test_a_file_with_wrong_bytes_gives_pixels_or_corrupt_image(kind, tmp_path):
+    whole = {**KINDS, **GREYS}[kind]
+    chance = np.random.RandomState(0)
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = chance.randint(0, min(len(data), chance.choice([40, 400, 10**6])), 3)
+        data[places] = chance.randint(0, 256, 3)
+        (tmp_path / "wrong").write_bytes(data.tobytes())
+        try:
+            pixels = image.read(tmp_path / "wrong")
+        except CorruptImage:
+            continue
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"just words\n" * 50, b"\xff\xd8\xff", b"\0" * 1000])
+def test_a_file_that_is_no_image_is_named(content, tmp_path):
+    (tmp_path / "words.jpg").write_bytes(content)
+    with pytest.raises(CorruptImage, match=r"words\.jpg: \S+"):
+        image.read(tmp_path / "words.jpg")
+
+
+def test_a_missing_file_and_a_directory_are_named(tmp_path):
+    for path in (tmp_path / "gone.jpg", tmp_path):
+        with pytest.raises(CorruptImage, match=str(path)):
+            image.read(path)
+
+
+def png_claiming(width, height):
+    """A PNG whose header promises more than its few bytes of zeros hold."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 10**6)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_claiming(width, height):
+    data = bytearray(KINDS["JPEG"])
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [png_claiming(30_000, 30_000), png_claiming(9_500, 9_500), jpeg_claiming(30_000, 30_000)],
+)
+def test_a_decompression_bomb_is_refused_before_memory_is_taken(data, tmp_path):
+    (tmp_path / "bomb.png").write_bytes(data)
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CorruptImage, match=r"bomb\.png: .*(pixels|px)"):
+        image.read(tmp_path / "bomb.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 50_000
