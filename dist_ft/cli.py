@@ -54,7 +54,8 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 def _add_flag(group: Any, f: Field) -> None:
     meta, flag = f.metadata, flag_of(f.name)
-    text = meta["help"] + ("" if f.default in (None, (), "", False) else f" (default: {f.default})")
+    shown = f.default not in (None, (), "") and f.default is not False
+    text = meta["help"] + (f" (default: {f.default})" if shown else "")
     # No flag has a default here, and choices are Config's to check: a file's values count too.
     if f.type == "bool":
         group.add_argument(flag, type=_truth, nargs="?", const=True, metavar="yes|no", help=text)
@@ -109,7 +110,9 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 def _from_yaml(value: Any, kind: str) -> Any:
     """YAML has lists where Config has tuples, and reads 1e-3 (no dot) as a word."""
     if kind.startswith("tuple"):
-        return tuple(value) if isinstance(value, list) else (value,)
+        item = kind[len("tuple[") : kind.index(",")]
+        values = value if isinstance(value, list) else [value]
+        return tuple(_from_yaml(value, item) for value in values)
     if "float" in kind and isinstance(value, str):
         try:
             return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -28,7 +29,7 @@ def setting(
     help: str,
     choices: Sequence[str] | None = None,
     low: float | None = None,
-    high: float = float("inf"),
+    high: float = math.inf,
 ) -> Any:
     """A field of Config: a number has bounds (both included), a word may have choices."""
     metadata = {"group": group, "help": help, "choices": choices, "low": low, "high": high}
@@ -79,7 +80,9 @@ class Config:
     schedule: str = recipe(
         "constant", "the rate after warm-up", ("constant", "step", "cosine", "poly")
     )
-    step_epochs: tuple[float, ...] = recipe((), "epoch at which the step schedule lowers the rate")
+    step_epochs: tuple[float, ...] = recipe(
+        (), "epoch at which the step schedule lowers the rate", low=0
+    )
     step_factor: float = recipe(0.1, "factor of each lowering, 0..1", low=0, high=1)
     poly_power: float = recipe(2.0, "exponent of the poly schedule", low=0)
     warmup_epochs: float | None = recipe(
@@ -165,10 +168,12 @@ def _value_problems(config: Config) -> Iterator[str]:
         value, meta = getattr(config, f.name), f.metadata
         if meta["choices"] and value not in meta["choices"]:
             yield f"{flag_of(f.name)} {value}: choose one of {', '.join(meta['choices'])}"
-        bounded = meta["low"] is not None and value is not None
-        if bounded and not meta["low"] <= value <= meta["high"]:
-            upper = "" if meta["high"] == float("inf") else f" and at most {meta['high']}"
-            yield f"{flag_of(f.name)} {value}: must be at least {meta['low']}{upper}"
+        if meta["low"] is None or value is None:
+            continue
+        upper = "finite" if meta["high"] == math.inf else f"at most {meta['high']}"
+        for number in value if isinstance(value, tuple) else (value,):
+            if not (meta["low"] <= number <= meta["high"] and number < math.inf):
+                yield f"{flag_of(f.name)} {number}: must be at least {meta['low']} and {upper}"
 
 
 def _joint_problems(c: Config) -> Iterator[str]:
