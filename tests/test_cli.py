@@ -1,0 +1,143 @@
+"""cli: flags over file over defaults, a plain word for each problem, help in no time."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from dist_ft import cli
+from dist_ft.config import Config, flag_of
+
+
+def parse_file(tmp_path, text, *flags):
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    return cli.parse(["--config", str(tmp_path / "run.yaml"), *flags])
+
+
+def refusal(capsys, *argv):
+    """What a command line that cannot be used prints."""
+    with pytest.raises(SystemExit) as exit:
+        cli.parse(argv)
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_without_flags_there_are_the_defaults():
+    assert cli.parse([]) == Config()
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    config = parse_file(tmp_path, "lr: 0.5\nbatch-size: 10\nwd: 0\n", "--lr", "0.25")
+    assert config == Config(lr=0.25, batch_size=10, wd=0)
+
+
+def test_a_flag_may_set_back_what_the_file_says(tmp_path):
+    text = "keep-ratio: true\nfreeze: [conv0]\nmomentum: 0.9\n"
+    flags = ["--keep-ratio", "no", "--freeze", "conv1", "--momentum", "0"]
+    config = parse_file(tmp_path, text, *flags)
+    assert (config.keep_ratio, config.freeze, config.momentum) == (False, ("conv1",), 0.0)
+
+
+def test_flags_of_each_kind_are_read():
+    flags = (
+        "--keep-ratio --scale-batch yes --freeze a --freeze b --lr-mult c=2 --schedule step"
+        " --step-epochs 3 --step-epochs 4.5 --warmup-epochs 0.5 --seed 7"
+    )
+    config = cli.parse(flags.split())
+    assert (config.keep_ratio, config.scale_batch, config.seed) == (True, True, 7)
+    assert (config.freeze, config.lr_mult) == (("a", "b"), ("c=2",))
+    assert (config.step_epochs, config.warmup_epochs) == ((3.0, 4.5), 0.5)
+
+
+def test_a_file_names_settings_with_dashes_or_underscores(tmp_path):
+    config = parse_file(tmp_path, "batch_size: 3\nhead-lr-mult: 1\n")
+    assert (config.batch_size, config.head_lr_mult) == (3, 1)
+
+
+def test_lists_and_single_values_of_a_file_become_tuples(tmp_path):
+    text = "freeze: conv0\nlr-mult: [a=1, b=2]\nschedule: step\nstep-epochs: [5, 1e1]\n"
+    config = parse_file(tmp_path, text)
+    assert (config.freeze, config.lr_mult) == (("conv0",), ("a=1", "b=2"))
+    assert config.step_epochs == (5, 10.0)
+
+
+def test_a_number_that_yaml_takes_for_a_word_is_one(tmp_path):
+    assert parse_file(tmp_path, "lr: 1e-3\nwarmup-epochs: 1e0\n").lr == 0.001
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    assert parse_file(tmp_path, "# nothing yet\n") == Config()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("learning_rate: 1\nlr_: 2", "no setting 'lr_'; did you mean lr"),
+        ("batchsize: 3", "no setting 'batchsize'; did you mean batch_size"),
+        ("zzzz: 3", "no setting 'zzzz'; there are data, batch_size"),
+        ("- lr", "must map settings to values"),
+        ("lr: [", "cannot be read"),
+        ("batch-size: many", "--batch-size 'many': must be of type int"),
+        ("epochs: 2.5", "--epochs 2.5: must be of type int"),
+        ("lr: fast", "--lr 'fast': must be of type float"),
+        ("keep-ratio: 1", "--keep-ratio 1: must be of type bool"),
+        ("freeze: [1]", "--freeze (1,): must be of type tuple"),
+        ("model:", "--model None: must be of type str"),
+        ("optimizer: sdg", "--optimizer sdg: choose one of sgd"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told(tmp_path, capsys, text, words):
+    (tmp_path / "run.yaml").write_text(text)
+    assert words in refusal(capsys, "--config", str(tmp_path / "run.yaml"))
+
+
+def test_a_file_that_is_missing_or_no_text_is_named(tmp_path, capsys):
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    for name in ("nowhere.yaml", "photo.jpg"):
+        assert f"{name}: cannot be read" in refusal(capsys, "--config", str(tmp_path / name))
+
+
+def test_a_command_line_is_told_of_all_its_problems(capsys):
+    told = refusal(capsys, "--lr", "-1", "--bn", "never", "--keep", "0")
+    assert "cannot be used" in told
+    assert all(flag in told for flag in ("--lr -1.0", "--bn never", "--keep 0"))
+
+
+@pytest.mark.parametrize("flags", [["--learning-rate", "1"], ["--epoch", "3"], ["--lr", "fast"]])
+def test_flags_that_do_not_exist_or_are_cut_short_are_refused(capsys, flags):
+    assert flags[0] in refusal(capsys, *flags)
+
+
+def test_help_tells_each_flag_its_default_and_its_choices(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for name, field in ((f.name, f) for f in fields(Config)):
+        assert f"{flag_of(name)} " in text
+        if isinstance(field.default, (int, float)) and field.type != "bool":
+            part = text[text.index(f" {flag_of(name)} ") :]
+            assert f"(default: {field.default})" in part[:300], name
+
+
+def test_help_answers_without_loading_mxnet():
+    command = [sys.executable, "-X", "importtime", "-m", "dist_ft.train", "--help"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0
+    assert "--batch-size" in made.stdout
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in made.stderr.splitlines()}
+    assert "argparse" in loaded
+    assert not loaded & {"mxnet", "numpy", "horovod", "cv2", "yaml", "gluoncv", "matplotlib"}
+
+
+def test_the_command_dist_ft_names_its_commands():
+    code = "import sys; from dist_ft.cli import main; main()"
+    made = subprocess.run([sys.executable, "-c", code, "tarin"], capture_output=True, text=True)
+    assert made.returncode == 1
+    assert "usage: dist-ft {train" in made.stderr
+    made = subprocess.run(
+        [sys.executable, "-c", code, "train", "--lr", "-1"], capture_output=True, text=True
+    )
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "--lr -1.0: must be at least 0" in made.stderr

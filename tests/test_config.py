@@ -1,0 +1,148 @@
+"""config: bounds, types, what goes together, every problem in one message."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dist_ft.config import FREE_ON_RESUME, Config, ConfigError, flag_of
+
+FIELDS = {f.name: f for f in fields(Config)}
+NUMBERS = [f for f in fields(Config) if f.metadata["low"] is not None]
+WORDS = [f for f in fields(Config) if f.metadata["choices"]]
+# What a setting needs beside it.
+COMPANY = {
+    "step_epochs": {"schedule": "step"},
+    "resize": {"image_size": 8},
+}
+
+
+def problems(**values):
+    with pytest.raises(ConfigError) as caught:
+        Config(**values)
+    return str(caught.value).splitlines()
+
+
+def of(field, value):
+    """The settings that give a field this value, or a tuple of it."""
+    value = (value,) if field.type.startswith("tuple") else value
+    company = {"step_epochs": (1.0,)} if value == "step" else COMPANY.get(field.name, {})
+    return {**company, field.name: value}
+
+
+def test_the_defaults_are_the_original_recipe():
+    config = Config()
+    assert (config.model, config.optimizer, config.lr, config.momentum, config.wd) == (
+        *("resnet34_v2", "sgd", 0.01, 0.0, 0.001),
+    )
+    assert (config.batch_size, config.epochs, config.image_size) == (200, 20, 224)
+    assert (config.resize_px, config.keep_ratio) == (256, False)
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda f: f.name)
+def test_each_number_may_be_its_bounds_and_nothing_beyond(field):
+    low, high = field.metadata["low"], field.metadata["high"]
+    Config(**of(field, low))
+    below = low - 1 if field.type == "int" else float(np.nextafter(low, -1))
+    outside = [below, -(10**400) if field.type == "int" else -math.inf]
+    if high < math.inf:
+        Config(**of(field, high))
+        outside.append(high + 1 if field.type == "int" else float(np.nextafter(high, high + 1)))
+    if "float" in field.type:
+        outside += [math.nan, math.inf]
+    for value in outside:
+        assert problems(**of(field, value))[0].startswith(f"{flag_of(field.name)} {value}: must")
+
+
+@pytest.mark.parametrize("field", WORDS, ids=lambda f: f.name)
+def test_each_word_is_one_of_its_choices(field):
+    for choice in field.metadata["choices"]:
+        assert getattr(Config(**of(field, choice)), field.name) == choice
+    (line,) = [x for x in problems(**{field.name: "Nonsense"}) if "Nonsense" in x]
+    assert line.startswith(f"{flag_of(field.name)} Nonsense: choose one of ")
+    assert all(choice in line for choice in field.metadata["choices"])
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=lambda f: f.name)
+def test_each_setting_refuses_another_type(field):
+    wrong = [[1], {"a": 1}, object(), b"x"]
+    wrong += [] if field.type == "str" else ["word"]
+    wrong += [] if field.type in ("int", "float", "float | None") else [3]
+    wrong += [] if field.type == "bool" else [True]
+    wrong += [] if field.type in ("float", "float | None") else [1.5]
+    wrong += [] if field.type == "float | None" else [None]
+    for value in wrong:
+        (line,) = problems(**{field.name: value})
+        assert line == f"{flag_of(field.name)} {value!r}: must be of type {field.type}"
+
+
+def test_all_problems_are_told_at_once():
+    told = problems(
+        batch_size=0, lr=-1.0, bn="often", freeze=("(",), momentum=0.9, optimizer="adam"
+    )
+    assert [line.split()[0] for line in told] == [
+        *("--batch-size", "--bn", "--lr", "--momentum", "--freeze"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"resize": 200}, "--resize 200: must be at least --image-size 224"),
+        ({"momentum": 0.9, "optimizer": "rmsprop"}, "--momentum 0.9: rmsprop has none"),
+        ({"warmup_epochs": 21.0}, "--warmup-epochs 21.0: must be at most --epochs 20"),
+        ({"schedule": "step"}, "--step-epochs and --schedule step need each other"),
+        ({"step_epochs": (3.0,)}, "--step-epochs and --schedule step need each other"),
+        ({"freeze": ("conv[",)}, "--freeze conv[: not a regular expression"),
+        ({"lr_mult": ("conv[=2",)}, "--lr-mult conv[: not a regular expression"),
+        ({"lr_mult": ("conv",)}, "--lr-mult conv: must read PATTERN=X"),
+        ({"lr_mult": ("=2",)}, "--lr-mult =2: must read PATTERN=X"),
+        ({"lr_mult": ("conv=-1",)}, "--lr-mult conv=-1: must read PATTERN=X"),
+        ({"lr_mult": ("conv=nan",)}, "--lr-mult conv=nan: must read PATTERN=X"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(values, words):
+    assert problems(**values)[0].startswith(words)
+
+
+def test_a_multiplier_may_be_any_number_and_its_pattern_may_hold_a_sign_of_equality():
+    for number in ("0", "1", "2.", "2.5", ".5", "1e-3", "2E+2"):
+        assert Config(lr_mult=(f"a=b={number}",)).lr_mult == (f"a=b={number}",)
+
+
+def test_a_config_is_never_changed():
+    with pytest.raises(FrozenInstanceError):
+        Config().lr = 1.0
+
+
+def test_resize_follows_the_image_size_where_it_is_not_given():
+    assert [Config(image_size=side).resize_px for side in (64, 224, 299)] == [73, 256, 342]
+    assert Config(image_size=64, resize=64).resize_px == 64
+
+
+@given(side=st.integers(8, 4000))
+@settings(max_examples=50, deadline=None)
+def test_a_test_image_is_never_smaller_than_its_crop(side):
+    assert Config(image_size=side).resize_px >= side
+
+
+def test_a_run_is_called_after_its_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Config(data="somewhere/birds").folder == Path("runs/birds")
+    assert Config(data=".").folder == Path("runs", tmp_path.name)
+    assert Config(data="birds", out="else/where").folder == Path("else/where")
+
+
+def test_what_may_change_on_resume_is_a_setting():
+    assert set(FIELDS) >= FREE_ON_RESUME
+
+
+def test_a_config_becomes_json():
+    kept = json.loads(json.dumps(Config(step_epochs=(1.0, 2.5), schedule="step").as_dict()))
+    assert kept["step_epochs"] == [1.0, 2.5]
+    assert set(kept) == set(FIELDS)
