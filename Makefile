@@ -9,7 +9,7 @@ NUM_PROCS   ?= 2
 RUN         ?= runs/food5
 TRAIN_FLAGS ?= --config food5/finetune.yaml
 WEIGHTS     ?= auto
-EXTRAS      ?= cpu board
+EXTRAS      ?= cpu horovod board
 PYTEST_ARGS ?=
 
 BIN := .venv/bin

@@ -52,8 +52,8 @@ setup(
             "nvidia-nccl-cu11==2.21.5",
             "nvidia-nvtx-cu11==11.8.86",
         ],
-        # gluoncv also asks for opencv-python, which needs libGL and overwrites the headless one, and
-        # for pandas, which its MXNet half never imports: install.sh takes it alone (--no-deps).
+        # gluoncv also asks for opencv-python, which needs libGL and overwrites the headless one,
+        # and for pandas, which its MXNet half never imports: install.sh takes it with --no-deps.
         "gluoncv": ["gluoncv==0.10.5.post0"],
         # To be compiled against the MXNet that is there: install.sh has the settings for it.
         "horovod": ["horovod==0.28.1", "cloudpickle", "packaging", "psutil", "pyyaml"],

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Makes .venv: a Python that MXNet runs on, this package, and Horovod compiled against that MXNet.
 #
-#   launch/install.sh [EXTRA...]    extras of setup.py; default: cpu board
+#   launch/install.sh [EXTRA...]    extras of setup.py; default: cpu horovod board
 #
-# Nothing has to be activated, and a call that finds everything in place returns at once.
+# One process needs no Horovod: without that extra no compiler is needed either. Nothing has to be activated, and a call
+# that finds everything in place returns at once.
 #   PYTHON  the interpreter to use    (default: python3, else another that fits, else uv fetches one)
 #   VENV    where to install          (default: .venv in the repository)
 #   JOBS    compilers at a time       (default: one a core, but no more than one a GiB of free memory)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ $# -gt 0 ] || set -- cpu board
 venv=${VENV:-$PWD/.venv}
 log=$venv/install.log
 stamp=$venv/installed
@@ -111,8 +111,8 @@ ensure_venv() {
         make_venv "$python" "$venv" || die "$python cannot make an environment: apt-get install python3-venv"
     else
         echo "$venv: no Python 3.8 to 3.12 here (python3 is $(version python3)); uv fetches one"
-        fetch_python || die "no Python 3.8 to 3.12, and none could be fetched: install one (apt-get install python3.11 \
-python3.11-venv, or pyenv install 3.11) and set PYTHON to it"
+        fetch_python || die "no Python 3.8 to 3.12, and none could be fetched: install one (apt-get, pyenv, conda; 3.11 \
+is best) and set PYTHON to it"
     fi
     : >"$log"
 }
@@ -166,11 +166,18 @@ mend_horovod() {
     grep -qxF "$line" "$file"
 }
 
+need_compiler() {
+    local mxnet=$1
+    command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler (${CXX:-g++}) to build Horovod: apt-get install g++"
+    command -v make >/dev/null || die "no make to build Horovod: apt-get install make"
+    [[ $mxnet != *-cu* ]] || command -v nvcc >/dev/null ||
+        die "no nvcc to build Horovod for $mxnet: install that CUDA's toolkit, or leave Horovod out (see $0)"
+    [[ $venv != *[[:space:]]* ]] || die "$venv: Horovod's build breaks on spaces; set VENV to a folder without"
+}
+
+# build_horovod HOROVOD MPI: leaves the wheel in $work.
 build_horovod() {
     local horovod=$1 mpi=$2 source=$work/${1/==/-} jobs free_gib
-    command -v "${CXX:-g++}" >/dev/null || die "no C++ compiler (${CXX:-g++}) to build Horovod: apt-get install g++"
-    command -v make >/dev/null || die "no make to build Horovod with: apt-get install make"
-    [[ $venv != *[[:space:]]* ]] || die "make cannot link to a path with spaces: set VENV to a folder unlike $venv"
     jobs=$(nproc)
     free_gib=$(awk '/MemAvailable/ { print int($2 / 2^20) + 1 }' /proc/meminfo)
     [ "$jobs" -le "$free_gib" ] || jobs=$free_gib
@@ -195,29 +202,34 @@ try_wheel() {
         "$venv/bin/python" -c 'import dist_ft, horovod.mxnet as hvd; assert hvd.gloo_built()'
 } >>"$log" 2>&1
 
-# install_horovod MXNET HOROVOD MPI: from the cache if it is there and loads, and into the cache if that is writable.
+# install_horovod KEPT HOROVOD MPI: from the folder KEPT if it is there and loads, and into it if it can be written.
 install_horovod() {
-    local kept wheel
-    kept=$wheels/$(wheel_key "$@")
+    local kept=$1 horovod=$2 mpi=$3 wheel
     for wheel in "$kept"/*.whl; do
-        ! try_wheel "$wheel" || { echo "Horovod: $wheel"; return; }
+        ! try_wheel "$wheel" || { echo "Horovod from $wheel"; return; }
     done
-    build_horovod "$2" "$3"
+    build_horovod "$horovod" "$mpi"
     wheel=$(echo "$work"/horovod-*.whl)
     try_wheel "$wheel" || die "Horovod was built but does not load: see the end of $log"
     if { mkdir -p "$kept" && cp "$wheel" "$kept/.$$" && mv "$kept/.$$" "$kept/${wheel##*/}"; } 2>/dev/null; then
-        echo "Horovod: kept for the next time as $kept/${wheel##*/}"
+        echo "Horovod kept for the next time as $kept/${wheel##*/}"
     else
-        echo "Horovod: $kept cannot be written, so the next .venv compiles it again"
+        echo "Horovod could not be kept for the next time in $kept"
     fi
 }
 
 # ---- all of it ------------------------------------------------------------------------------------------------------
 
-# link_cuda: libmxnet.so looks for CUDA in its own folder first, so that is where NVIDIA's packages are shown to it.
+# libmxnet.so looks for CUDA in its own folder first, so that is where NVIDIA's packages are shown to it.
 link_cuda() {
     local site=("$venv"/lib/python3.*/site-packages)
     ln -sfr "${site[0]}"/nvidia/*/lib/*.so.* "${site[0]}/mxnet/"
+}
+
+# On Python 3.12 MXNet needs dist_ft/compat.py, and in processes of horovodrun's that know nothing of dist_ft.
+hook_compat() {
+    local packages=$venv/lib/python3.12/site-packages
+    [ ! -d "$packages" ] || echo 'import dist_ft.compat' >"$packages/dist_ft_compat.pth"
 }
 
 # has_all WORDS WORD...: whether every WORD is among the WORDS.
@@ -227,7 +239,8 @@ has_all() {
 }
 
 install() {
-    local mpi mxnet key old_key='' extras=()
+    local mpi mxnet kept='' key old_key='' old_extras='' extra extras=''
+    [ $# -gt 0 ] || set -- cpu horovod board
     [ "$(uname -sm)" = "Linux x86_64" ] || die "MXNet 1.9.1 needs Linux on x86-64, and this is $(uname -sm)"
     ensure_venv
     check_numpy
@@ -235,31 +248,38 @@ install() {
     # The stamp holds a key of what was installed, then the extras.
     mpi=$(mpi)
     key=$(cat setup.py launch/install.sh | cksum | tr ' ' -)-$mpi
-    if [ -e "$stamp" ]; then
-        read -ra extras <"$stamp"
-        old_key=${extras[0]}
-        extras=("${extras[@]:1}")
-    fi
+    [ ! -e "$stamp" ] || read -r old_key old_extras <"$stamp"
     if [ "$key" = "$old_key" ]; then
-        ! has_all "${extras[*]}" "$@" || return 0
-        set -- "${extras[@]}" "$@"
+        ! has_all "$old_extras" "$@" || return 0
+        # shellcheck disable=SC2086    # they are words
+        set -- $old_extras "$@"
     fi
     rm -f "$stamp"
-    [ "$mpi" = nompi ] || set -- "$@" mpi
 
-    # Horovod's setup.py wants the last four when it builds.
-    step "setuptools" "$venv/bin/pip" install 'setuptools>=64,<70' wheel cloudpickle packaging psutil pyyaml
-    step "MXNet and the rest" "$venv/bin/pip" install --no-build-isolation --use-pep517 -e ".[$(IFS=,; echo "$*")]"
-    step "gluoncv" "$venv/bin/pip" install --no-deps "$(pin gluoncv)"
     case " $* " in
-        *' cu112 '*) mxnet=$(pin mxnet-cu112); link_cuda ;;
+        *' cu112 '*) mxnet=$(pin mxnet-cu112) ;;
         *' cu100 '*) mxnet=$(pin mxnet-cu100) ;;
         *) mxnet=$(pin mxnet) ;;
     esac
-    install_horovod "$mxnet" "$(pin horovod)" "$mpi"
+    if has_all "$*" horovod; then
+        kept=$wheels/$(wheel_key "$mxnet" "$(pin horovod)" "$mpi")
+        compgen -G "$kept/*.whl" >/dev/null || need_compiler "$mxnet"
+    fi
+
+    # Horovod is not pip's to build, and its setup.py wants the last four of the first step.
+    for extra; do [ "$extra" = horovod ] || extras+=,$extra; done
+    [ "$mpi" = nompi ] || extras+=,mpi
+    step "setuptools" "$venv/bin/pip" install 'pip>=22' 'setuptools>=64,<70' wheel cloudpickle packaging psutil pyyaml
+    step "MXNet and the rest" "$venv/bin/pip" install --no-build-isolation --use-pep517 -e ".[${extras#,}]"
+    step "gluoncv" "$venv/bin/pip" install --no-deps "$(pin gluoncv)"
+    hook_compat
+    ! has_all "$*" cu112 || link_cuda
+    [ -z "$kept" ] || install_horovod "$kept" "$(pin horovod)" "$mpi"
     check_numpy
     echo "$key $*" >"$stamp"
 }
+
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0    # sourced, as the tests do: functions only
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
