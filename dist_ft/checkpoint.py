@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000018/net.params      parameters, as net.load_parameters reads them
                                   trainer.params  the optimizer's arrays
-                                  state.json      the rest, and the hash of each file beside it
+                                  state.json      the rest, and the hash of each part
 
 A directory is written under another name, read back, and renamed when its bytes are on disk.
 """
@@ -54,9 +54,10 @@ def save(run: Path, state: dict[str, Any], net: Arrays, trainer: Arrays, keep: i
     final = run / "checkpoints" / f"step-{state['step']:08d}"
     beside = final.with_name(f".{final.name}.writing")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
+        for left in final.parent.glob(".step-*.writing"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         beside.mkdir(parents=True)
-        hashes = {}
+        hashes = {STATE: _seal(state)}
         for name, arrays in ((NET, net), (TRAINER, trainer)):
             mx.nd.save(str(beside / name), arrays)
             _load(beside / name)  # MXNet does not notice a disk that fills up as it closes a file
@@ -64,9 +65,13 @@ def save(run: Path, state: dict[str, Any], net: Arrays, trainer: Arrays, keep: i
         (beside / STATE).write_text(json.dumps({**state, "sha256": hashes}, indent=1))
         for name in (NET, TRAINER, STATE):
             _sync(beside / name)
-        shutil.rmtree(final, ignore_errors=True)
+        old = final.with_name(f"{final.name}.old")
+        if final.exists():  # of the same step; until the new one is in place, it is found as .old
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(final, old)
         os.replace(beside, final)
         _sync(final.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, mx.MXNetError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         free_mb = shutil.disk_usage(_existing(run)).free / 1e6
@@ -93,9 +98,10 @@ def _whole(run: Path) -> Iterator[Checkpoint]:
     for path in _directories(run):
         try:
             state = json.loads((path / STATE).read_text())
-            if all(_sha256(path / name) == sha for name, sha in state["sha256"].items()):
+            found = {STATE: _seal(state), **{n: _sha256(path / n) for n in (NET, TRAINER)}}
+            if state["sha256"] == found:
                 yield Checkpoint(path, state)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
 
 
@@ -113,12 +119,18 @@ def _thin_out(run: Path, keep: int) -> None:
 def _accuracy(path: Path) -> float:
     try:
         return json.loads((path / STATE).read_text()).get("test_accuracy", -1.0)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return -2.0
 
 
 def _load(path: Path) -> Arrays:
     return mx.nd.load(str(path)) or {}
+
+
+def _seal(state: dict[str, Any]) -> str:
+    """A hash of all that is in a state but the hashes."""
+    text = json.dumps({name: value for name, value in state.items() if name != "sha256"})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
