@@ -12,10 +12,8 @@ from typing import Any, Iterator, Sequence
 from dist_ft.errors import UserError
 
 # MXNet's optimizers whose whole state is arrays and the step count, so that a resumed run is exact.
-OPTIMIZERS = (
-    *("sgd", "nag", "signum", "adam", "adamax"),
-    *("rmsprop", "adagrad", "adadelta", "ftml", "lamb"),
-)
+# Not its adamax: that gives nan where a gradient is 0, as behind a dead rectifier.
+OPTIMIZERS = ("sgd", "nag", "signum", "adam", "rmsprop", "adagrad", "adadelta", "ftml", "lamb")
 WITH_MOMENTUM = ("sgd", "nag", "signum")
 
 
