@@ -1,18 +1,19 @@
-# make train    install, make a data set if there is none, fine-tune on it with two processes
-# make test     install, then the whole test suite
-# make lint     ruff, as the continuous integration runs it
-# make install  only the environment, in .venv
-# make clean    remove what the above made (the data set and the runs stay)
+# make train     install, make a data set if there is none, fine-tune on it with two processes
+# make test      install, then the whole test suite
+# make lint      ruff, as the continuous integration runs it
+# make install   the environment alone, in .venv
+# make clean     remove the environment and what was built; data sets and runs stay
 
 DATA        ?= food5
-NUM_PROCS   ?= 2
-RUN         ?= runs/food5
-TRAIN_FLAGS ?= --config food5/finetune.yaml
+MODEL       ?= resnet34_v2
 WEIGHTS     ?= auto
+NUM_PROCS   ?= 2
+TRAIN_FLAGS ?= --config food5/finetune.yaml
 EXTRAS      ?= cpu horovod board
 PYTEST_ARGS ?=
 
 BIN := .venv/bin
+RUN := runs/$(notdir $(DATA))
 
 .PHONY: help install train test lint clean
 
@@ -22,10 +23,16 @@ help:
 install:
 	@launch/install.sh $(EXTRAS)
 
+# The weights are seen to by one process, before there are many; its exit status is 69 where they are to be had nowhere.
+# 127.0.0.1: not every machine has a line for localhost in /etc/hosts.
 train: install $(DATA)/train
+	@weights=$(WEIGHTS); \
+	$(BIN)/python -m dist_ft.weights $$weights $(MODEL) || case $$? in \
+	    69) weights=none; echo "warning: no pretrained weights, so this run starts from random numbers" ;; \
+	    *) exit 1 ;; \
+	esac; \
 	$(BIN)/horovodrun -np $(NUM_PROCS) -H 127.0.0.1:$(NUM_PROCS) --gloo $(BIN)/python -m dist_ft.train \
-	    --data $(DATA) --weights $(WEIGHTS) --out $(RUN) $(TRAIN_FLAGS)
-	@echo
+	    --data $(DATA) --model $(MODEL) --weights $$weights --out $(RUN) $(TRAIN_FLAGS)
 	@echo "Written: $(RUN). To look at it: $(BIN)/tensorboard --logdir $(RUN)"
 
 food5/train: | install
