@@ -18,7 +18,7 @@ RUN := runs/$(notdir $(DATA))
 .PHONY: help install train test lint clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make /make /p' Makefile
 
 install:
 	@launch/install.sh $(EXTRAS)
