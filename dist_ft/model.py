@@ -68,7 +68,7 @@ def _zoo(name: str, num_classes: int) -> mx.gluon.HybridBlock:
         raise UserError(f"--model {name}: no such network; near it: {', '.join(near) or 'none'}")
     try:
         net = model_zoo.get_model(name.lower(), classes=num_classes)
-    except TypeError as error:
+    except (TypeError, OSError) as error:  # OSError: a detector fetches weights for its inside
         raise UserError(f"--model {name}: not a classifier of images ({error})") from error
     if not any(hasattr(net, head) for head in HEADS):
         raise UserError(f"--model {name}: its last layer is none of {', '.join(HEADS)}")
