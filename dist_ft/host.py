@@ -34,7 +34,10 @@ def set_threads(environ: MutableMapping[str, str] = os.environ) -> int:
     """
     local_size = _first(environ, LOCAL_SIZE) or 1
     share = max(1, usable_cores() // local_size)
-    return int(environ.setdefault("OMP_NUM_THREADS", str(share)).split(",")[0])
+    said = environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if not said.isdecimal() or int(said) == 0:  # unset, empty, or no number of threads
+        said = environ["OMP_NUM_THREADS"] = str(share)
+    return int(said)
 
 
 def usable_cores() -> int:
