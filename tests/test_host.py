@@ -1,0 +1,92 @@
+"""host: what launchers say, and a process's share of the cores."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dist_ft import host
+
+HOROVODRUN = {
+    "HOROVOD_SIZE": "4",
+    "HOROVOD_LOCAL_SIZE": "2",
+    "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1",
+}
+OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "6", "OMPI_COMM_WORLD_LOCAL_SIZE": "3"}
+INTEL_MPI = {"PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}
+
+
+@pytest.mark.parametrize(
+    "environ, size, by_mpi",
+    [
+        ({}, 0, False),
+        (HOROVODRUN, 4, False),
+        (OPEN_MPI, 6, True),
+        (INTEL_MPI, 8, True),
+        ({"SLURM_STEP_NUM_TASKS": "5"}, 5, False),
+        ({**OPEN_MPI, **HOROVODRUN}, 4, False),  # horovodrun --gloo inside an MPI allocation
+        ({"HOROVOD_SIZE": ""}, 0, False),
+    ],
+)
+def test_the_launcher_says_how_many_processes_there_are(environ, size, by_mpi):
+    assert host.launched_size(environ) == size
+    assert host.started_by_mpi(environ) == by_mpi
+
+
+def test_a_process_gets_its_share_of_the_cores():
+    cores = host.usable_cores()
+    for ranks in (1, 2, 3, 1000):
+        environ = {"HOROVOD_LOCAL_SIZE": str(ranks)}
+        threads = host.set_threads(environ)
+        assert threads == max(1, cores // ranks)
+        assert environ["OMP_NUM_THREADS"] == str(threads)
+
+
+@pytest.mark.parametrize("said, threads", [("3", 3), ("5,2", 5)])
+def test_the_users_own_number_of_threads_wins(said, threads):
+    environ = {"OMP_NUM_THREADS": said}
+    assert host.set_threads(environ) == threads
+    assert environ == {"OMP_NUM_THREADS": said}
+
+
+@pytest.mark.parametrize("said", ["", "many", "0"])
+def test_a_number_of_threads_that_is_none_is_not_taken(said):
+    environ = {"OMP_NUM_THREADS": said}
+    assert host.set_threads(environ) == host.usable_cores()
+    assert environ == {"OMP_NUM_THREADS": str(host.usable_cores())}
+
+
+def cores_of(affinity, **environ):
+    """What a process that is bound to these cores makes of them."""
+    code = (
+        f"import os; os.sched_setaffinity(0, {affinity!r});"
+        "from dist_ft import host; print(host.usable_cores())"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in (*host.SIZE, *host.LOCAL_SIZE)}
+    command = [sys.executable, "-c", code]
+    made = subprocess.run(command, capture_output=True, text=True, env={**clean, **environ})
+    return int(made.stdout)
+
+
+def test_a_process_bound_to_one_core_uses_one():
+    core = min(os.sched_getaffinity(0))
+    assert cores_of({core}) == 1
+
+
+def test_cores_are_at_most_those_that_the_process_is_bound_to():
+    assert 1 <= host.usable_cores() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_ranks_that_a_launcher_bound_to_cores_of_their_own_keep_them():
+    core = min(os.sched_getaffinity(0))
+    cores = cores_of({core}, OMPI_COMM_WORLD_LOCAL_SIZE="2")
+    assert cores // 2 == 1
+
+
+def test_it_needs_nothing_but_the_standard_library():
+    code = "import sys; from dist_ft import host; host.set_threads(); print(*sys.modules)"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "dist_ft.host" in made.stdout
+    assert not {"mxnet", "numpy", "horovod"} & set(made.stdout.split())
