@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -41,7 +42,7 @@ class Board:
         self._named_bad: set[str] = set()
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
+        tqdm.write(_printable(text, sys.stdout.encoding or "utf-8"), file=sys.stdout)
         sys.stdout.flush()
 
     def batch(self, pixels: np.ndarray, step: int) -> None:
@@ -65,15 +66,16 @@ class Board:
             self._bar.update()
 
     def curves(self, step: int, place: str, sums: Any, lr: float, waited_s: float) -> None:
-        """A point of the training curves: means since the last one.
+        """A point of the training curves, of the steps since the last one, and a line about it.
 
-        sums: an epoch's loss_sum, correct, num_images so far; waited_s: for data, by rank 0.
+        place: where the run is; '' for no line. sums: an epoch's loss_sum, correct and num_images
+        so far; waited_s: seconds that rank 0 has waited for data.
         """
         now = _reading(sums, waited_s)
         loss, correct, images, waited_s, elapsed_s = now - self._last
-        self._last = now
         if not images:
             return
+        self._last = now
         speed, wait_share = images / elapsed_s, waited_s / elapsed_s
         for name, value in (
             *(("train/loss", loss / images), ("train/accuracy", correct / images)),
@@ -81,13 +83,11 @@ class Board:
             ("speed/data_wait_share", wait_share),
         ):
             self._writer.add_scalar(name, value, step)
+        words = f"loss {loss / images:.4f}, {speed:.1f} images/s, data wait {wait_share:.0%}"
         if self._bar:
-            self._bar.set_postfix_str(f"loss {loss / images:.4f}, {speed:.0f} images/s")
-        else:
-            self.say(
-                f"{place}, loss {loss / images:.4f}, {speed:.1f} images/s, {wait_share:.0%} of the"
-                " time spent waiting for data"
-            )
+            self._bar.set_postfix_str(words)
+        elif place:
+            self.say(f"{place}, {words}")
 
     def bad_images(self, reasons: dict[str, str]) -> None:
         """Names unreadable files, each once a run."""
@@ -133,7 +133,8 @@ class Board:
             self._bar.close()
         if self._history:
             last = self._history[-1]
-            flat = {k: v for k, v in config.items() if isinstance(v, (int, float, str, bool))}
+            flat = {k: v for k, v in config.items() if isinstance(v, (int, float, bool))}
+            flat.update((k, _printable(v)) for k, v in config.items() if isinstance(v, str))
             self._writer.add_hparams(
                 flat, {"final/test_accuracy": last["test_accuracy"]}, name="final"
             )
@@ -155,7 +156,10 @@ def _read_history(path: Path, step: int) -> list[dict[str, Any]]:
     """The rows of an earlier part of the run, up to the step that it goes on from."""
     if not step or not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # the last one is cut where the process was killed over it
+            rows.append(json.loads(line))
     return [row for row in rows if row["step"] <= step]
 
 
@@ -167,4 +171,9 @@ def _write(path: Path, text: str) -> None:
 
 def _table(config: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in config.items())
-    return f"| setting | value |\n| --- | --- |\n{rows}"
+    return _printable(f"| setting | value |\n| --- | --- |\n{rows}")
+
+
+def _printable(text: str, encoding: str = "utf-8") -> str:
+    """Names of files may hold bytes that are no text, or signs that a terminal does not know."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -102,7 +102,12 @@ class Run:
         c, world, folder = self.config, self.world, self.folder
         if c.resume == "never":
             _set_aside(c.folder)
-        board = Board(c.folder, c.as_dict(), folder.classes, self.step)
+        try:
+            board = Board(c.folder, c.as_dict(), folder.classes, self.step)
+        except OSError as error:
+            raise UserError(
+                f"--out {c.folder}: cannot be written ({error.strerror}): choose another --out"
+            ) from error
         board.say(
             f"{c.data}: {len(folder.classes)} classes, {len(folder.train)} images to train on,"
             f" {len(folder.test)} to test on"
@@ -166,9 +171,8 @@ class Run:
         self.step = step + 1
         self.board.step()
         if self.step % c.log_every == 0:
-            place = f"epoch {self.plan.epoch_of(step) + 1}, step {self.step}/{self.plan.num_steps}"
-            waited_s = self._train_loader.waited_s
-            self.board.curves(self.step, place, self.tally, self.rate.at(step), waited_s)
+            epoch = self.plan.epoch_of(step) + 1
+            self._draw_curves(f"epoch {epoch}, step {self.step}/{self.plan.num_steps}")
         if c.check_every and self.step % c.check_every == 0:
             self._compare_parameters()
         if c.save_every and self.step % c.save_every == 0:
@@ -177,7 +181,9 @@ class Run:
     def end_epoch(self, epoch: int) -> Scores:
         """Scores on the test images, written down and saved with the state that they are of."""
         self.tally.settle()
+        self._draw_curves()
         model.pool_batch_norm(self.core, self.world)
+        self._check_finite()
         if not self.config.check_every:
             self._compare_parameters()
         scores = evaluate(self.net, self._test_batches(), len(self.folder.classes), self.world)
@@ -213,6 +219,10 @@ class Run:
 
     # Their parts ---------------------------------------------------------------------------
 
+    def _draw_curves(self, place: str = "") -> None:
+        lr, waited_s = self.rate.at(self.step - 1), self._train_loader.waited_s
+        self.board.curves(self.step, place, self.tally, lr, waited_s)
+
     def _test_batches(self) -> Iterator[Batch]:
         c, world = self.config, self.world
         shares = shard.test_shares(len(self.folder.test), TEST_BATCH, world.rank, world.size)
@@ -241,6 +251,15 @@ class Run:
                 f" than --max-bad-share {self.config.max_bad_share}: " + "; ".join(told[:5])
             )
 
+    def _check_finite(self) -> None:
+        """Raises Joint where an update has overflowed, which the losses show one step later."""
+        for name, array in model.arrays(self.core).items():
+            if not np.isfinite(array.asnumpy()).all():
+                raise Joint(
+                    f"{name} is not finite after {self.step} steps, and is not saved: go on from"
+                    " the last checkpoint with a smaller --lr, or with --clip-norm"
+                )
+
     def _compare_parameters(self) -> None:
         """Raises Joint where a rank's parameters are not rank 0's to the last bit."""
         digests = [
@@ -259,6 +278,7 @@ class Run:
         if not more:
             self.tally.settle()
             model.pool_batch_norm(self.core, self.world)
+            self._check_finite()
         c = self.config
         state = {
             "step": self.step,

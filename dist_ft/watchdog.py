@@ -43,7 +43,9 @@ class Watchdog:
 
     def _arm(self) -> None:
         # The second line of defence is a C thread: it works while Python's lock is held for ever.
-        faulthandler.dump_traceback_later(self._allowed_s + 2 * GRACE_S, exit=True)
+        faulthandler.dump_traceback_later(
+            self._allowed_s + 2 * GRACE_S, exit=True, file=sys.__stderr__
+        )
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.timeout_s / 4)):

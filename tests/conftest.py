@@ -1,0 +1,124 @@
+"""What the tests share: small data sets, and launches of real Horovod jobs that cannot hang."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.images import make_folder
+
+REPO = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+HAS_MPI = shutil.which("mpirun") is not None
+
+# Ranks share two cores here: more threads than one each would only get in each other's way.
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    "PYTHONPATH": str(REPO),
+    "OMP_NUM_THREADS": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
+
+# A run of a few seconds: 53 images in 3 steps of 24, 24 and 5, which no number of ranks divides.
+TINY = [
+    *("--model", "mobilenet0.25", "--weights", "none", "--image-size", "32"),
+    *("--batch-size", "24", "--lr", "0.05", "--epochs", "1"),
+]
+
+
+class Ended(NamedTuple):
+    """A job that is over."""
+
+    status: int
+    output: str  # of all ranks and the launcher, both streams
+    elapsed_s: float
+
+
+def pytest_configure(config):
+    for module in ("mxnet", "gluoncv", "tensorboardX", "matplotlib"):
+        config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
+
+
+def run_job(words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = False) -> Ended:
+    """Runs `python WORDS`, under horovodrun where num_ranks is given, and waits for its end.
+
+    A job that takes longer fails the test, after its processes were asked for their stacks.
+    """
+    command = [sys.executable, *words]
+    if num_ranks:
+        launcher = ["horovodrun", "-np", str(num_ranks), "-H", f"localhost:{num_ranks}"]
+        command = [*launcher, "--mpi" if mpi else "--gloo", *command]
+    start = time.monotonic()
+    job = subprocess.Popen(
+        command,
+        cwd=REPO,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = job.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        stacks = _stacks(job.pid)
+        _kill_session(job.pid)
+        output, _ = job.communicate()
+        pytest.fail(f"not over after {timeout_s} s: {' '.join(words)}\n{output}\n{stacks}")
+    return Ended(job.returncode, output, time.monotonic() - start)
+
+
+def _members(leader: int) -> list[int]:
+    """The processes below one, which horovodrun moves into sessions of their own."""
+    import psutil
+
+    try:
+        return [p.pid for p in psutil.Process(leader).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _stacks(leader: int) -> str:
+    if not shutil.which("py-spy"):
+        return "(with py-spy installed, the stacks of all processes stand here)"
+    dumps = [
+        subprocess.run(["py-spy", "dump", "--pid", str(pid)], capture_output=True, text=True).stdout
+        for pid in _members(leader)
+    ]
+    return "\n".join(dumps)
+
+
+def _kill_session(leader: int) -> None:
+    for pid in [*_members(leader), leader]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def train(*flags: str, num_ranks: int = 0, mpi: bool = False, timeout_s: float = 120) -> Ended:
+    """Runs `python -m dist_ft.train` to its end, which must be a good one."""
+    ended = run_job(["-m", "dist_ft.train", *flags], timeout_s, num_ranks, mpi)
+    assert ended.status == 0, ended.output
+    return ended
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """Five classes, 53 images to train on and 101 to test on: both prime."""
+    root = tmp_path_factory.mktemp("data") / "tiny"
+    return make_folder(root, train=(13, 9, 11, 10, 10), test=(21, 20, 20, 20, 20))
+
+
+needs_mpi = pytest.mark.skipif(not HAS_MPI, reason="no mpirun here (apt-get install openmpi-bin)")

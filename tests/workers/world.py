@@ -1,0 +1,162 @@
+"""What the ranks of one Horovod job find out together; prints a line `ok NAME` for each check."""
+
+import sys
+import traceback
+
+from dist_ft import host
+
+host.set_threads()
+
+import mxnet as mx  # noqa: E402
+import numpy as np  # noqa: E402
+from mxnet import autograd  # noqa: E402
+from mxnet.gluon import nn  # noqa: E402
+
+from dist_ft import model, optimizer, runtime  # noqa: E402
+from dist_ft.data import shard  # noqa: E402
+from dist_ft.errors import Joint, UserError  # noqa: E402
+from dist_ft.train import clip_gradients, train_step  # noqa: E402
+
+LABELS = np.array([0, 1, 2, 0, 1, 2, 2], np.int32)  # 7: no number of ranks here divides it
+PIXELS = np.random.RandomState(0).randint(0, 256, (7, 8, 8, 3)).astype(np.uint8)
+
+
+def a_net(seed=0):
+    """A head of 3 classes on 8 x 8 pixels, the same in every process."""
+    mx.random.seed(seed)
+    with mx.name.NameManager():
+        net = nn.HybridSequential()
+        net.add(nn.Flatten(), nn.Dense(4, activation="relu"), nn.Dense(3))
+    net.initialize(mx.init.Xavier())
+    net(mx.nd.zeros((1, 3, 8, 8)))
+    return net
+
+
+def values(net):
+    return {name: array.asnumpy() for name, array in model.arrays(net).items()}
+
+
+def a_step_of_all(world, net, clip_norm=0.0, head_lr_mult=1.0):
+    """Parameters after one step on this rank's share of the seven images."""
+    for name, parameter in model.parameters(net).items():
+        parameter.lr_mult = head_lr_mult if name.startswith("2.") else 1.0
+    trainer = world.trainer(net.collect_params(), optimizer.build("sgd", 0.9, 0.01))
+    trainer.set_learning_rate(0.5)
+    indices, mask = shard.rank_share(np.arange(7), world.rank, world.size)
+    x, labels = mx.nd.array(PIXELS[indices], dtype="uint8"), mx.nd.array(LABELS[indices])
+    whole, per_rank = model.on_pixels(net), 7 / world.size
+    train_step(whole, trainer, x, labels, mx.nd.array(mask), per_rank, 0.1, clip_norm)
+    return values(net)
+
+
+def alone():
+    """A world of this process only, for comparison."""
+    return runtime.Solo(device="cpu", stall_timeout=600)
+
+
+def check_sums_are_exact_and_alike(world):
+    mine = [2.0**40 + world.rank, 0.5, 1e-9]
+    total = world.sum(mine)
+    assert total[0] == world.size * 2.0**40 + sum(range(world.size))
+    assert len({tuple(other) for other in world.gather(tuple(total))}) == 1
+
+
+def check_gather_keeps_the_order_of_ranks(world):
+    assert world.gather(("rank", world.rank)) == [("rank", r) for r in range(world.size)]
+
+
+def check_broadcast_gives_all_the_bytes_of_rank_0(world):
+    net = a_net(seed=world.rank)
+    world.broadcast(model.arrays(net))
+    world.broadcast(model.arrays(net))  # the same names twice in a row
+    for name, value in values(a_net(seed=0)).items():
+        assert (values(net)[name] == value).all()
+
+
+def check_a_step_of_all_ranks_is_that_of_one(world):
+    for clip_norm in (0.0, 0.3):
+        ours = a_step_of_all(world, a_net(), clip_norm)
+        theirs = a_step_of_all(alone(), a_net(), clip_norm)
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+
+
+def check_all_ranks_hold_the_same_bytes_after_a_step(world):
+    everyones = world.gather({k: v.tobytes() for k, v in a_step_of_all(world, a_net()).items()})
+    assert all(other == everyones[0] for other in everyones)
+
+
+def check_the_head_moves_ten_times_as_far(world):
+    start = values(a_net())
+    plain, tenfold = (a_step_of_all(world, a_net(), 0.0, mult) for mult in (1.0, 10.0))
+    for name in start:
+        times = 10.0 if name.startswith("2.") else 1.0
+        moved, far = plain[name] - start[name], tenfold[name] - start[name]
+        np.testing.assert_allclose(far, times * moved, rtol=1e-4, atol=1e-5)
+
+
+def check_clipping_bounds_the_norm_of_the_mean_gradient(world):
+    net = a_net()
+    trainer = world.trainer(net.collect_params(), optimizer.build("sgd", 0.0, 0.0))
+    with autograd.record():
+        loss = 1000 * net(mx.nd.ones((2, 3, 8, 8)) * (1 + world.rank)).sum()
+    loss.backward()
+    trainer.allreduce_grads()
+    clip_gradients(trainer, 2, clip_norm=0.25)
+    scale = trainer._scale / 2
+    norm = sum((p.grad() * scale).norm().asscalar() ** 2 for p in trainer._params) ** 0.5
+    assert abs(norm - 0.25) < 1e-4
+
+
+def check_pooled_statistics_are_those_of_all_batches(world):
+    with mx.name.NameManager():
+        net = nn.HybridSequential()
+        net.add(nn.BatchNorm(momentum=0.0))  # the running statistics are the last batch's
+    net.initialize()
+    batches = np.random.RandomState(1).normal(2, 3, (world.size, 16, 2, 4, 4)).astype(np.float32)
+    batches += np.arange(world.size).reshape(-1, 1, 1, 1, 1)  # the ranks' means are far apart
+    with autograd.record():
+        out = net(mx.nd.array(batches[world.rank]))
+    out.backward()  # MXNet updates the running statistics on the way back
+    model.pool_batch_norm(net, world)
+    pixels = batches.transpose(2, 0, 1, 3, 4).reshape(2, -1)
+    np.testing.assert_allclose(net[0].running_mean.data().asnumpy(), pixels.mean(1), rtol=1e-4)
+    np.testing.assert_allclose(net[0].running_var.data().asnumpy(), pixels.var(1), rtol=1e-4)
+
+
+def check_an_error_on_one_rank_is_raised_on_all(world):
+    told = ""
+    try:
+        with world.together():
+            if world.rank == world.size - 1:
+                raise UserError("the last rank's disk is full")
+    except Joint as error:
+        told = str(error)
+    assert told == "the last rank's disk is full"
+
+
+def check_the_same_error_on_all_ranks_is_told_once(world):
+    try:
+        with world.together():
+            raise UserError("no such folder")
+    except Joint as error:
+        assert str(error) == "no such folder"
+    else:
+        raise AssertionError("nothing was raised")
+
+
+def main() -> None:
+    with runtime.start(device="cpu", stall_timeout=60) as world:
+        for name, check in list(globals().items()):
+            if name.startswith("check_"):
+                check(world)
+                if world.is_chief:
+                    print("ok", name, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AssertionError:
+        traceback.print_exc()
+        sys.exit(1)
