@@ -36,7 +36,8 @@ class Board:
         _write(run / "config.json", json.dumps(config, indent=1, default=str) + "\n")
         self._history = _read_history(run / "scores.jsonl", step)
         _write(run / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in self._history))
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step or None)
+        # TensorBoard drops what a killed process has told from this step on.
+        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else 0)
         self._writer.add_text("config", _table(config), 0)
         self._bar = None
         self._named_bad: set[str] = set()

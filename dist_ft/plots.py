@@ -37,8 +37,9 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.set_xlabel("taken for")
     axes.set_ylabel("is")
     if num_classes <= 40:
-        axes.set_xticks(range(num_classes), classes, rotation=60, ha="right")
-        axes.set_yticks(range(num_classes), classes)
+        # A class may be called $x_{$, which is no mathematics.
+        axes.set_xticks(range(num_classes), classes, rotation=60, ha="right", parse_math=False)
+        axes.set_yticks(range(num_classes), classes, parse_math=False)
     if num_classes <= 20:
         for row, column in np.ndindex(counts.shape):
             colour = "white" if shares[row, column] > 0.5 else "black"
