@@ -108,7 +108,7 @@ def test_view(pixels: np.ndarray, side: int, resize: int, keep_ratio: bool) -> n
     height = width = resize
     if keep_ratio:
         shorter = min(pixels.shape[:2])
-        # What the crop cannot reach is left out first: a line of 1 x 20,000 px would fill gigabytes.
+        # Without what the crop cannot reach: a line of 1 x 20,000 px would fill gigabytes.
         pixels = _centre(pixels, 4 * shorter, 4 * shorter)
         height, width = (round(length * resize / shorter) for length in pixels.shape[:2])
     return _centre(_resize(pixels, width, height), side, side)
