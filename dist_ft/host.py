@@ -48,9 +48,10 @@ def usable_cores() -> int:
     """
     cores = os.cpu_count() or 1
     bound = len(os.sched_getaffinity(0))
-    local_size = _first(os.environ, LOCAL_SIZE) or 1
-    if bound * local_size <= cores:
-        bound *= local_size
+    if "HOROVOD_LOCAL_SIZE" not in os.environ:  # horovodrun binds nothing: a container may have
+        local_size = _first(os.environ, LOCAL_SIZE) or 1
+        if bound * local_size <= cores:
+            bound *= local_size
     return max(1, min(bound, _quota() or bound))
 
 

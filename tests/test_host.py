@@ -85,6 +85,11 @@ def test_ranks_that_a_launcher_bound_to_cores_of_their_own_keep_them():
     assert cores // 2 == 1
 
 
+def test_horovodrun_binds_nothing_so_ranks_share_the_cores_of_a_bound_container():
+    core = min(os.sched_getaffinity(0))
+    assert cores_of({core}, HOROVOD_LOCAL_SIZE="2") == 1
+
+
 def test_it_needs_nothing_but_the_standard_library():
     code = "import sys; from dist_ft import host; host.set_threads(); print(*sys.modules)"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
