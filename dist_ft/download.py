@@ -15,7 +15,7 @@ import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 from tqdm import tqdm
 
@@ -57,7 +57,7 @@ def obtain(url: str, path: Path, sha: str) -> None:
         raise Failed(f"{url}: {problem}", is_passing=False)
 
 
-def _accept(part: Path, path: Path, sha: str) -> Optional[str]:
+def _accept(part: Path, path: Path, sha: str) -> str | None:
     """Use up a complete part: give its content the name path and return None, or what is wrong."""
     whole = path.with_name(path.name + ".whole")
     try:
@@ -176,7 +176,7 @@ def _chunks(url: str, response: Any) -> Iterator[bytes]:
         yield data
 
 
-def _told(chunks: Iterator[bytes], name: str, start: int, total: Optional[int]) -> Iterator[bytes]:
+def _told(chunks: Iterator[bytes], name: str, start: int, total: int | None) -> Iterator[bytes]:
     """Pass chunks on and show how far they are: by a bar on a terminal, by lines in a log."""
     is_log = not sys.stderr.isatty()
     of_total = f" of {total / 1e6:.1f}" if total else ""

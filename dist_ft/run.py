@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import time
-import zlib
-from itertools import count
 from pathlib import Path
 from typing import Iterator
 
-import numpy as np
-
-from dist_ft import checkpoint, facts, host, model, optimizer, schedule, weights
+from dist_ft import checkpoint, checks, facts, host, model, optimizer, resume, schedule, weights
 from dist_ft.board import Board, Hidden
 from dist_ft.config import Config
-from dist_ft.data import image, shard
-from dist_ft.data.folder import Split, scan
-from dist_ft.data.loader import Batch, Loader
+from dist_ft.data.feed import Feed
+from dist_ft.data.folder import scan
+from dist_ft.data.loader import Batch
 from dist_ft.errors import Joint, UserError
 from dist_ft.evaluate import Scores, evaluate
 from dist_ft.runtime import Solo
 from dist_ft.tally import StopRequest, Tally
 
-TEST_BATCH = 50  # images a rank scores at once, for any number of ranks: scores do not depend on it
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
 
 
@@ -36,10 +31,13 @@ class Run:
         with world.together():
             self.folder = scan(config.data)
             self.facts = facts.of(config, self.folder)
-        self._compare_facts()
+        checks.started_alike(self.facts, world)
         self.plan, self.rate = _schedule(config, len(self.folder.train), world.size)
+        self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
         with world.together():
-            found = _checkpoint_to_go_on_with(config, self.facts) if world.is_chief else None
+            found = (
+                resume.find(config.resume, config.folder, self.facts) if world.is_chief else None
+            )
             self.net = self._network(found)
             self.trainer = world.trainer(
                 self.net.collect_params(),
@@ -49,18 +47,19 @@ class Run:
         self._take_up(found)
         with world.together():
             self.board = self._open_board(found)
-        workers = config.num_workers or host.set_threads()
-        self._train_loader = Loader(self.folder.train, config.image_size, workers)
-        self._test_loader = Loader(self.folder.test, config.image_size, workers)
+        self.feed = Feed(
+            self.folder,
+            config.image_size,
+            config.resize_px,
+            config.keep_ratio,
+            config.seed,
+            world.rank,
+            world.size,
+            config.num_workers or host.set_threads(),
+        )
         self._since = time.perf_counter()
 
     # The start -----------------------------------------------------------------------------
-
-    def _compare_facts(self) -> None:
-        names, everyones = zip(*self.world.gather((self.world.name, self.facts)))
-        differences = facts.between_ranks(everyones, names)
-        if differences:
-            raise Joint("the ranks were not started alike: " + "; ".join(differences))
 
     def _network(self, found: checkpoint.Checkpoint | None):
         """The network on this rank's device; on rank 0 with its pretrained weights in it."""
@@ -81,6 +80,7 @@ class Run:
     def _take_up(self, found: checkpoint.Checkpoint | None) -> None:
         """Brings all ranks to rank 0's state: the beginning, or its checkpoint."""
         world = self.world
+        world.at("taking up the state of rank 0")
         state = world.gather(found.state if found else None)[0] or {}
         self.step = state.get("step", 0)
         self.best_accuracy = state.get("best_accuracy", -1.0)
@@ -101,7 +101,7 @@ class Run:
             return Hidden()
         c, world, folder = self.config, self.world, self.folder
         if c.resume == "never":
-            _set_aside(c.folder)
+            resume.set_aside(c.folder)
         try:
             board = Board(c.folder, c.as_dict(), folder.classes, self.step)
         except OSError as error:
@@ -119,6 +119,8 @@ class Run:
             f"{c.model} on {world.size} x {world.ctx}, {self.plan.batch_size} images a step,"
             f" {self.plan.steps_per_epoch} steps an epoch"
         )
+        if self.plan.batch_size < world.size:
+            board.say(f"more ranks than images a step: {world.size - self.plan.batch_size} idle")
         for group in model.groups(self.core):
             rate = f"rate {self.rate.peak * group.lr_mult:g}" if group.lr_mult else "frozen"
             board.say(f"  {group.name:9}{group.num_values:>12,} parameters  {rate}")
@@ -130,20 +132,8 @@ class Run:
 
     def train_batches(self, epoch: int, steps: range) -> Iterator[Batch]:
         """This rank's shares of the steps, augmented."""
-        c, world = self.config, self.world
-        order = shard.train_order(c.seed, epoch, self.plan.num_images)
-
-        def view(pixels: np.ndarray, index: int) -> np.ndarray:
-            draws = shard.image_draws(c.seed, epoch, index, image.NUM_DRAWS)
-            return image.train_view(pixels, c.image_size, draws)
-
-        shares = (
-            shard.rank_share(order[self.plan.images_of(step)], world.rank, world.size)
-            for step in steps
-        )
-        self._train_loader.bad.clear()
-        self.board.start_epoch(epoch, steps, self.tally, self._train_loader.waited_s)
-        return self._train_loader.batches(shares, view)
+        self.board.start_epoch(epoch, steps, self.tally, self.feed.train_loader.waited_s)
+        return self.feed.train(epoch, map(self.plan.images_of, steps))
 
     def exchange(self, step: int, batch: Batch, stop: StopRequest) -> int:
         """The step's number of images on all ranks, once the ranks have agreed to make it.
@@ -154,7 +144,7 @@ class Run:
         self.world.at(f"step {step}")
         if step == 0:
             self.board.batch(batch.x, step)
-        word = self.tally.exchange(batch.num_images, len(self._train_loader.bad), stop.received)
+        word = self.tally.exchange(batch.num_images, len(self.feed.train_loader.bad), stop.received)
         if word.stop:
             path = self._save()
             raise Joint(
@@ -162,7 +152,7 @@ class Run:
                 " goes on from there",
                 exit_code=128 + word.stop,
             )
-        self._check_bad(word.num_bad, self._train_loader)
+        checks.readable(word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world)
         return word.num_images
 
     def after(self, step: int) -> None:
@@ -174,8 +164,9 @@ class Run:
             epoch = self.plan.epoch_of(step) + 1
             self._draw_curves(f"epoch {epoch}, step {self.step}/{self.plan.num_steps}")
         if c.check_every and self.step % c.check_every == 0:
-            self._compare_parameters()
-        if c.save_every and self.step % c.save_every == 0:
+            checks.held_alike(model.arrays(self.core), self.step, self.world)
+        ends_epoch = self.step % self.plan.steps_per_epoch == 0  # and is saved with its scores
+        if c.save_every and self.step % c.save_every == 0 and not ends_epoch:
             self._save()
 
     def end_epoch(self, epoch: int) -> Scores:
@@ -183,10 +174,10 @@ class Run:
         self.tally.settle()
         self._draw_curves()
         model.pool_batch_norm(self.core, self.world)
-        self._check_finite()
+        checks.finite(model.arrays(self.core), self.step)
         if not self.config.check_every:
-            self._compare_parameters()
-        scores = evaluate(self.net, self._test_batches(), len(self.folder.classes), self.world)
+            checks.held_alike(model.arrays(self.core), self.step, self.world)
+        scores = evaluate(self.net, self.feed.test(), len(self.folder.classes), self.world)
         self._account_for_bad(scores)
         if scores.accuracy > self.best_accuracy:
             self.best_accuracy, self.epochs_without_better = scores.accuracy, 0
@@ -209,8 +200,7 @@ class Run:
 
     def close(self) -> None:
         c, best = self.config, self.best_accuracy
-        self._train_loader.close()
-        self._test_loader.close()
+        self.feed.close()
         self.board.close(c.as_dict())
         self.board.say(
             f"best test acc {best:.3f}; {c.folder} holds curves.png, scores.jsonl and checkpoints\n"
@@ -220,57 +210,19 @@ class Run:
     # Their parts ---------------------------------------------------------------------------
 
     def _draw_curves(self, place: str = "") -> None:
-        lr, waited_s = self.rate.at(self.step - 1), self._train_loader.waited_s
+        lr, waited_s = self.rate.at(self.step - 1), self.feed.train_loader.waited_s
         self.board.curves(self.step, place, self.tally, lr, waited_s)
-
-    def _test_batches(self) -> Iterator[Batch]:
-        c, world = self.config, self.world
-        shares = shard.test_shares(len(self.folder.test), TEST_BATCH, world.rank, world.size)
-        self._test_loader.bad.clear()
-        return self._test_loader.batches(
-            shares,
-            lambda pixels, _: image.test_view(pixels, c.image_size, c.resize_px, c.keep_ratio),
-        )
 
     def _account_for_bad(self, scores: Scores) -> None:
         """Every image was scored, or is named as unreadable."""
         train_bad, test_bad = {}, {}
-        for train, test in self.world.gather((self._train_loader.bad, self._test_loader.bad)):
+        mine = self.feed.train_loader.bad, self.feed.test_loader.bad
+        for train, test in self.world.gather(mine):
             train_bad.update(train)
             test_bad.update(test)
         assert scores.num_images + len(test_bad) == len(self.folder.test)
-        self._check_bad(len(test_bad), self._test_loader)
+        checks.readable(len(test_bad), self.config.max_bad_share, self.feed.test_loader, self.world)
         self.board.bad_images({**train_bad, **test_bad})
-
-    def _check_bad(self, num_bad: int, loader: Loader) -> None:
-        split: Split = loader.split
-        if num_bad > self.config.max_bad_share * len(split):
-            told = [words for bad in self.world.gather(dict(loader.bad)) for words in bad.values()]
-            raise Joint(
-                f"{num_bad} of {len(split)} images in {split.root} cannot be read, which is more"
-                f" than --max-bad-share {self.config.max_bad_share}: " + "; ".join(told[:5])
-            )
-
-    def _check_finite(self) -> None:
-        """Raises Joint where an update has overflowed, which the losses show one step later."""
-        for name, array in model.arrays(self.core).items():
-            if not np.isfinite(array.asnumpy()).all():
-                raise Joint(
-                    f"{name} is not finite after {self.step} steps, and is not saved: go on from"
-                    " the last checkpoint with a smaller --lr, or with --clip-norm"
-                )
-
-    def _compare_parameters(self) -> None:
-        """Raises Joint where a rank's parameters are not rank 0's to the last bit."""
-        digests = [
-            (name, zlib.crc32(array.asnumpy().tobytes()))
-            for name, array in model.arrays(self.core).items()
-            if "running_" not in name  # each rank's own, until they are pooled
-        ]
-        for name, theirs in self.world.gather((self.world.name, digests)):
-            for (parameter, mine), (_, other) in zip(digests, theirs):
-                if mine != other:
-                    raise Joint(f"after {self.step} steps {parameter} differs on {name}")
 
     def _save(self, **more) -> Path:
         """Writes a checkpoint on rank 0 of the state that all ranks are in."""
@@ -278,7 +230,7 @@ class Run:
         if not more:
             self.tally.settle()
             model.pool_batch_norm(self.core, self.world)
-            self._check_finite()
+            checks.finite(model.arrays(self.core), self.step)
         c = self.config
         state = {
             "step": self.step,
@@ -322,33 +274,3 @@ def _schedule(config: Config, num_images: int, size: int):
         config.poly_power,
     )
     return plan, rate
-
-
-def _checkpoint_to_go_on_with(config: Config, now: facts.Facts):
-    """The last whole checkpoint that --resume names; None to begin anew.
-
-    Raises UserError where it belongs to a run of other settings, or is not there.
-    """
-    if config.resume == "never":
-        return None
-    run = config.folder if config.resume == "auto" else Path(config.resume)
-    found = checkpoint.latest(run)
-    if found is None:
-        if config.resume == "auto":
-            return None
-        raise UserError(f"--resume {config.resume}: no whole checkpoint in {run / 'checkpoints'}")
-    if run.resolve() != config.folder.resolve() and checkpoint.latest(config.folder):
-        raise UserError(f"--out {config.folder}: holds a run already; choose another")
-    differences = facts.since_checkpoint(found.state["facts"], now)
-    if differences:
-        raise UserError(
-            f"{run} is a run of other settings ({'; '.join(differences)}): choose another --out, or"
-            " --resume never, which sets it aside"
-        )
-    return found
-
-
-def _set_aside(run: Path) -> None:
-    if run.exists() and any(run.iterdir()):
-        aside = (run.with_name(f"{run.name}.{number}") for number in count(1))
-        run.rename(next(path for path in aside if not path.exists()))

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Tuple
 
 import mxnet as mx
 from mxnet.gluon.model_zoo import model_store
@@ -47,7 +47,7 @@ class Source(NamedTuple):
     url: str
 
 
-def sources(model: str) -> List[Source]:
+def sources(model: str) -> list[Source]:
     """The published files for a network of the zoo.
 
     The variables MXNET_GLUON_REPO and DIST_FT_ONNX_REPO name other places for them.
@@ -65,7 +65,7 @@ def sources(model: str) -> List[Source]:
     return found
 
 
-def _zoo_sha1(model: str) -> Optional[str]:
+def _zoo_sha1(model: str) -> str | None:
     if model in model_store._model_sha1:
         return model_store._model_sha1[model]
     from gluoncv.model_zoo import model_store as gluoncv_store  # 2 s to import, for its own names
@@ -73,7 +73,7 @@ def _zoo_sha1(model: str) -> Optional[str]:
     return gluoncv_store._model_sha1.get(model)
 
 
-def locate(choice: str, model: str) -> Optional[Path]:
+def locate(choice: str, model: str) -> Path | None:
     """The file to start from: None for 'none', the file that choice names, or for 'auto' a file of
     MXNET_HOME/models (default ~/.mxnet/models), downloaded if need be.
 
@@ -101,7 +101,7 @@ def locate(choice: str, model: str) -> Optional[Path]:
     return _download(model, known, folder)
 
 
-def _download(model: str, known: List[Source], folder: Path) -> Path:
+def _download(model: str, known: list[Source], folder: Path) -> Path:
     """The first of the known files that its server hands over, put into folder."""
     failures = []
     for source in known:
@@ -174,7 +174,7 @@ def _read_onnx(path: Path) -> Arrays:
     return {n: mx.nd.array(a, dtype=a.dtype) for n, a in named.items() if a.dtype.kind == "f"}
 
 
-def fill(net: mx.gluon.Block, arrays: Arrays, head: str) -> List[str]:
+def fill(net: mx.gluon.Block, arrays: Arrays, head: str) -> list[str]:
     """Put arrays into the parameters of net, except the head's, and return the names of these.
 
     net is initialised and its shapes are known; head is what its head's names begin with, as in
@@ -225,7 +225,7 @@ def _check_fit(wanted: Shapes, given: Shapes) -> None:
         raise UserError("\n".join(["the weights do not fit the network:", *lines]))
 
 
-def _first(names: List[str]) -> str:
+def _first(names: list[str]) -> str:
     rest = len(names) - NUM_SHOWN
     return ", ".join(names[:NUM_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,7 +77,8 @@ def run_job(words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = 
         _kill_session(job.pid)
         output, _ = job.communicate()
         pytest.fail(f"not over after {timeout_s} s: {' '.join(words)}\n{output}\n{stacks}")
-    return Ended(job.returncode, output, time.monotonic() - start)
+    untagged = re.sub(r"\[(1,)?\d+\]<std(out|err)>:", "", output)  # mpirun tags in mid-line
+    return Ended(job.returncode, untagged, time.monotonic() - start)
 
 
 def _members(leader: int) -> list[int]:

@@ -231,7 +231,7 @@ def test_the_loop_reads_nothing_of_the_device_but_steps_two_before(
         return asnumpy(array)
 
     def counted_until_here(run, epoch):
-        monkeypatch.undo()
+        monkeypatch.undo()  # the end of an epoch may wait
         return end_epoch(run, epoch)
 
     def start_counting(run, epoch, steps):

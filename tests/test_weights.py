@@ -121,7 +121,7 @@ def test_a_file_cut_at_any_byte_is_refused(files, tmp_path, name):
 def test_the_choice_decides(files, tmp_path):
     assert weights.locate("none", "resnet34_v2") is None
     assert weights.locate(str(files / "net.onnx"), "resnet34_v2") == files / "net.onnx"
-    with pytest.raises(UserError, match="absent.params"):
+    with pytest.raises(UserError, match=r"absent\.params"):
         weights.locate(str(tmp_path / "absent.params"), "resnet34_v2")
     with pytest.raises(UserError, match="no published weights of resnet7_v7"):
         weights.locate("auto", "resnet7_v7")

@@ -102,6 +102,15 @@ def test_a_run_stopped_on_two_ranks_goes_on_with_three(runs, tiny, tmp_path):
     assert last["confusion"] == last_of_one["confusion"]
 
 
+def test_more_ranks_than_images_a_step_do_what_one_does(tiny, tmp_path):
+    flags = ["--data", str(tiny), *FROZEN, "--batch-size", "2", "--max-steps", "3"]
+    for size in (0, 3):
+        train(*flags, "--out", str(tmp_path / str(size)), num_ranks=size)
+    one, three = parameters(tmp_path / "0"), parameters(tmp_path / "3")
+    for name in one:
+        np.testing.assert_allclose(three[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+
+
 def test_ranks_that_were_started_unlike_stop_and_name_the_difference(tiny, tmp_path):
     flags = ["--data", str(tiny), "--out", str(tmp_path), *TINY]
     ended = run_job(["tests/workers/odd_one.py", "1", "--lr", "0.5", *flags], 120, num_ranks=2)
