@@ -126,7 +126,9 @@ def test_ranks_whose_parameters_part_stop_and_name_the_first(tiny, tmp_path):
     flags = ["--data", str(tiny), "--out", str(tmp_path), *TINY, "--check-every", "1"]
     ended = run_job(["tests/workers/fault.py", "part", "1", "1", *flags], 120, num_ranks=2)
     assert ended.status != 0
-    assert re.search(r"after 2 steps features\.\S+ differs on rank 1 of 2", ended.output)
+    assert re.search(
+        r"after 2 steps features\.\S+ on rank 1 of 2 on \S+ differs from rank 0", ended.output
+    )
 
 
 def test_unreadable_images_weigh_nothing_on_any_number_of_ranks(tiny, tmp_path):
