@@ -235,3 +235,21 @@ def _resnet(shapes: Shapes) -> str:
     depth = RESNET_DEPTH.get(sum(len(shape) == 4 for shape in shapes.values()))
     version = 2 if (3,) in shapes.values() else 1  # the second normalises the picture's 3 channels
     return f"resnet{depth}_v{version}" if depth else ""
+
+
+def main() -> None:
+    """`python -m dist_ft.weights auto|FILE MODEL`: prints the file that a run would start from.
+
+    A machine with a network can fetch it for one without. Exits with 69 where it cannot be had.
+    """
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m dist_ft.weights auto|FILE MODEL")
+    try:
+        print(locate(sys.argv[1], sys.argv[2]))
+    except UserError as error:
+        print(f"dist_ft: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
