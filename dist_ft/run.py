@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Iterator
@@ -202,9 +205,12 @@ class Run:
         c, best = self.config, self.best_accuracy
         self.feed.close()
         self.board.close(c.as_dict())
+        viewer = "tensorboard"
+        if not shutil.which(viewer):  # an environment that was not activated
+            viewer = os.path.relpath(Path(sys.executable).with_name(viewer))
         self.board.say(
             f"best test acc {best:.3f}; {c.folder} holds curves.png, scores.jsonl and checkpoints\n"
-            f"look at it with: tensorboard --logdir {c.folder}"
+            f"look at it with: {viewer} --logdir {c.folder}"
         )
 
     # Their parts ---------------------------------------------------------------------------
