@@ -15,7 +15,7 @@ from typing import Any, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from dist_ft.evaluate import Scores
+from dist_ft.evaluate import TOP, Scores
 
 
 class Hidden:
@@ -115,7 +115,7 @@ class Board:
             "test_images": test.num_images,
             "elapsed_s": elapsed_s,
         }
-        if len(self.classes) > 5:
+        if len(self.classes) > TOP:
             row["test_accuracy_top5"] = test.accuracy_top5
         row["confusion"] = test.confusion.tolist()
         self._history.append(row)
@@ -127,6 +127,8 @@ class Board:
         )
         self._writer.add_scalar("test/loss", test.loss, step)
         self._writer.add_scalar("test/accuracy", test.accuracy, step)
+        if len(self.classes) > TOP:
+            self._writer.add_scalar("test/accuracy_top5", test.accuracy_top5, step)
         self._pictures(step, test)
 
     def close(self, config: dict[str, Any]) -> None:

@@ -102,6 +102,15 @@ def test_a_run_stopped_on_two_ranks_goes_on_with_three(runs, tiny, tmp_path):
     assert last["confusion"] == last_of_one["confusion"]
 
 
+def test_compressed_and_grouped_gradients_are_nearly_the_same(runs, tiny, tmp_path):
+    flags = ["--data", str(tiny), "--out", str(tmp_path), *FROZEN, "--compression", "fp16"]
+    train(*flags, "--num-groups", "3", "--fusion-mb", "8", "--cycle-ms", "2", num_ranks=2)
+    one, halves = parameters(runs[1]), parameters(tmp_path)
+    for name in one:
+        np.testing.assert_allclose(halves[name], one[name], rtol=0, atol=5e-3, err_msg=name)
+    assert any((halves[name] != one[name]).any() for name in one)
+
+
 def test_more_ranks_than_images_a_step_do_what_one_does(tiny, tmp_path):
     flags = ["--data", str(tiny), *FROZEN, "--batch-size", "2", "--max-steps", "3"]
     for size in (0, 3):
