@@ -9,7 +9,7 @@ MODEL       ?= resnet34_v2
 WEIGHTS     ?= auto
 NUM_PROCS   ?= 2
 # A few minutes on two cores; the recipe of the real food5 is --config food5/finetune.yaml.
-TRAIN_FLAGS ?= --image-size 96 --batch-size 25 --momentum 0.9 --epochs 6
+TRAIN_FLAGS ?= --image-size 96 --batch-size 25 --epochs 6
 EXTRAS      ?= cpu horovod board
 PYTEST_ARGS ?=
 
