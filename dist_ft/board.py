@@ -5,6 +5,7 @@ All of it is rank 0's; the other ranks hold a board that shows nothing.
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -77,6 +78,7 @@ class Board:
         if not images:
             return
         self._last = now
+        self._check_writer()
         speed, wait_share = images / elapsed_s, waited_s / elapsed_s
         for name, value in (
             *(("train/loss", loss / images), ("train/accuracy", correct / images)),
@@ -142,6 +144,12 @@ class Board:
                 flat, {"final/test_accuracy": last["test_accuracy"]}, name="final"
             )
         self._writer.close()
+
+    def _check_writer(self) -> None:
+        """Raises OSError where tensorboardX's thread has ended, as it does on a full disk: once its
+        queue of ten events is full, the next would wait for ever."""
+        if not self._writer.file_writer.event_writer._worker.is_alive():
+            raise OSError(errno.ENOSPC, "TensorBoard's files cannot be written, see above")
 
     def _pictures(self, step: int, test: Scores) -> None:
         from dist_ft import plots

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
@@ -105,12 +106,8 @@ class Run:
         c, world, folder = self.config, self.world, self.folder
         if c.resume == "never":
             resume.set_aside(c.folder)
-        try:
+        with _written_to(c.folder):
             board = Board(c.folder, c.as_dict(), folder.classes, self.step)
-        except OSError as error:
-            raise UserError(
-                f"--out {c.folder}: cannot be written ({error.strerror}): choose another --out"
-            ) from error
         board.say(
             f"{c.data}: {len(folder.classes)} classes, {len(folder.train)} images to train on,"
             f" {len(folder.test)} to test on"
@@ -187,7 +184,8 @@ class Run:
         else:
             self.epochs_without_better += 1
         train = {"loss": self.tally.loss, "accuracy": self.tally.accuracy}
-        self.board.end_epoch(epoch, self.step, train, scores, self._elapsed())
+        with self.world.together(), _written_to(self.config.folder):
+            self.board.end_epoch(epoch, self.step, train, scores, self._elapsed())
         if self.step % self.plan.steps_per_epoch == 0:
             self.tally.start_epoch()
             self._elapsed_s, self._since = 0.0, time.perf_counter()
@@ -217,7 +215,8 @@ class Run:
 
     def _draw_curves(self, place: str = "") -> None:
         lr, waited_s = self.rate.at(self.step - 1), self.feed.train_loader.waited_s
-        self.board.curves(self.step, place, self.tally, lr, waited_s)
+        with _written_to(self.config.folder):
+            self.board.curves(self.step, place, self.tally, lr, waited_s)
 
     def _account_for_bad(self, scores: Scores) -> None:
         """Every image was scored, or is named as unreadable."""
@@ -259,6 +258,17 @@ class Run:
     def _elapsed(self) -> float:
         """Seconds that the epoch has taken so far, before and after a stop."""
         return self._elapsed_s + time.perf_counter() - self._since
+
+
+@contextmanager
+def _written_to(run: Path) -> Iterator[None]:
+    """What the operating system says against writing there, with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--out {run}: cannot be written ({error.strerror}): choose another --out"
+        ) from error
 
 
 def _schedule(config: Config, num_images: int, size: int):

@@ -305,6 +305,42 @@ def test_a_folder_that_cannot_be_written_gets_its_remedy(tiny, tmp_path):
     assert "Traceback" not in ended.output
 
 
+def test_a_disk_that_fills_up_gets_its_remedy_and_keeps_the_last_checkpoint(tiny, tmp_path):
+    """4 MB hold the first epoch's checkpoint of 1 MB, and not what is put beside it meanwhile."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk takes the right to mount one")
+    try:
+        flags = ["--data", str(tiny), "--out", str(disk / "run"), *TINY]
+        assert run_job(["-m", "dist_ft.train", *flags], 60).status == 0
+        kept = contents(disk / "run")
+        (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - 8192))
+        ended = run_job(["-m", "dist_ft.train", *flags, "--epochs", "2"], 60)
+        assert ended.status == 1
+        assert "choose another --out" in ended.output.splitlines()[-1]
+        assert contents(disk / "run") == kept
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_between_checkpoints_does_not_leave_the_run_waiting(
+    config, world, tmp_path, monkeypatch
+):
+    """What writes TensorBoard's files ends on a full disk, and its queue would fill up for ever."""
+    run = Run(replace(config, out=str(tmp_path), batch_size=4, log_every=1), world)
+    writer = run.board._writer.file_writer.event_writer._worker
+    writer.stop()
+    writer.join()
+    with pytest.raises(UserError, match="choose another --out"), train.stop_requests() as stop:
+        for step, batch in zip(range(14), run.train_batches(0, range(14))):
+            num_images = run.exchange(step, batch, stop)
+            sums = train.train_step(run.net, run.trainer, *batch.on(world.ctx), num_images)
+            run.tally.push(sums, batch.num_images, step)
+            run.after(step)
+
+
 def test_help_answers_before_mxnet_is_loaded():
     code = (
         "import sys, runpy; sys.argv = ['train', '--help']\n"
