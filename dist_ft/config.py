@@ -95,6 +95,9 @@ class Config:
     )
 
     device: str = ranks("auto", "auto: a GPU where MXNet sees one", ("auto", "cpu", "gpu"))
+    dtype: str = ranks(
+        "float32", "of the network's sums; bfloat16: on CPUs that have it", ("float32", "bfloat16")
+    )
     compression: str = ranks("none", "type of gradients on the wire", ("none", "fp16"))
     num_groups: int = ranks(0, "groups to reduce gradients in; 0: fused as they come", low=0)
     fusion_mb: int = ranks(0, "Horovod's fusion buffer, MB; 0: Horovod's default", low=0)

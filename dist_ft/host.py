@@ -55,6 +55,15 @@ def usable_cores() -> int:
     return max(1, min(bound, _quota() or bound))
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 numbers (AVX512-BF16 or AMX)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def _quota() -> int | None:
     """Cores a container is held to by version 2 or 1 of control groups; None: no limit."""
     try:

@@ -68,6 +68,7 @@ class Run:
     def _network(self, found: checkpoint.Checkpoint | None):
         """The network on this rank's device; on rank 0 with its pretrained weights in it."""
         c, num_classes = self.config, len(self.folder.classes)
+        model.use_dtype(c.dtype, self.world.ctx)
         core = model.build(c.model, num_classes, c.image_size, c.seed)
         self.world.at("reading the pretrained weights", WEIGHTS_MAY_TAKE_S)
         if self.world.is_chief and not found:
@@ -116,8 +117,8 @@ class Run:
         if skipped:
             board.say(f"{len(skipped)} files are no images by their name: {', '.join(skipped[:5])}")
         board.say(
-            f"{c.model} on {world.size} x {world.ctx}, {self.plan.batch_size} images a step,"
-            f" {self.plan.steps_per_epoch} steps an epoch"
+            f"{c.model} on {world.size} x {world.ctx} in {c.dtype}, {self.plan.batch_size} images a"
+            f" step, {self.plan.steps_per_epoch} steps an epoch"
         )
         if self.plan.batch_size < world.size:
             board.say(f"more ranks than images a step: {world.size - self.plan.batch_size} idle")
@@ -153,7 +154,7 @@ class Run:
                 exit_code=128 + word.stop,
             )
         checks.readable(word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world)
-        return word.num_images
+        return max(1, word.num_images)  # a step whose every file is unreadable changes nothing
 
     def after(self, step: int) -> None:
         """What is due after a step: a point of the curves, a check, a checkpoint."""

@@ -64,7 +64,7 @@ def train_step(
     waiting for it, (2,): the sum of this rank's losses, and how many images it got right.
     """
     with autograd.record():
-        logits = net(x)
+        logits = net(x).astype("float32")
         losses = cross_entropy(logits, labels, label_smoothing) * mask
     losses.backward()
     trainer.allreduce_grads()

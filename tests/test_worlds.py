@@ -10,7 +10,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from dist_ft import checkpoint
+from dist_ft import checkpoint, host
 from tests.conftest import REPO, TINY, needs_mpi, run_job, train
 
 FROZEN = [*TINY, "--bn", "frozen", "--epochs", "2"]
@@ -109,6 +109,23 @@ def test_compressed_and_grouped_gradients_are_nearly_the_same(runs, tiny, tmp_pa
     for name in one:
         np.testing.assert_allclose(halves[name], one[name], rtol=0, atol=5e-3, err_msg=name)
     assert any((halves[name] != one[name]).any() for name in one)
+
+
+@pytest.mark.skipif(not host.has_bfloat16(), reason="this processor has no bfloat16")
+def test_bfloat16_is_nearly_the_same_run_on_one_rank_and_on_two(runs, tiny, tmp_path):
+    for size in (0, 2):
+        out = tmp_path / str(size)
+        train(
+            *("--data", str(tiny), "--out", str(out), *FROZEN, "--dtype", "bfloat16"),
+            num_ranks=size,
+        )
+        for row, exact in zip(scores(out), scores(runs[1])):
+            assert row["train_loss"] == pytest.approx(exact["train_loss"], rel=0.02)
+        for name, exact in parameters(runs[1]).items():
+            ours = parameters(out)[name]
+            assert ours.dtype == np.float32
+            np.testing.assert_allclose(ours, exact, rtol=0, atol=0.02, err_msg=name)
+    assert scores(tmp_path / "0")[0]["train_loss"] != scores(runs[1])[0]["train_loss"]
 
 
 def test_more_ranks_than_images_a_step_do_what_one_does(tiny, tmp_path):
