@@ -194,6 +194,17 @@ def start(
         world.close()
 
 
+def horovod_build() -> str | None:
+    """What the installed Horovod was built with; None where there is none for MXNet."""
+    try:
+        import horovod
+        import horovod.mxnet as hvd
+    except ImportError:
+        return None
+    parts = {"Gloo": hvd.gloo_built(), "MPI": hvd.mpi_built(), "NCCL": hvd.nccl_built()}
+    return f"{horovod.__version__} with {', '.join(name for name, built in parts.items() if built)}"
+
+
 def _horovod():
     """horovod.mxnet, initialised, of the size that the launcher started."""
     launched = host.launched_size()

@@ -73,12 +73,11 @@ def _zoo_sha1(model: str) -> str | None:
     return gluoncv_store._model_sha1.get(model)
 
 
-def locate(choice: str, model: str) -> Path | None:
-    """The file to start from: None for 'none', the file that choice names, or for 'auto' a file of
-    MXNET_HOME/models (default ~/.mxnet/models), downloaded if need be.
+def at_hand(choice: str, model: str) -> Path | None:
+    """The file that a run would start from without a download; None where there is none.
 
-    Raises UserError for a file that does not exist and a model that nobody published weights of;
-    Unavailable when they can be neither found nor downloaded.
+    choice: 'none', 'auto', or a file. Raises UserError for a file that does not exist and for a
+    model that nobody published weights of.
     """
     if choice == "none":
         return None
@@ -94,11 +93,24 @@ def locate(choice: str, model: str) -> Path | None:
             f"--weights auto: no published weights of {model} are known;"
             " name a file, or start from random numbers with --weights none"
         )
-    folder = Path(mx.base.data_dir()).expanduser() / "models"
-    for source in known:
-        if download.has_digest(folder / source.name, source.sha):
-            return folder / source.name
-    return _download(model, known, folder)
+    found = (s for s in known if download.has_digest(_folder() / s.name, s.sha))
+    return next((_folder() / source.name for source in found), None)
+
+
+def locate(choice: str, model: str) -> Path | None:
+    """The file to start from: None for 'none', the file that choice names, or for 'auto' a file of
+    MXNET_HOME/models (default ~/.mxnet/models), downloaded if need be.
+
+    Raises what `at_hand` raises; Unavailable when it can be neither found nor downloaded.
+    """
+    path = at_hand(choice, model)
+    if path is None and choice == "auto":
+        return _download(model, sources(model.lower()), _folder())
+    return path
+
+
+def _folder() -> Path:
+    return Path(mx.base.data_dir()).expanduser() / "models"
 
 
 def _download(model: str, known: list[Source], folder: Path) -> Path:

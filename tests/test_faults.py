@@ -88,7 +88,7 @@ def test_a_run_that_overflows_stops_on_all_ranks_and_nothing_of_it_is_saved(
 
 def test_a_rank_without_the_data_stops_all_with_one_message(tiny, tmp_path):
     flags = ["--data", str(tiny), "--out", str(tmp_path), *TINY]
-    words = ["tests/workers/odd_one.py", "1", "--data", str(tmp_path / "nowhere"), *flags]
+    words = ["tests/workers/odd_one.py", "train", "1", "--data", str(tmp_path / "nowhere"), *flags]
     ended = run_job(words, 60, num_ranks=2)
     assert ended.status != 0
     assert ended.output.count("nowhere: no such folder") == 1

@@ -139,7 +139,9 @@ def test_more_ranks_than_images_a_step_do_what_one_does(tiny, tmp_path):
 
 def test_ranks_that_were_started_unlike_stop_and_name_the_difference(tiny, tmp_path):
     flags = ["--data", str(tiny), "--out", str(tmp_path), *TINY]
-    ended = run_job(["tests/workers/odd_one.py", "1", "--lr", "0.5", *flags], 120, num_ranks=2)
+    ended = run_job(
+        ["tests/workers/odd_one.py", "train", "1", "--lr", "0.5", *flags], 120, num_ranks=2
+    )
     assert ended.status != 0
     assert "the ranks were not started alike" in ended.output
     assert re.search(

@@ -1,13 +1,11 @@
-"""A training run in which one rank was started otherwise: `odd_one.py RANK FLAG VALUE [flags]`."""
+"""A job in which one rank has a flag of its own: `odd_one.py train|doctor RANK FLAG VALUE ...`."""
 
 import os
+import runpy
 import sys
 
-rank, flag, value = sys.argv[1:4]
-sys.argv[1:4] = []
+command, rank, flag, value = sys.argv[1:5]
+sys.argv[1:5] = []
 if rank == os.environ.get("HOROVOD_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")):
     sys.argv += [flag, value]
-
-from dist_ft import cli, train  # noqa: E402
-
-train.main(cli.parse())
+runpy.run_module(f"dist_ft.{command}", run_name="__main__", alter_sys=True)

@@ -1,0 +1,205 @@
+"""Is this machine ready? `python -m dist_ft.doctor`, or under horovodrun for all of its ranks.
+
+A line for each thing that a run needs: its verdict, what was found, and the remedy. The exit status
+is 1 where the run could not start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+from dist_ft import host
+
+THREADS = host.set_threads()  # before MXNet is loaded, which reads them
+
+import mxnet as mx  # noqa: E402
+import numpy as np  # noqa: E402
+
+from dist_ft import facts, runtime, weights  # noqa: E402
+from dist_ft.config import Config  # noqa: E402
+from dist_ft.data.feed import Feed  # noqa: E402
+from dist_ft.data.folder import Folder, scan  # noqa: E402
+from dist_ft.errors import UserError  # noqa: E402
+
+OK, NOTE, FAIL = "ok", "note", "FAIL"
+NEEDED_DISK_MB = 500  # three checkpoints of a ResNet34 and what is written beside them
+NEEDED_SHM_MB = 256  # NCCL's rings, and MPI's between the ranks of a host
+REDUCED_MB = 85  # the gradients of a ResNet34
+
+
+class Finding(NamedTuple):
+    verdict: str
+    name: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"\n{'':17}-> {self.remedy}" if self.remedy else ""
+        return f"{self.verdict:4}  {self.name:10} {self.found}{remedy}"
+
+
+def examine_packages() -> Iterator[Finding]:
+    found = f"Python {platform.python_version()}, MXNet {mx.__version__}, numpy {np.__version__}"
+    if not mx.__version__.startswith("1.9."):
+        yield Finding(FAIL, "packages", found, "this needs MXNet 1.9.1: launch/install.sh")
+    else:
+        yield Finding(OK, "packages", found)
+    features = mx.runtime.Features()
+    built = [name for name in ("MKLDNN", "CUDA", "CUDNN", "NCCL") if features.is_enabled(name)]
+    yield Finding(OK, "mxnet", f"built with {', '.join(built) or 'none of oneDNN and CUDA'}")
+
+
+def examine_processor() -> Iterator[Finding]:
+    cores = host.usable_cores()
+    found = f"{cores} cores for this host's ranks, {THREADS} threads for this one"
+    if cores < THREADS:
+        yield Finding(NOTE, "threads", found, f"unset OMP_NUM_THREADS={THREADS}: they contend")
+    else:
+        yield Finding(OK, "threads", found)
+    if host.has_bfloat16():
+        yield Finding(OK, "bfloat16", "the processor has it: see --dtype bfloat16")
+
+
+def examine_devices(world: runtime.Solo) -> Iterator[Finding]:
+    num_gpus = mx.context.num_gpus()
+    found = f"{num_gpus} GPUs, {world.local_size} ranks here, this one on {world.ctx}"
+    if num_gpus > world.local_size:
+        remedy = f"horovodrun -np {num_gpus} uses all of them"
+        yield Finding(NOTE, "devices", found, remedy)
+    else:
+        yield Finding(OK, "devices", found)
+
+
+def examine_horovod() -> Iterator[Finding]:
+    built = runtime.horovod_build()
+    if built is None:
+        remedy = "for more than one process: launch/install.sh cpu horovod board"
+        yield Finding(NOTE, "horovod", "not installed", remedy)
+    else:
+        yield Finding(OK, "horovod", built)
+
+
+def examine_space(run: Path) -> Iterator[Finding]:
+    folder = next(path for path in (run, *run.absolute().parents) if path.exists())
+    free_mb = shutil.disk_usage(folder).free / 1e6
+    found = f"{free_mb:,.0f} MB free in {folder}"
+    if not os.access(folder, os.W_OK):
+        yield Finding(FAIL, "disk", f"{folder} cannot be written", "choose another --out")
+    elif free_mb < NEEDED_DISK_MB:
+        remedy = f"a run takes up to {NEEDED_DISK_MB} MB: make room, or choose another --out"
+        yield Finding(FAIL, "disk", found, remedy)
+    else:
+        yield Finding(OK, "disk", found)
+    shared = Path("/dev/shm")
+    free_mb = shutil.disk_usage(shared).free / 1e6 if shared.exists() else 0
+    found = f"{free_mb:,.0f} MB free in {shared}"
+    if free_mb < NEEDED_SHM_MB:
+        yield Finding(NOTE, "shared", found, "NCCL and MPI want more: docker run --shm-size 1g")
+    else:
+        yield Finding(OK, "shared", found)
+
+
+def examine_weights(choice: str, model: str) -> Iterator[Finding]:
+    try:
+        path = weights.at_hand(choice, model)
+    except UserError as error:
+        yield Finding(FAIL, "weights", f"--weights {choice}", str(error))
+        return
+    if path is None and choice == "auto":
+        remedy = f"downloaded by the first run, or now: python -m dist_ft.weights auto {model}"
+        yield Finding(NOTE, "weights", f"none of {model} here yet", remedy)
+    else:
+        yield Finding(OK, "weights", str(path or "none: random numbers"))
+
+
+def examine_images(config: Config, world: runtime.Solo) -> Iterator[Finding]:
+    folder, mine, problem = None, None, ""
+    try:
+        folder = scan(config.data)
+        mine = facts.of(config, folder)
+    except UserError as error:
+        problem = str(error)
+    told = [(name, theirs) for name, theirs in world.gather((world.name, mine)) if theirs]
+    if folder is None:
+        yield Finding(FAIL, "images", config.data, problem)
+        return
+    found = f"{len(folder.classes)} classes, {len(folder.train)} + {len(folder.test)} images"
+    differences = facts.between_ranks([f for _, f in told], [name for name, _ in told])
+    if differences:
+        yield Finding(FAIL, "images", found, "; ".join(differences))
+    else:
+        yield Finding(OK, "images", f"{found} in {config.data}, the same on {len(told)} ranks")
+    yield loading_speed(config, folder)
+
+
+def loading_speed(config: Config, folder: Folder) -> Finding:
+    """Decodes up to 400 training images, as an epoch would."""
+    feed = Feed(folder, config.image_size, config.resize_px, False, 0, 0, 1, THREADS)
+    num_images = min(400, len(folder.train))
+    start = time.perf_counter()
+    for _ in feed.train(0, [slice(0, num_images)]):
+        pass
+    speed = num_images / (time.perf_counter() - start)
+    bad = feed.train_loader.bad
+    feed.close()
+    if bad:
+        return Finding(NOTE, "loader", f"{len(bad)} unreadable", "; ".join(list(bad.values())[:3]))
+    return Finding(OK, "loader", f"{speed:,.0f} images/s on {THREADS} threads")
+
+
+def examine_reduction(world: runtime.Solo) -> Iterator[Finding]:
+    """What a step's gradients cost on the wire: the median of five sums over the ranks."""
+    if world.size == 1:
+        return
+    values, times = np.ones(REDUCED_MB * 2**20 // 8), []
+    for _ in range(5):
+        start = time.perf_counter()
+        total = world.sum(values)
+        times.append(time.perf_counter() - start)
+    seconds = float(np.median(times))
+    found = f"{REDUCED_MB} MB over {world.size} ranks in {seconds * 1e3:.0f} ms"
+    if (total == world.size).all():
+        yield Finding(OK, "allreduce", f"{found}, {REDUCED_MB / 1e3 / seconds:.2f} GB/s")
+    else:
+        yield Finding(FAIL, "allreduce", f"{found}, and wrong", "check this host's memory")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m dist_ft.doctor", description=__doc__)
+    parser.add_argument("--data", default=Config.data, help="image folder (default: %(default)s)")
+    parser.add_argument("--model", default=Config.model, help="network (default: %(default)s)")
+    parser.add_argument("--weights", default=Config.weights, help="as of dist_ft.train")
+    parser.add_argument("--out", default="", help="folder of runs")
+    given = Config(**vars(parser.parse_args()))
+    with runtime.start() as world:
+        findings = list(
+            chain(
+                examine_packages(),
+                examine_processor(),
+                examine_horovod(),
+                examine_devices(world),
+                examine_space(given.folder),
+                examine_weights(given.weights, given.model),
+                examine_images(given, world),
+                examine_reduction(world),
+            )
+        )
+        everyones = world.gather((world.name, [tuple(f) for f in findings if f.verdict == FAIL]))
+        if world.is_chief:
+            print("\n".join(map(str, findings)))
+            for name, failures in everyones[1:]:
+                for failure in failures:
+                    print(f"on {name}:\n{Finding(*failure)}")
+    sys.exit(1 if any(failures for _, failures in everyones) else 0)
+
+
+if __name__ == "__main__":
+    main()
