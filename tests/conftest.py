@@ -57,7 +57,8 @@ def run_job(words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = 
     """
     command = [sys.executable, *words]
     if num_ranks:
-        launcher = ["horovodrun", "-np", str(num_ranks), "-H", f"localhost:{num_ranks}"]
+        # Not every machine has a line for localhost in /etc/hosts.
+        launcher = ["horovodrun", "-np", str(num_ranks), "-H", f"127.0.0.1:{num_ranks}"]
         command = [*launcher, "--mpi" if mpi else "--gloo", *command]
     start = time.monotonic()
     job = subprocess.Popen(

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from dist_ft.data import image
 from dist_ft.data.image import CorruptImage
@@ -224,3 +224,13 @@ def test_a_decompression_bomb_is_refused_before_memory_is_taken(data, tmp_path):
     with pytest.raises(CorruptImage, match=r"bomb\.png: .*(pixels|px)"):
         image.read(tmp_path / "bomb.png")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 50_000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "progressive JPEG"])
+def test_half_a_file_is_corrupt_whatever_another_library_has_told_pillow(
+    kind, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as gluoncv's import does
+    (tmp_path / "half").write_bytes(KINDS[kind][: len(KINDS[kind]) // 2])
+    with pytest.raises(CorruptImage, match="half"):
+        image.read(tmp_path / "half")

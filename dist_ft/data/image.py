@@ -11,7 +11,7 @@ from typing import Tuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a decompression bomb: a quarter GB of RGB
 AREA = (0.08, 1.0)  # random resized crop: share of the image, and
@@ -56,6 +56,7 @@ def decode(data: bytes) -> np.ndarray:
                 return simplejpeg.decode_jpeg(data, colorspace="RGB")
         except ValueError:
             pass
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # gluoncv's import lets half a file pass for a picture
     with Image.open(io.BytesIO(data)) as image:
         _check_size(*image.size)
         return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
