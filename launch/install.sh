@@ -194,7 +194,7 @@ build_horovod() {
         HOROVOD_LOCAL_VERSION=$mended \
         HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 \
         "HOROVOD_WITH$([ "$mpi" != nompi ] || echo OUT)_MPI=1" \
-        "$venv/bin/pip" wheel -v --no-deps --no-build-isolation --wheel-dir "$work" "$source"
+        "$venv/bin/pip" wheel -v --no-cache-dir --no-deps --no-build-isolation --wheel-dir "$work" "$source"
 }
 
 # Installs a wheel of Horovod and loads its library.
@@ -207,7 +207,7 @@ try_wheel() {
 install_horovod() {
     local kept=$1 horovod=$2 mpi=$3 wheel
     for wheel in "$kept"/*.whl; do
-        ! try_wheel "$wheel" || { echo "Horovod from $wheel"; return; }
+        [ ! -e "$wheel" ] || ! try_wheel "$wheel" || { echo "Horovod from $wheel"; return; }
     done
     build_horovod "$horovod" "$mpi"
     wheel=$(echo "$work"/horovod-*.whl)
