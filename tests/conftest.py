@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.fileserver import FileServer
 from tests.images import make_folder
 
 REPO = Path(__file__).resolve().parent.parent
@@ -122,6 +123,16 @@ def tiny(tmp_path_factory) -> Path:
     """Five classes, 53 images to train on and 101 to test on: both prime."""
     root = tmp_path_factory.mktemp("data") / "tiny"
     return make_folder(root, train=(13, 9, 11, 10, 10), test=(21, 20, 20, 20, 20))
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A file server on loopback, and downloads that try again at once."""
+    from dist_ft import download
+
+    monkeypatch.setattr(download, "PAUSE_S", 0.01)
+    with FileServer() as server:
+        yield server
 
 
 needs_mpi = pytest.mark.skipif(not HAS_MPI, reason="no mpirun here (apt-get install openmpi-bin)")

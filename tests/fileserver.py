@@ -1,5 +1,6 @@
 """A file server on this machine that can cut, refuse and ignore ranges, for tests of downloads."""
 
+import hashlib
 import http.server
 import threading
 
@@ -51,3 +52,12 @@ class FileServer:
             body = body[: self.cuts.pop(0)]
         handler.wfile.write(body)
         self.num_sent += len(body)
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def left_in(folder):
+    """The names of the files there, but for downloads' locks."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")

@@ -1,31 +1,15 @@
 """Downloads end whole, however often they are cut, and nothing else ever gets the file's name."""
 
-import hashlib
 import multiprocessing
 import random
 import threading
 
 import pytest
-from fileserver import FileServer
 
 from dist_ft import download
+from tests.fileserver import left_in, sha256
 
 CONTENT = bytes(random.Random(0).choices(range(256), k=1 << 20))
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    with FileServer() as server:
-        yield server
-
-
-def sha256(content):
-    return hashlib.sha256(content).hexdigest()
-
-
-def left_in(folder):
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_a_cut_download_goes_on_where_it_stopped(server, tmp_path):

@@ -9,12 +9,12 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import pytest
-from fileserver import FileServer
 from mxnet.gluon.model_zoo import model_store
 from mxnet.gluon.model_zoo.vision import BasicBlockV2, ResNetV2
 
-from dist_ft import download, weights
+from dist_ft import weights
 from dist_ft.errors import Unavailable, UserError
+from tests.fileserver import left_in, sha256
 
 X = np.random.RandomState(0).rand(2, 3, 64, 64).astype(np.float32)
 
@@ -150,21 +150,6 @@ def test_real_weights_of_96_classes_go_into_a_network_of_five():
     assert len(weights.fill(net, arrays, "output.")) == 176
     first = net.features[1].weight.data().asnumpy()
     np.testing.assert_array_equal(first, arrays["features.1.weight"].asnumpy())
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    with FileServer() as server:
-        yield server
-
-
-def sha256(content):
-    return hashlib.sha256(content).hexdigest()
-
-
-def left_in(folder):
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 @pytest.fixture
