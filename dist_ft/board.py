@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from dist_ft.evaluate import TOP, Scores
 
+FLUSHED_EVERY_S = 10  # not two minutes: somebody is watching
+
 
 class Hidden:
     """The board of a rank other than 0: takes everything, shows nothing."""
@@ -38,7 +40,9 @@ class Board:
         self._history = _read_history(run / "scores.jsonl", step)
         _write(run / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in self._history))
         # TensorBoard drops what a killed process has told from this step on.
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else 0)
+        self._writer = SummaryWriter(
+            str(run / "tensorboard"), purge_step=step + 1 if step else 0, flush_secs=FLUSHED_EVERY_S
+        )
         self._writer.add_text("config", _table(config), 0)
         self._bar = None
         self._named_bad: set[str] = set()

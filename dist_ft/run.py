@@ -148,6 +148,7 @@ class Run:
         word = self.tally.exchange(batch.num_images, len(self.feed.train_loader.bad), stop.received)
         if word.stop:
             path = self._save()
+            self.board.close(self.config.as_dict())
             raise Joint(
                 f"stopped by {word.stop.name} before step {step}; saved as {path}: the same command"
                 " goes on from there",

@@ -14,6 +14,7 @@ from dataclasses import replace
 import mxnet as mx
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dist_ft import checkpoint, model, train
 from dist_ft.config import Config
@@ -271,6 +272,8 @@ def test_a_signal_ends_the_process_after_a_checkpoint(tiny, tmp_path, signum):
     assert status == 128 + signum
     assert f"stopped by {signal.Signals(signum).name}" in output
     step = int(re.search(r"before step (\d+); saved as", output).group(1))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert events.Scalars("test/accuracy")[-1].step == step // 3 * 3  # of the last whole epoch
     assert checkpoint.latest(tmp_path).step == step
     assert "Traceback" not in output
 

@@ -89,7 +89,8 @@ def test_a_run_stopped_on_two_ranks_goes_on_with_three(runs, tiny, tmp_path):
     stopped = run_job(words, timeout_s=120, num_ranks=2)
     assert stopped.status != 0
     assert "stopped by SIGTERM before step 4" in stopped.output
-    assert stopped.output.count(f"status code {128 + signal.SIGTERM}") == 2
+    # Of the first to end; horovodrun may be quicker to end the second than that one itself.
+    assert f"status code {128 + signal.SIGTERM}" in stopped.output
     assert checkpoint.latest(tmp_path / "run").step == 4
 
     ended = train(*flags, num_ranks=3)
