@@ -87,12 +87,7 @@ def _split_roots(root: Path) -> tuple[Path, Path]:
 def _classes(root: Path) -> list[str]:
     directories = sorted(entry.name for entry in os.scandir(root) if _is(entry.is_dir))
     visible = [name for name in directories if not name.startswith(".")]  # .ipynb_checkpoints
-    return [name for name in visible if any(_images(root / name))]
-
-
-def _images(directory: Path) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(directory) if _is(entry.is_file))
-    return [name for name in names if _is_image(name)]
+    return [name for name in visible if any(map(_is_image, os.scandir(root / name)))]
 
 
 def _is(kind: Callable[[], bool]) -> bool:
@@ -102,8 +97,9 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
+def _is_image(entry: os.DirEntry) -> bool:
+    extension = os.path.splitext(entry.name)[1].lower()
+    return extension in EXTENSIONS and not entry.name.startswith(".") and _is(entry.is_file)
 
 
 def _split(root: Path, classes: list[str]) -> Split:
@@ -111,7 +107,7 @@ def _split(root: Path, classes: list[str]) -> Split:
     for label, name in enumerate(classes):
         for entry in sorted(os.scandir(root / name), key=lambda entry: entry.name):
             path = f"{name}/{entry.name}"
-            if _is(entry.is_file) and _is_image(entry.name):
+            if _is_image(entry):
                 paths.append(path)
                 labels.append(label)
             else:
