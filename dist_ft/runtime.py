@@ -178,14 +178,17 @@ def start(
 
     stall_timeout: seconds; fusion_mb, cycle_ms: 0 leaves Horovod's own setting.
     """
-    if host.launched_size() == 0:
-        world: Solo = Solo(device, stall_timeout)
-    else:
-        if fusion_mb:
-            os.environ["HOROVOD_FUSION_THRESHOLD"] = str(fusion_mb * 2**20)
-        if cycle_ms:
-            os.environ["HOROVOD_CYCLE_TIME"] = str(cycle_ms)
-        world = World(device, stall_timeout, compression, num_groups)
+    if fusion_mb:
+        os.environ["HOROVOD_FUSION_THRESHOLD"] = str(fusion_mb * 2**20)
+    if cycle_ms:
+        os.environ["HOROVOD_CYCLE_TIME"] = str(cycle_ms)
+    try:
+        if host.launched_size() == 0:
+            world = Solo(device, stall_timeout)
+        else:
+            world = World(device, stall_timeout, compression, num_groups)
+    except UserError as error:
+        sys.exit(f"dist_ft: {error}")
     try:
         yield world
     except BaseException as error:

@@ -6,14 +6,11 @@ from dist_ft import cli, host
 config_of_main = cli.parse() if __name__ == "__main__" else None
 host.set_threads()
 
-import sys  # noqa: E402
-
 import mxnet as mx  # noqa: E402
 from mxnet import autograd  # noqa: E402
 
 from dist_ft import runtime  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
-from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.run import Run  # noqa: E402
 from dist_ft.tally import stop_requests  # noqa: E402
 
@@ -100,18 +97,15 @@ def clip_gradients(trainer: mx.gluon.Trainer, images_a_rank: float, clip_norm: f
 
 
 def main(config: Config) -> None:
-    try:
-        with runtime.start(
-            config.device,
-            config.stall_timeout,
-            config.compression,
-            config.num_groups,
-            config.fusion_mb,
-            config.cycle_ms,
-        ) as world:
-            fit(config, world)
-    except UserError as error:
-        sys.exit(f"dist_ft: {error}")
+    with runtime.start(
+        config.device,
+        config.stall_timeout,
+        config.compression,
+        config.num_groups,
+        config.fusion_mb,
+        config.cycle_ms,
+    ) as world:
+        fit(config, world)
 
 
 if __name__ == "__main__":
