@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -14,6 +15,7 @@ from dist_ft.errors import UserError
 # MXNet's optimizers whose whole state is arrays and the step count, so that a resumed run is exact.
 # Not its adamax: that gives nan where a gradient is 0, as behind a dead rectifier.
 OPTIMIZERS = ("sgd", "nag", "signum", "adam", "rmsprop", "adagrad", "adadelta", "ftml", "lamb")
+CACHES = ("off", "ram", "disk")
 WITH_MOMENTUM = ("sgd", "nag", "signum")
 
 
@@ -54,6 +56,12 @@ class Config:
     resize: int = image(0, "side of a test image before its centre crop, px; 0: 8/7 of it", low=0)
     keep_ratio: bool = image(False, "resize the shorter side of a test image, undistorted")
     num_workers: int = image(0, "decoding threads a rank; 0: one for each of its cores", low=0)
+    prefetch_mb: float = image(64.0, "memory for batches decoded ahead, MB a rank", low=0)
+    cache: str = image(
+        "off", "keep decoded images, once for a host's ranks, in memory or on disk", CACHES
+    )
+    cache_side: int = image(0, "shorter side of a kept training image, px; 0: --resize", low=0)
+    cache_dir: str = image("", "folder of kept images (default: ~/.cache/dist_ft/images)")
     max_bad_share: float = image(
         0.01, "share of unreadable images that stops the run, 0..1", low=0, high=1
     )
@@ -123,6 +131,18 @@ class Config:
         return self.resize or round(self.image_size * 256 / 224)
 
     @property
+    def cache_side_px(self) -> int:
+        return self.cache_side or self.resize_px
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where decoded images are kept from run to run."""
+        if self.cache_dir:
+            return Path(self.cache_dir)
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(home, "dist_ft", "images")
+
+    @property
     def folder(self) -> Path:
         """Where the run's files go."""
         return Path(self.out) if self.out else Path("runs", Path(self.data).resolve().name)
@@ -134,7 +154,8 @@ class Config:
 # Settings that may differ in a resumed run, since none alters what a given step computes.
 FREE_ON_RESUME = frozenset(
     (
-        *("data", "num_workers", "max_bad_share", "weights", "epochs", "max_steps", "patience"),
+        *("data", "num_workers", "prefetch_mb", "cache_dir", "max_bad_share", "weights"),
+        *("epochs", "max_steps", "patience"),
         *("device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every"),
         *("out", "resume", "keep", "save_every", "log_every"),
     )
@@ -178,6 +199,8 @@ def _value_problems(config: Config) -> Iterator[str]:
 
 
 def _joint_problems(c: Config) -> Iterator[str]:
+    if c.cache_side and (c.cache == "off" or c.cache_side < c.image_size):
+        yield f"--cache-side {c.cache_side}: takes --cache ram or disk, and at least --image-size"
     if c.resize and c.resize < c.image_size:
         yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
     if c.momentum and c.optimizer not in WITH_MOMENTUM:

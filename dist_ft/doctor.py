@@ -26,7 +26,9 @@ import numpy as np  # noqa: E402
 from dist_ft import facts, runtime, weights  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
-from dist_ft.data.folder import Folder, scan  # noqa: E402
+from dist_ft.data.folder import scan  # noqa: E402
+from dist_ft.data.split import Folder  # noqa: E402
+from dist_ft.data.view import Views  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"
@@ -142,7 +144,8 @@ def examine_images(config: Config, world: runtime.Solo) -> Iterator[Finding]:
 
 def loading_speed(config: Config, folder: Folder) -> Finding:
     """Decodes up to 400 training images, as an epoch would."""
-    feed = Feed(folder, config.image_size, config.resize_px, False, 0, 0, 1, THREADS)
+    views = Views(config.image_size, config.resize_px, config.keep_ratio)
+    feed = Feed(folder, views, config.seed, 0, 1, THREADS, config.prefetch_mb)
     num_images = min(400, len(folder.train))
     start = time.perf_counter()
     for _ in feed.train(0, [slice(0, num_images)]):

@@ -11,11 +11,13 @@ import numpy as np
 
 from dist_ft import __version__
 from dist_ft.config import FREE_ON_RESUME, Config, flag_of
-from dist_ft.data.folder import Folder
+from dist_ft.data.split import Folder
 
 Facts = Dict[str, Any]
 
-HOSTS_OWN = frozenset(("data", "out", "weights"))  # paths, which may differ between hosts
+HOSTS_OWN = frozenset(
+    ("data", "out", "weights", "cache_dir")
+)  # paths, which may differ between hosts
 
 
 def of(config: Config, folder: Folder) -> Facts:

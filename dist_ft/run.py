@@ -13,9 +13,11 @@ from typing import Iterator
 from dist_ft import checkpoint, checks, facts, host, model, optimizer, resume, schedule, weights
 from dist_ft.board import Board, Hidden
 from dist_ft.config import Config
+from dist_ft.data import cache
 from dist_ft.data.feed import Feed
 from dist_ft.data.folder import scan
 from dist_ft.data.loader import Batch
+from dist_ft.data.view import Views
 from dist_ft.errors import Joint, UserError
 from dist_ft.evaluate import Scores, evaluate
 from dist_ft.runtime import Solo
@@ -51,16 +53,7 @@ class Run:
         self._take_up(found)
         with world.together():
             self.board = self._open_board(found)
-        self.feed = Feed(
-            self.folder,
-            config.image_size,
-            config.resize_px,
-            config.keep_ratio,
-            config.seed,
-            world.rank,
-            world.size,
-            config.num_workers or host.set_threads(),
-        )
+        self.feed = self._feed()
         self._since = time.perf_counter()
 
     # The start -----------------------------------------------------------------------------
@@ -128,6 +121,18 @@ class Run:
         if found:
             board.say(f"goes on from {found.path} (step {self.step} of {self.plan.num_steps})")
         return board
+
+    def _feed(self) -> Feed:
+        c, world = self.config, self.world
+        views = Views(c.image_size, c.resize_px, c.keep_ratio)
+        num_workers = c.num_workers or host.set_threads()
+        packs = None
+        if c.cache != "off":
+            kept = c.cache_side_px, c.cache, c.cache_folder
+            packs = cache.obtain(self.folder, views, *kept, num_workers, world, self.board.say)
+        return Feed(
+            self.folder, views, c.seed, world.rank, world.size, num_workers, c.prefetch_mb, packs
+        )
 
     # The steps -----------------------------------------------------------------------------
 

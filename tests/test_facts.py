@@ -65,6 +65,8 @@ def test_another_file_on_one_rank_is_a_difference(folder, tmp_path):
 OTHER = {
     "data": "else",
     "num_workers": 3,
+    "prefetch_mb": 9.0,
+    "cache_dir": "elsewhere",
     "max_bad_share": 0.5,
     "weights": "none",
     "epochs": 30,

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from dist_ft.data import image, shard
+from dist_ft.data import image, shard, view
 from dist_ft.data.folder import scan
 from dist_ft.data.image import BLANK
 from dist_ft.data.loader import Loader
@@ -30,13 +30,20 @@ def split(pristine, tmp_path):
 
 @pytest.fixture
 def loader(split):
-    loader = Loader(split, SIDE, num_workers=2)
+    loader = Loader(split, SIDE, num_workers=2, prefetch_mb=1)
     yield loader
     loader.close()
 
 
-def view(pixels, index):
-    return image.train_view(pixels, SIDE, shard.image_draws(0, 0, index, image.NUM_DRAWS))
+@pytest.fixture
+def fill(split):
+    """Augments an image as an epoch does."""
+
+    def fill(index, row):
+        draws = shard.image_draws(0, 0, index, view.NUM_DRAWS)
+        view.train_view(image.picture(split.read(index)), draws, row)
+
+    return fill
 
 
 def shares(*rows):
@@ -47,28 +54,29 @@ def shares(*rows):
 ROWS = [[3, 20, 7, 0], [11, 12, 13, 23], [5, 4, 3, 2], [1, 19, 9, 8], [22, 21, 16, 6]]
 
 
-def test_any_number_of_workers_gives_the_same_bytes(split):
+def test_any_number_of_workers_gives_the_same_bytes(split, fill):
     found = []
     for num_workers in (1, 2, 5):
-        loader = Loader(split, SIDE, num_workers)
-        batches = list(loader.batches(shares(*ROWS), view))
+        loader = Loader(split, SIDE, num_workers, 1)
+        batches = list(loader.batches(shares(*ROWS), fill))
         loader.close()
         found.append(tuple((b.x.tobytes(), b.labels.tobytes(), b.mask.tobytes()) for b in batches))
     assert len(set(found)) == 1
 
 
-def test_batches_come_in_order_with_each_image_in_its_row(split, loader):
-    batches = list(loader.batches(shares(*ROWS), view))
+def test_batches_come_in_order_with_each_image_in_its_row(split, loader, fill):
+    batches = list(loader.batches(shares(*ROWS), fill))
     assert len(batches) == len(ROWS)
     for row, batch in zip(ROWS, batches):
         for index, pixels, label in zip(row, batch.x, batch.labels):
-            expected = view(image.read(split.root / split.paths[index]), index)
+            expected = np.empty_like(pixels)
+            fill(index, expected)
             assert (pixels == expected).all()
             assert label == split.labels[index]
 
 
-def test_a_batch_has_the_types_and_shapes_that_the_network_takes(loader):
-    (batch,) = loader.batches(shares([4, 5, 6]), view)
+def test_a_batch_has_the_types_and_shapes_that_the_network_takes(loader, fill):
+    (batch,) = loader.batches(shares([4, 5, 6]), fill)
     assert (batch.x.dtype, batch.x.shape) == (np.uint8, (3, SIDE, SIDE, 3))
     assert (batch.labels.dtype, batch.labels.shape) == (np.int32, (3,))
     assert (batch.mask.dtype, batch.mask.shape) == (np.float32, (3,))
@@ -78,24 +86,24 @@ def test_a_batch_has_the_types_and_shapes_that_the_network_takes(loader):
         assert (array.asnumpy() == expected).all()
 
 
-def test_index_minus_one_is_a_blank_row_that_does_not_count(loader):
+def test_index_minus_one_is_a_blank_row_that_does_not_count(loader, fill):
     indices, mask = np.array([2, -1, -1]), np.array([1, 0, 0], np.float32)
-    (batch,) = loader.batches([(indices, mask)], view)
+    (batch,) = loader.batches([(indices, mask)], fill)
     assert list(batch.mask) == [1, 0, 0]
     assert (batch.x[1:] == BLANK).all()
     assert list(batch.labels[1:]) == [0, 0]
     assert batch.num_images == 1
 
 
-def test_padding_that_repeats_an_image_has_its_pixels_and_does_not_count(loader):
+def test_padding_that_repeats_an_image_has_its_pixels_and_does_not_count(loader, fill):
     mask = np.array([1, 1, 0], np.float32)
-    (batch,) = loader.batches([(np.array([2, 9, 2]), mask)], view)
+    (batch,) = loader.batches([(np.array([2, 9, 2]), mask)], fill)
     assert (batch.x[0] == batch.x[2]).all()
     assert batch.num_images == 2
 
 
-def test_a_share_without_rows_is_a_batch_without_rows(loader):
-    (batch,) = loader.batches(shares([]), view)
+def test_a_share_without_rows_is_a_batch_without_rows(loader, fill):
+    (batch,) = loader.batches(shares([]), fill)
     assert batch.x.shape == (0, SIDE, SIDE, 3)
     assert batch.num_images == 0
 
@@ -103,13 +111,13 @@ def test_a_share_without_rows_is_a_batch_without_rows(loader):
 @pytest.mark.parametrize(
     "content", [b"", b"no image", None], ids=["zero bytes", "text", "truncated"]
 )
-def test_an_unreadable_file_is_masked_out_and_named_and_its_neighbours_stay(split, content):
+def test_an_unreadable_file_is_masked_out_and_named_and_its_neighbours_stay(split, content, fill):
     path = split.paths[12]
-    loader = Loader(split, SIDE, 2)
-    whole = list(loader.batches(shares(*ROWS), view))
+    loader = Loader(split, SIDE, 2, 1)
+    whole = list(loader.batches(shares(*ROWS), fill))
     data = (split.root / path).read_bytes()
     (split.root / path).write_bytes(data[: len(data) // 2] if content is None else content)
-    broken = list(loader.batches(shares(*ROWS), view))
+    broken = list(loader.batches(shares(*ROWS), fill))
     loader.close()
     assert list(broken[1].mask) == [1, 0, 1, 1]
     assert (broken[1].x[1] == BLANK).all()
@@ -121,51 +129,50 @@ def test_an_unreadable_file_is_masked_out_and_named_and_its_neighbours_stay(spli
         assert (before.labels == after.labels).all()
 
 
-def test_a_share_given_twice_is_not_changed_by_an_unreadable_file(split, loader):
+def test_a_share_given_twice_is_not_changed_by_an_unreadable_file(split, loader, fill):
     (split.root / split.paths[0]).write_bytes(b"")
     share = (np.array([0, 1]), np.ones(2, np.float32))
-    for batch in loader.batches([share, share], view):
+    for batch in loader.batches([share, share], fill):
         assert list(batch.mask) == [0, 1]
     assert list(share[1]) == [1, 1]
 
 
-def test_any_other_error_of_a_worker_is_raised_in_the_loop_with_the_path(split, loader):
-    def broken(pixels, index):
+def test_any_other_error_of_a_worker_is_raised_in_the_loop_with_the_path(split, loader, fill):
+    def broken(index, row):
         if index == 13:
             raise ZeroDivisionError("by nothing")
-        return view(pixels, index)
+        fill(index, row)
 
     batches = loader.batches(shares(*ROWS), broken)
     assert (next(batches).labels == [split.labels[index] for index in ROWS[0]]).all()
     with pytest.raises(RuntimeError, match=f"{split.paths[13]}: ZeroDivisionError: by nothing"):
         next(batches)
     assert loader.bad == {}
-    (after,) = loader.batches(shares([1]), view)  # it serves again
+    (after,) = loader.batches(shares([1]), fill)  # it serves again
     assert after.num_images == 1
 
 
 class Counted:
-    """A view that knows how many images are in it."""
+    """Fills rows, and knows how many it is at."""
 
-    def __init__(self):
-        self.lock, self.begun, self.ended = threading.Lock(), 0, 0
+    def __init__(self, fill):
+        self.fill, self.lock, self.begun, self.ended = fill, threading.Lock(), 0, 0
 
-    def __call__(self, pixels, index):
+    def __call__(self, index, row):
         with self.lock:
             self.begun += 1
         try:
             if index == 5:
                 raise ZeroDivisionError
             for _ in range(30):
-                result = view(pixels, index)
-            return result
+                self.fill(index, row)
         finally:
             with self.lock:
                 self.ended += 1
 
 
-def test_a_loop_that_ends_early_leaves_no_running_work(loader):
-    counted = Counted()
+def test_a_loop_that_ends_early_leaves_no_running_work(loader, fill):
+    counted = Counted(fill)
     batches = loader.batches(shares(*[[1, 2, 3, 4] * 4] * 6), counted)
     next(batches)
     batches.close()
@@ -176,8 +183,8 @@ def test_a_loop_that_ends_early_leaves_no_running_work(loader):
     assert counted.begun == begun
 
 
-def test_an_error_leaves_no_running_work(loader):
-    counted = Counted()
+def test_an_error_leaves_no_running_work(loader, fill):
+    counted = Counted(fill)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         list(loader.batches(shares([5, *range(6, 20)], [1, 2, 3]), counted))
     begun, ended = counted.begun, counted.ended
@@ -186,7 +193,9 @@ def test_an_error_leaves_no_running_work(loader):
     assert counted.begun == begun
 
 
-def test_only_a_few_batches_are_decoded_ahead(loader):
+@pytest.mark.parametrize("prefetch_mb, ahead", [(0, 1), (0.0104, 3), (1000, 8)])
+def test_as_many_batches_are_decoded_ahead_as_fit_the_memory_given(split, fill, prefetch_mb, ahead):
+    """A batch of two is 3,456 bytes."""
     taken = []
 
     def endless():
@@ -194,17 +203,19 @@ def test_only_a_few_batches_are_decoded_ahead(loader):
             taken.append(1)
             yield from shares([1, 2])
 
-    batches = loader.batches(endless(), view)
-    for _ in range(3):
+    loader = Loader(split, SIDE, 2, prefetch_mb)
+    batches = loader.batches(endless(), fill)
+    for used in range(1, 4):
         next(batches)
+        assert len(taken) == used + ahead
     batches.close()
-    assert len(taken) == 5
+    loader.close()
 
 
-def test_nothing_is_forked(split):
+def test_nothing_is_forked(split, fill):
     before = psutil.Process().children(recursive=True)
-    loader = Loader(split, SIDE, 3)
-    batches = loader.batches(shares(*ROWS), view)
+    loader = Loader(split, SIDE, 3, 1)
+    batches = loader.batches(shares(*ROWS), fill)
     next(batches)
     assert psutil.Process().children(recursive=True) == before
     assert any(thread.name.startswith("decode") for thread in threading.enumerate())
@@ -213,9 +224,9 @@ def test_nothing_is_forked(split):
     assert not any(thread.name.startswith("decode") for thread in threading.enumerate())
 
 
-def test_the_time_spent_waiting_adds_up(loader):
+def test_the_time_spent_waiting_adds_up(loader, fill):
     assert loader.waited_s == 0
-    list(loader.batches(shares(*ROWS), view))
+    list(loader.batches(shares(*ROWS), fill))
     first = loader.waited_s
-    list(loader.batches(shares(*ROWS), view))
+    list(loader.batches(shares(*ROWS), fill))
     assert 0 < first < loader.waited_s

@@ -1,59 +1,79 @@
-"""This rank's batches of a folder: the shares of each training step, and of the test images."""
+"""This rank's batches of a data set: the shares of each training step, and of the test images."""
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 
-from dist_ft.data import image, shard
-from dist_ft.data.folder import Folder
+from dist_ft.data import image, shard, view
 from dist_ft.data.loader import Batch, Loader
+from dist_ft.data.pack import Pack
+from dist_ft.data.split import Folder
+from dist_ft.data.view import Views
 
 TEST_BATCH = 50  # images a rank scores at once, for any number of ranks: scores do not depend on it
 
 
 class Feed:
-    """Batches for rank `rank` of `size`; side and resize are px, as `image` takes them."""
+    """Batches for rank `rank` of `size`.
+
+    packs: where the decoded images of train and test are kept, if anywhere.
+    """
 
     def __init__(
         self,
         folder: Folder,
-        side: int,
-        resize: int,
-        keep_ratio: bool,
+        views: Views,
         seed: int,
         rank: int,
         size: int,
         num_workers: int,
+        prefetch_mb: float,
+        packs: tuple[Pack, Pack] | None = None,
     ):
-        self.folder, self.seed = folder, seed
-        self.side, self.resize, self.keep_ratio = side, resize, keep_ratio
+        self.folder, self.views, self.seed = folder, views, seed
         self.rank, self.size = rank, size
-        self.train_loader = Loader(folder.train, side, num_workers)
-        self.test_loader = Loader(folder.test, side, num_workers)
+        self.train_loader, self.test_loader = (
+            Loader(split, views.side, num_workers, prefetch_mb)
+            for split in (folder.train, folder.test)
+        )
+        self._packs = packs
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Augmented batches of an epoch's steps; a slice says which part of its order a step is."""
         order = shard.train_order(self.seed, epoch, len(self.folder.train))
-
-        def view(pixels: np.ndarray, index: int) -> np.ndarray:
-            draws = shard.image_draws(self.seed, epoch, index, image.NUM_DRAWS)
-            return image.train_view(pixels, self.side, draws)
-
         shares = (shard.rank_share(order[part], self.rank, self.size) for part in slices)
         self.train_loader.bad.clear()
-        return self.train_loader.batches(shares, view)
+        return self.train_loader.batches(shares, self._augmented(epoch))
 
     def test(self) -> Iterator[Batch]:
         """The test images in order, in batches of TEST_BATCH rows."""
         shares = shard.test_shares(len(self.folder.test), TEST_BATCH, self.rank, self.size)
         self.test_loader.bad.clear()
-        return self.test_loader.batches(
-            shares,
-            lambda pixels, _: image.test_view(pixels, self.side, self.resize, self.keep_ratio),
-        )
+        return self.test_loader.batches(shares, self._centred())
 
     def close(self) -> None:
         self.train_loader.close()
         self.test_loader.close()
+
+    def _augmented(self, epoch: int) -> Callable[[int, np.ndarray], None]:
+        def fill(index: int, row: np.ndarray) -> None:
+            draws = shard.image_draws(self.seed, epoch, index, view.NUM_DRAWS)
+            if self._packs:
+                picture = self._packs[0].picture(index)
+            else:
+                picture = image.picture(self.folder.train.read(index))
+            view.train_view(picture, draws, row)
+
+        return fill
+
+    def _centred(self) -> Callable[[int, np.ndarray], None]:
+        def fill(index: int, row: np.ndarray) -> None:
+            if self._packs:
+                row[:] = self._packs[1].picture(index).pixels()
+            else:
+                pixels = image.decode(self.folder.test.read(index))
+                row[:] = view.test_view(pixels, *self.views)
+
+        return fill

@@ -1,14 +1,13 @@
-"""Class directories on disk: paths, labels, class names, and a fingerprint of them."""
+"""A data set on disk: class directories of images, or RecordIO archives of them."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from dist_ft.errors import UserError
+from dist_ft.data import records
+from dist_ft.data.split import Folder, FolderError, Split
 
 # What Pillow and libjpeg-turbo read; other files in a class directory are counted as skipped.
 EXTENSIONS = (
@@ -17,46 +16,15 @@ EXTENSIONS = (
 )
 
 
-class FolderError(UserError):
-    """A data folder that cannot be trained on; the message names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The images of one split, sorted by class and name."""
-
-    root: Path
-    paths: tuple[str, ...]  # below root: CLASS/NAME
-    labels: tuple[int, ...]  # an index into the folder's classes for each path
-    skipped: tuple[str, ...]  # files that are no images by their name
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def fingerprint(self) -> str:
-        """Changes with any path, label or size of a file; 16 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for path, label in zip(self.paths, self.labels):
-            size = os.stat(os.path.join(self.root, path)).st_size
-            digest.update(f"{path}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A data set: the classes, and its two splits."""
-
-    classes: tuple[str, ...]
-    train: Split
-    test: Split
-
-
 def scan(root: str) -> Folder:
-    """The data set below `root`: train/CLASS/* and test/CLASS/* (or val/CLASS/*).
+    """The data set below `root`: train/CLASS/* and test/CLASS/* (or val/CLASS/*), or the archives
+    train*.rec and test*.rec (or val*.rec).
 
     Classes are the directories in train with an image in them, sorted by name. Raises FolderError
     for a missing folder, no images, fewer than two classes, and classes that one split lacks.
     """
+    if records.are_in(Path(root)):
+        return records.scan(Path(root))
     train_root, test_root = _split_roots(Path(root))
     classes = _classes(train_root)
     if len(classes) < 2:

@@ -7,7 +7,6 @@ number of workers.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,13 +16,14 @@ from typing import Callable, Iterable, Iterator
 import mxnet as mx
 import numpy as np
 
-from dist_ft.data.folder import Split
-from dist_ft.data.image import BLANK, CorruptImage, read
+from dist_ft.data.image import BLANK, CorruptImage
 from dist_ft.data.shard import Share
+from dist_ft.data.split import Split
 
-AHEAD = 2  # batches decoded while one is being used
+ROWS = 8  # of a batch that a worker takes at a time: from a cache a row is quicker than its handing
+MOST_AHEAD = 8  # batches
 
-View = Callable[[np.ndarray, int], np.ndarray]  # (H, W, 3) pixels, image index -> (side, side, 3)
+Fill = Callable[[int, np.ndarray], None]  # an image's index, and its (side, side, 3) row to fill
 
 
 @dataclass
@@ -43,66 +43,80 @@ class Batch:
 
 
 class Loader:
-    """Reads a split's images on threads.
+    """Fills batches of a split's images on threads.
 
+    prefetch_mb: what may be decoded ahead of the batch in use, in MB; at least one batch is.
     bad: what is wrong with each file that could not be read, by its path.
     waited_s: how long the consumer has waited for batches.
     """
 
-    def __init__(self, split: Split, side: int, num_workers: int):
+    def __init__(self, split: Split, side: int, num_workers: int, prefetch_mb: float):
         self.split = split
         self.side = side
         self.bad: dict[str, str] = {}
         self.waited_s = 0.0
+        self._prefetch_bytes = prefetch_mb * 1e6
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
 
-    def batches(self, shares: Iterable[Share], view: View) -> Iterator[Batch]:
+    def batches(self, shares: Iterable[Share], fill: Fill) -> Iterator[Batch]:
         """A batch for each (indices, mask); index -1 gives a blank row with a mask of 0.
 
-        An unreadable image is masked out and noted in `bad`; any other error of a worker is raised
-        here, with the file's path.
+        Where `fill` raises CorruptImage or OSError the image is masked out and noted in `bad`; any
+        other error of a worker is raised here, with the file's path.
         """
         pending: deque[tuple[Batch, list[Future]]] = deque()
         try:
             for share in shares:
-                pending.append(self._start(share, view))
-                if len(pending) > AHEAD:
+                pending.append(self._start(share, fill))
+                if len(pending) > self._num_ahead(pending[0][0]):
                     yield self._finish(pending)
             while pending:
                 yield self._finish(pending)
         finally:
-            rows = [row for _, rows in pending for row in rows]
-            for row in rows:
-                row.cancel()
-            wait(rows)  # a late one would write into the next epoch's `bad`
+            chunks = [chunk for _, chunks in pending for chunk in chunks]
+            for chunk in chunks:
+                chunk.cancel()
+            wait(chunks)  # a late one would write into the next epoch's `bad`
+
+    def _num_ahead(self, batch: Batch) -> int:
+        """Batches to decode while one is in use: more than a few smooth nothing out any more."""
+        fitting = self._prefetch_bytes // max(1, batch.x.nbytes)
+        return int(min(max(1, fitting), MOST_AHEAD))
 
     def close(self) -> None:
         self._workers.shutdown(wait=True)
 
-    def _start(self, share: Share, view: View) -> tuple[Batch, list[Future]]:
+    def _start(self, share: Share, fill: Fill) -> tuple[Batch, list[Future]]:
         indices, mask = share
         x = np.empty((len(indices), self.side, self.side, 3), np.uint8)
         labels = np.array([self.split.labels[i] if i >= 0 else 0 for i in indices], np.int32)
         batch = Batch(x, labels, mask.copy())
-        rows = range(len(indices))
-        return batch, [self._workers.submit(self._fill, batch, r, indices[r], view) for r in rows]
+        chunks = [
+            self._workers.submit(
+                self._fill, batch, indices, range(len(indices))[r : r + ROWS], fill
+            )
+            for r in range(0, len(indices), ROWS)
+        ]
+        return batch, chunks
 
     def _finish(self, pending: deque[tuple[Batch, list[Future]]]) -> Batch:
         start = time.perf_counter()
-        for row in pending[0][1]:
-            row.result()
+        for chunk in pending[0][1]:
+            chunk.result()
         self.waited_s += time.perf_counter() - start
         return pending.popleft()[0]
 
-    def _fill(self, batch: Batch, row: int, index: int, view: View) -> None:
-        if index < 0:
-            batch.x[row] = BLANK
-            return
-        path = self.split.paths[index]
-        try:
-            batch.x[row] = view(read(os.path.join(self.split.root, path)), index)
-        except CorruptImage as error:
-            batch.x[row], batch.mask[row] = BLANK, 0
-            self.bad[path] = str(error)
-        except Exception as error:
-            raise RuntimeError(f"{path}: {type(error).__name__}: {error}") from error
+    def _fill(self, batch: Batch, indices: np.ndarray, rows: range, fill: Fill) -> None:
+        for row in rows:
+            index = int(indices[row])
+            if index < 0:
+                batch.x[row] = BLANK
+                continue
+            path = self.split.paths[index]
+            try:
+                fill(index, batch.x[row])
+            except (CorruptImage, OSError) as error:
+                batch.x[row], batch.mask[row] = BLANK, 0
+                self.bad[path] = f"{self.split.root / path}: {error}"
+            except Exception as error:
+                raise RuntimeError(f"{path}: {type(error).__name__}: {error}") from error

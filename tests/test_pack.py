@@ -1,0 +1,257 @@
+"""data.pack, data.cache and `python -m dist_ft.pack`: images decoded once, never a stale one."""
+
+import os
+import resource
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from dist_ft.data import cache, image, pack, view
+from dist_ft.data.feed import Feed
+from dist_ft.data.folder import scan
+from dist_ft.data.image import CorruptImage
+from dist_ft.data.pack import Pack
+from dist_ft.data.view import Views
+from dist_ft.errors import UserError
+from dist_ft.runtime import Solo
+from tests.conftest import run_job
+from tests.images import make_folder
+
+VIEWS = Views(24, 28, False)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("pack"), train=[6, 5], test=[3, 4])
+
+
+@pytest.fixture
+def folder(pristine, tmp_path):
+    shutil.copytree(pristine, tmp_path / "data")
+    return scan(str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def world():
+    world = Solo("cpu", 300)
+    yield world
+    world.close()
+
+
+def noise(index):
+    return np.random.RandomState(index).randint(0, 256, (index % 5 + 1, 3, 3)).astype(np.uint8)
+
+
+def obtain(folder, world, place, kept_in, side=28, said=None):
+    said = [] if said is None else said
+    return cache.obtain(folder, VIEWS, side, place, kept_in, 2, world, said.append)
+
+
+def epoch(folder, packs, num_workers=2):
+    feed = Feed(folder, VIEWS, 0, 0, 1, num_workers, 1, packs)
+    batches = list(feed.train(3, [slice(0, 4), slice(4, 11)])) + list(feed.test())
+    feed.close()
+    return [(batch.x.tobytes(), batch.labels.tolist(), batch.mask.tolist()) for batch in batches]
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_a_pack_gives_back_what_it_was_made_of(tmp_path, num_workers):
+    pack.write(tmp_path / "p", "key", 90, noise, num_workers)
+    packed = Pack(tmp_path / "p", "key")
+    assert len(packed) == 90
+    for index in range(90):
+        assert (packed.picture(index).pixels() == noise(index)).all()
+
+
+def test_a_pack_of_nothing_is_a_pack(tmp_path):
+    pack.write(tmp_path / "p", "key", 0, noise, 1)
+    assert len(Pack(tmp_path / "p", "key")) == 0
+
+
+def test_a_pack_of_another_key_is_refused(tmp_path):
+    pack.write(tmp_path / "p", "key", 3, noise, 1)
+    with pytest.raises(ValueError, match="other images"):
+        Pack(tmp_path / "p", "another")
+
+
+def test_a_pack_that_is_cut_off_anywhere_is_refused(tmp_path):
+    pack.write(tmp_path / "p", "key", 3, noise, 1)
+    whole = (tmp_path / "p").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "p").write_bytes(whole[:length])
+        with pytest.raises(ValueError):
+            Pack(tmp_path / "p", "key")
+
+
+def test_an_error_leaves_no_pack_and_nothing_beside_it(tmp_path):
+    def broken(index):
+        if index == 40:
+            raise ZeroDivisionError
+        return noise(index)
+
+    with pytest.raises(ZeroDivisionError):
+        pack.write(tmp_path / "p", "key", 90, broken, 3)
+    assert list(tmp_path.iterdir()) == []
+    assert not any(thread.name.startswith("pack") for thread in threading.enumerate())
+
+
+def test_memory_does_not_grow_with_the_pack(tmp_path):
+    """Only a few images a worker wait for their turn to be written."""
+    alive, most = [0], [0]
+
+    class Made(np.ndarray):
+        def __del__(self):
+            alive[0] -= 1
+
+    def make(index):
+        alive[0] += 1
+        most[0] = max(most[0], alive[0])
+        return np.zeros((4, 4, 3), np.uint8).view(Made)
+
+    pack.write(tmp_path / "p", "key", 500, make, 2)
+    assert 1 <= most[0] <= 2 * pack.AHEAD + 4
+
+
+@pytest.mark.parametrize("place", ["ram", "disk"])
+def test_a_cached_epoch_is_the_uncached_one_where_no_image_is_larger_than_kept(
+    folder, world, tmp_path, place
+):
+    """The pictures are PNG and JPEG of up to 50 px: a train view of them is decoded whole."""
+    png = [index for index, path in enumerate(folder.train.paths) if path.endswith("png")]
+    packs = obtain(folder, world, place, tmp_path / "kept", side=200)
+    for index in png:
+        assert (packs[0].picture(index).pixels() == image.decode(folder.train.read(index))).all()
+    assert epoch(folder, packs)[2:] == epoch(folder, None)[2:]  # the test batches, to the byte
+    for (cached, *rest), (uncached, *others) in zip(epoch(folder, packs), epoch(folder, None)):
+        difference = np.frombuffer(cached, np.uint8).astype(int) - np.frombuffer(uncached, np.uint8)
+        assert abs(difference).mean() < 4  # chroma of the uncached JPEGs is repeated
+        assert rest == others
+
+
+def test_any_number_of_workers_gives_the_same_cached_epoch(folder, world, tmp_path):
+    packs = obtain(folder, world, "disk", tmp_path)
+    assert epoch(folder, packs, 1) == epoch(folder, packs, 4)
+
+
+def test_a_larger_image_is_kept_with_the_side_that_was_asked_for(folder, world, tmp_path):
+    train, _ = obtain(folder, world, "disk", tmp_path, side=28)
+    for index in range(len(train)):
+        kept, whole = train.picture(index), image.picture(folder.train.read(index))
+        assert min(kept.height, kept.width) == 28
+        assert kept.height / kept.width == pytest.approx(whole.height / whole.width, abs=0.05)
+
+
+def test_a_kept_test_image_is_its_view(folder, world, tmp_path):
+    _, test = obtain(folder, world, "disk", tmp_path)
+    for index in range(len(test)):
+        expected = view.test_view(image.decode(folder.test.read(index)), *VIEWS)
+        assert (test.picture(index).pixels() == expected).all()
+
+
+def test_an_unreadable_image_is_told_from_a_pack_as_from_its_file(folder, world, tmp_path):
+    path = folder.train.root / folder.train.paths[4]
+    path.write_bytes(path.read_bytes()[:100])
+    train, _ = packs = obtain(folder, world, "disk", tmp_path / "kept")
+    with pytest.raises(CorruptImage):
+        train.picture(4)
+    for kept in (packs, None):
+        feed = Feed(folder, VIEWS, 0, 0, 1, 2, 1, kept)
+        (batch,) = feed.train(0, [slice(0, 11)])
+        assert batch.num_images == 10
+        assert list(feed.train_loader.bad) == [folder.train.paths[4]]
+        feed.close()
+
+
+def change_bytes(split):
+    path = split.root / split.paths[2]
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+
+
+def add_image(split):
+    shutil.copy(split.root / split.paths[2], split.root / "class_a" / "zzz.jpg")
+
+
+def take_image_away(split):
+    (split.root / split.paths[2]).unlink()
+
+
+@pytest.mark.parametrize("change", [change_bytes, add_image, take_image_away])
+def test_a_stale_pack_is_noticed_and_replaced(folder, world, tmp_path, change):
+    kept_in, said = tmp_path / "kept", []
+    obtain(folder, world, "disk", kept_in, said=said)
+    before = sorted(file.name for file in kept_in.iterdir())
+    assert sum("decoding" in line for line in said) == 2
+    obtain(folder, world, "disk", kept_in, said=said)
+    assert sum("decoding" in line for line in said) == 2
+    change(folder.train)
+    changed = scan(str(folder.train.root.parent))
+    train, _ = obtain(changed, world, "disk", kept_in, said=said)
+    assert sum("decoding" in line for line in said) == 3
+    assert sorted(file.name for file in kept_in.iterdir()) == before
+    assert len(train) == len(changed.train)
+
+
+def test_a_pack_that_was_cut_off_is_made_again(folder, world, tmp_path):
+    obtain(folder, world, "disk", tmp_path / "kept")
+    for file in (tmp_path / "kept").iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    train, _ = obtain(folder, world, "disk", tmp_path / "kept")
+    assert len(train) == len(folder.train)
+
+
+def test_a_cache_in_memory_leaves_no_file_and_serves_on(folder, world, tmp_path):
+    before = set(Path("/dev/shm").iterdir())
+    train, _ = obtain(folder, world, "ram", tmp_path)
+    assert set(Path("/dev/shm").iterdir()) == before
+    assert list(tmp_path.glob("*.pack")) == []
+    assert train.picture(3).pixels().any()
+
+
+def test_no_room_is_told_with_the_remedy(folder, world, tmp_path):
+    """A limit on the size of files, as a quota sets one."""
+    (tmp_path / "kept").mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, before[1]))
+    try:
+        with pytest.raises(UserError, match="File too large.*--cache-dir"):
+            obtain(folder, world, "disk", tmp_path / "kept")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_pack_is_mapped_and_not_read(tmp_path):
+    """Opening a hundred megabytes takes no memory of their size."""
+    pack.write(tmp_path / "p", "key", 100, lambda _: np.ones((600, 600, 3), np.uint8), 1)
+    before = psutil.Process().memory_info().rss
+    packed = Pack(tmp_path / "p", "key")
+    assert packed.num_bytes > 100e6
+    assert psutil.Process().memory_info().rss - before < 20e6
+
+
+def test_the_command_fills_the_cache_that_a_run_takes(folder, world, tmp_path):
+    flags = ["--image-size", "24", "--resize", "28", "--cache-dir", str(tmp_path / "kept")]
+    words = ["-m", "dist_ft.pack", str(folder.train.root.parent), *flags]
+    ended = run_job(words, 60)
+    assert ended.status == 0, ended.output
+    assert ended.output.count(" MB") == 2
+    said = []
+    obtain(folder, world, "disk", tmp_path / "kept", said=said)
+    assert not any("decoding" in line for line in said)
+    assert run_job(words, 60).output.count("up to date") == 2
+
+
+def test_the_command_names_a_folder_that_is_not_there():
+    ended = run_job(["-m", "dist_ft.pack", "/nowhere"], 60)
+    assert ended.status == 1
+    assert "/nowhere: no such folder" in ended.output
