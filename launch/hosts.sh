@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Fine-tunes on hosts that ssh reaches without a password: horovodrun, with Gloo or MPI.
+#
+#   launch/hosts.sh [--mpi] [OPTION...] HOSTS [FLAGS OF dist_ft.train]
+#   launch/hosts.sh host1:4,host2:4 --data /nfs/food5
+#   launch/hosts.sh --interface eth0 --port 2222 --key ~/.ssh/cluster hosts.txt --data /nfs/food5
+#
+# HOSTS is that list, or a file with a line "host1 slots=4" for each.
+#   --mpi              by MPI instead of Gloo; Horovod has to be built with it
+#   --interface NAME   the network between the hosts    (default: horovodrun looks for one)
+#   --port, --key      of ssh
+#   --dry-run          print the command, run nothing
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/where.sh"
+
+controller=--gloo
+[ "${1:-}" != --mpi ] || { controller=--mpi; shift; }
+read_where "$@"
+[ -n "$dry_run" ] || { check_settings "${flags[@]}"; check_hosts; }
+
+# The cache would have an hour-old answer to which network is up.
+become env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache -np "$size" -H "$hosts" "$controller" \
+    ${port:+-p "$port"} ${key:+-i "$key"} ${interface:+--network-interface "$interface"} \
+    "$python" -m dist_ft.train "${flags[@]}"
