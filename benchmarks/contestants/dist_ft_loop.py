@@ -1,0 +1,146 @@
+"""dist_ft itself: what `python -m dist_ft.train` and `evaluate` do, and their parts alone.
+
+    train       `fit` as it is, with its board, its exchange of sums and its watchdog
+    in-memory   the same on a few batches that are held in memory: nothing is read or decoded
+    loader      its batches alone
+    normalised  the same, and what of gluon's transforms is the network's work here
+    evaluate    its scores of the test images
+    net         the network alone on test images that are held in memory
+    growth      whole epochs: how much more memory the last one leaves than the tenth
+
+Further flags are those of dist_ft.train.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from itertools import islice
+
+from benchmarks.contestants import clock
+
+PARTS = ("train", "in-memory", "loader", "normalised", "evaluate", "net", "growth")
+args = clock.start(__doc__, PARTS)
+
+from dist_ft import cli, host  # noqa: E402
+
+host.set_threads()
+
+import mxnet as mx  # noqa: E402
+
+from dist_ft import model, runtime, train  # noqa: E402
+from dist_ft.data import cache  # noqa: E402
+from dist_ft.data.feed import Feed  # noqa: E402
+from dist_ft.data.folder import scan  # noqa: E402
+from dist_ft.data.view import Views  # noqa: E402
+from dist_ft.evaluate import evaluate  # noqa: E402
+from dist_ft.run import Run  # noqa: E402
+from dist_ft.schedule import Plan  # noqa: E402
+
+NUM_HELD = 2  # batches in memory
+SETTLED = 10  # epochs after which memory should not grow
+
+
+class Enough(Exception):
+    """The clock has seen all steps."""
+
+
+class Timed(Run):
+    """A run that is on the clock, step by step, and is not tested between its epochs."""
+
+    def __init__(self, config, world):
+        super().__init__(config, world)
+        self.clock = clock.Clock(args.warmup, args.steps, mx.nd.waitall)
+
+    def after(self, step):
+        super().after(step)
+        part = self.plan.images_of(step)
+        if self.clock.step(part.stop - part.start):
+            raise Enough
+
+    def end_epoch(self, epoch):
+        self.tally.settle()
+        self.tally.start_epoch()
+
+
+class Held(Timed):
+    """The same on batches that are there already."""
+
+    def train_batches(self, epoch, steps):
+        held = list(islice(super().train_batches(epoch, steps), NUM_HELD))
+        return (held[step % len(held)] for step in steps)
+
+
+class Growing(Run):
+    """A run whose memory is looked at after each epoch."""
+
+    def end_epoch(self, epoch):
+        scores = super().end_epoch(epoch)
+        memory_mb = clock.memory_mb("VmRSS")
+        if epoch + 1 == min(SETTLED, self.config.epochs):
+            self.settled_mb = memory_mb
+        if epoch + 1 == self.config.epochs:
+            images = self.config.epochs * len(self.folder.train)
+            clock.tell(images, self._elapsed(), growth_mb=memory_mb - self.settled_mb)
+        return scores
+
+
+KINDS = {"train": Timed, "in-memory": Held, "growth": Growing}
+
+
+def time_loader(config, world):
+    folder = scan(config.data)
+    views = Views(config.image_size, config.resize_px, config.keep_ratio)
+    num_workers = config.num_workers or host.set_threads()
+    packs = None
+    if config.cache != "off":
+        kept = config.cache_side_px, config.cache, config.cache_folder
+        packs = cache.obtain(folder, views, *kept, num_workers, world, lambda words: None)
+    feed = Feed(folder, views, 0, 0, 1, num_workers, config.prefetch_mb, packs)
+    plan = Plan(len(folder.train), config.batch_size, args.warmup + args.steps)
+    watch, normalize = clock.Clock(args.warmup, args.steps), model.Normalize()
+    normalize.hybridize(static_alloc=True)
+    for epoch, steps in plan.epochs_from(0):
+        for batch in feed.train(epoch, map(plan.images_of, steps)):
+            x, _, _ = batch.on(world.ctx)
+            if args.part == "normalised":
+                normalize(x).wait_to_read()
+        watch.step(len(folder.train))
+    feed.close()
+
+
+def time_tests(config, world):
+    """Passes over the test images."""
+    run = Run(config, world)
+    watch = clock.Clock(args.warmup, args.steps)
+    held = []
+    if args.part == "net":
+        held = [batch.on(world.ctx)[0] for batch in run.feed.test()]
+    for _ in range(args.warmup + args.steps):
+        if args.part == "evaluate":
+            evaluate(run.net, run.feed.test(), len(run.folder.classes), world)
+        for x in held:
+            run.net(x).wait_to_read()
+        watch.step(len(run.folder.test))
+    run.feed.close()
+
+
+def main(out):
+    flags = ["--data", args.data, "--weights", "none", "--resume", "never", "--out", out]
+    num_epochs = args.steps if args.part == "growth" else 1000  # else the clock ends the run
+    flags += ["--batch-size", str(args.batch_size), "--epochs", str(num_epochs), *args.rest]
+    config = cli.parse(flags)
+    with runtime.start(config.device, config.stall_timeout) as world:
+        if args.part in KINDS:
+            train.Run = KINDS[args.part]  # `fit` is all there is of a loop: the clock is its Run's
+            with suppress(Enough):
+                train.fit(config, world)
+        elif args.part in ("evaluate", "net"):
+            time_tests(config, world)
+        else:
+            time_loader(config, world)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="dist_ft-benchmark-") as folder_of_run:
+        main(folder_of_run)
