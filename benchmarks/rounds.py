@@ -43,8 +43,8 @@ def rendered(rounds: Rounds, ratios: Sequence[Ratio]) -> str:
     """Two tables: what each contestant did, and the ratios of which there are numbers."""
     speeds = [
         (
-            name,
-            *(f"{value:.1f}" for value in _spread([number(told, "speed") for told in tolds])),
+            f"{name} ({tolds[-1]['note']})" if tolds[-1].get("note") else name,
+            *(f"{value:.1f}" for value in spread([number(told, "speed") for told in tolds])),
             f"{max(told['peak_mb'] for told in tolds):,.0f}",
             f"{tolds[-1]['growth_mb']:+.1f}" if "growth_mb" in tolds[-1] else "",
         )
@@ -53,7 +53,7 @@ def rendered(rounds: Rounds, ratios: Sequence[Ratio]) -> str:
     ]
     found = [(ratio, ratio.in_rounds(rounds)) for ratio in ratios]
     compared = [
-        (ratio.name, *(f"{value:.3f}" for value in _spread(values)), ratio.target)
+        (ratio.name, *(f"{value:.3f}" for value in spread(values)), ratio.target)
         for ratio, values in found
         if values
     ]
@@ -64,5 +64,6 @@ def rendered(rounds: Rounds, ratios: Sequence[Ratio]) -> str:
     )
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, least and largest."""
     return statistics.median(values), min(values), max(values)

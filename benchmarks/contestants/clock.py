@@ -40,12 +40,14 @@ def start(description: str, parts: Sequence[str]) -> argparse.Namespace:
 class Clock:
     """Times a window of steps, between two points at which the device has nothing left to do.
 
-    sync: waits for the device.
+    sync: waits for the device; note: what is to be told of the contestant beside its numbers.
     """
 
-    def __init__(self, warmup: int, steps: int, sync: Callable[[], None] = lambda: None):
+    def __init__(
+        self, warmup: int, steps: int, sync: Callable[[], None] = lambda: None, note: str = ""
+    ):
         self._left = {"warmup": warmup, "steps": steps}
-        self._sync = sync
+        self._sync, self._note = sync, note
         self._num_images = 0
 
     def step(self, num_images: int) -> bool:
@@ -61,11 +63,11 @@ class Clock:
         if self._left["steps"]:
             return False
         self._sync()
-        tell(self._num_images, time.perf_counter() - self._start)
+        tell(self._num_images, time.perf_counter() - self._start, note=self._note)
         return True
 
 
-def tell(num_images: int, elapsed_s: float, **more: float) -> None:
+def tell(num_images: int, elapsed_s: float, **more: float | str) -> None:
     """Prints the JSON line that compare.py reads; a job's first rank tells for all of them."""
     if os.environ.get("HOROVOD_RANK", "0") == "0":
         told = {"images": num_images, "elapsed_s": elapsed_s, "peak_mb": memory_mb("VmHWM")}

@@ -15,34 +15,22 @@ args = clock.start(__doc__, ("float32", "bfloat16"))
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
-from torchvision import datasets, transforms  # noqa: E402
 
+from benchmarks.contestants.pytorch_pictures import NOTE, train_set  # noqa: E402
 from benchmarks.contestants.pytorch_resnet import resnet34_v2  # noqa: E402
 
 
-def get_train_data():
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(224),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-        ]
-    )
-    dataset = datasets.ImageFolder(os.path.join(args.data, "train"), transform)
-    return torch.utils.data.DataLoader(
+def main():
+    dataset = train_set(os.path.join(args.data, "train"))
+    dataloader = torch.utils.data.DataLoader(
         dataset, batch_size=args.batch_size, shuffle=True, num_workers=args.num_workers
     )
-
-
-def main():
-    dataloader = get_train_data()
-    model = resnet34_v2(len(dataloader.dataset.classes)).to(memory_format=torch.channels_last)
+    model = resnet34_v2(len(dataset.classes)).to(memory_format=torch.channels_last)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.001)
     model.train()
 
-    watch = clock.Clock(args.warmup, args.steps)
+    watch = clock.Clock(args.warmup, args.steps, note=NOTE)
     while True:
         running_loss, running_corrects = 0.0, 0
         for inputs, labels in dataloader:
