@@ -65,6 +65,9 @@ class Config:
     max_bad_share: float = image(
         0.01, "share of unreadable images that stops the run, 0..1", low=0, high=1
     )
+    views: int = image(
+        4, "augmentations of an image, kept where the head alone learns; 0: new each epoch", low=0
+    )
     seed: int = image(0, "seed of order, augmentation and new head", low=0, high=2**32 - 1)
 
     model: str = network("resnet34_v2", "a classifier of gluon's or gluoncv's model zoo")

@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
-from dist_ft import checkpoint, checks, facts, host, model, optimizer, resume, schedule, weights
+from dist_ft import (
+    checkpoint,
+    checks,
+    facts,
+    features,
+    host,
+    model,
+    optimizer,
+    resume,
+    schedule,
+    weights,
+)
 from dist_ft.board import Board, Hidden
 from dist_ft.config import Config
 from dist_ft.data import cache
@@ -53,8 +64,8 @@ class Run:
         self._take_up(found)
         with world.together():
             self.board = self._open_board(found)
-        self.feed = self._feed()
         self._since = time.perf_counter()
+        self.feed, self.tail = self._feed()
 
     # The start -----------------------------------------------------------------------------
 
@@ -122,17 +133,24 @@ class Run:
             board.say(f"goes on from {found.path} (step {self.step} of {self.plan.num_steps})")
         return board
 
-    def _feed(self) -> Feed:
-        c, world = self.config, self.world
+    def _feed(self):
+        """The batches, and the part of the network that the steps go through: all of it, or the
+        head where features are kept."""
+        c, world, say = self.config, self.world, self.board.say
         views = Views(c.image_size, c.resize_px, c.keep_ratio)
         num_workers = c.num_workers or host.set_threads()
         packs = None
         if c.cache != "off":
             kept = c.cache_side_px, c.cache, c.cache_folder
-            packs = cache.obtain(self.folder, views, *kept, num_workers, world, self.board.say)
-        return Feed(
-            self.folder, views, c.seed, world.rank, world.size, num_workers, c.prefetch_mb, packs
-        )
+            packs = cache.obtain(self.folder, views, *kept, num_workers, world, say)
+        share = c.seed, world.rank, world.size
+        feed = Feed(self.folder, views, *share, num_workers, c.prefetch_mb, packs)
+        frozen = model.frozen_features(self.core) if c.views else None
+        if frozen is None:
+            return feed, self.net
+        made_of = [c.model, c.seed, c.dtype, views, packs and c.cache_side_px]
+        kept = features.obtain(frozen, feed, c.views, made_of, c.cache_folder, world, say)
+        return features.FeatureFeed(feed, kept), model.on_features(self.core)
 
     # The steps -----------------------------------------------------------------------------
 
@@ -148,7 +166,7 @@ class Run:
         to be finite, and where too many files are unreadable.
         """
         self.world.at(f"step {step}")
-        if step == 0:
+        if step == 0 and batch.x.ndim == 4:  # pixels, not features
             self.board.batch(batch.x, step)
         word = self.tally.exchange(batch.num_images, len(self.feed.train_loader.bad), stop.received)
         if word.stop:
@@ -184,7 +202,7 @@ class Run:
         checks.finite(model.arrays(self.core), self.step)
         if not self.config.check_every:
             checks.held_alike(model.arrays(self.core), self.step, self.world)
-        scores = evaluate(self.net, self.feed.test(), len(self.folder.classes), self.world)
+        scores = evaluate(self.tail, self.feed.test(), len(self.folder.classes), self.world)
         self._account_for_bad(scores)
         if scores.accuracy > self.best_accuracy:
             self.best_accuracy, self.epochs_without_better = scores.accuracy, 0

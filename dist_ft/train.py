@@ -30,7 +30,7 @@ def fit(config: Config, world: runtime.Solo) -> Run:
                 num_images = run.exchange(step, batch, stop)
                 run.trainer.set_learning_rate(run.rate.at(step))
                 sums = train_step(
-                    run.net,
+                    run.tail,
                     run.trainer,
                     *batch.on(world.ctx),
                     num_images / world.size,

@@ -42,16 +42,26 @@ class Feed:
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Augmented batches of an epoch's steps; a slice says which part of its order a step is."""
-        order = shard.train_order(self.seed, epoch, len(self.folder.train))
-        shares = (shard.rank_share(order[part], self.rank, self.size) for part in slices)
+        self.train_loader.bad.clear()
+        return self.train_loader.batches(self.train_shares(epoch, slices), self._augmented(epoch))
+
+    def view(self, epoch: int) -> Iterator[Batch]:
+        """The training images in order, augmented as in an epoch, in batches of TEST_BATCH rows."""
+        shares = shard.test_shares(len(self.folder.train), TEST_BATCH, self.rank, self.size)
         self.train_loader.bad.clear()
         return self.train_loader.batches(shares, self._augmented(epoch))
 
     def test(self) -> Iterator[Batch]:
         """The test images in order, in batches of TEST_BATCH rows."""
-        shares = shard.test_shares(len(self.folder.test), TEST_BATCH, self.rank, self.size)
         self.test_loader.bad.clear()
-        return self.test_loader.batches(shares, self._centred())
+        return self.test_loader.batches(self.test_shares(), self._centred())
+
+    def train_shares(self, epoch: int, slices: Iterable[slice]) -> Iterator[shard.Share]:
+        order = shard.train_order(self.seed, epoch, len(self.folder.train))
+        return (shard.rank_share(order[part], self.rank, self.size) for part in slices)
+
+    def test_shares(self) -> Iterator[shard.Share]:
+        return shard.test_shares(len(self.folder.test), TEST_BATCH, self.rank, self.size)
 
     def close(self) -> None:
         self.train_loader.close()
