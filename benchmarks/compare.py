@@ -129,7 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.show:
         print(shown(json.loads(args.show.read_text(encoding="utf-8"))))
         return 0
-    results = run_rounds(names, args.data or photos.kept(), args)
+    data = args.data or photos.kept()
+    try:
+        photos.described(data)
+    except ValueError as error:
+        sys.exit(str(error))
+    results = run_rounds(names, data, args)
     print(shown(results))
     return 1 if results["failed"] else 0
 

@@ -88,9 +88,12 @@ def encoded(picture: Image.Image) -> bytes:
 
 
 def described(root: Path) -> str:
-    """How many images a data set has, and how large the first of them are."""
+    """How many images a data set has, and how large the first of them is. Raises ValueError where
+    it has none."""
     train, test = (sorted((root / split).glob("*/*")) for split in SPLITS)
-    kilobytes = sum(path.stat().st_size for path in train) / 1e3 / max(1, len(train))
+    if not train or not test:
+        raise ValueError(f"{root}: needs images as train/CLASS/*.jpg and test/CLASS/*.jpg")
+    kilobytes = sum(path.stat().st_size for path in train) / 1e3 / len(train)
     with Image.open(train[0]) as first:
         width, height = first.size
     return (

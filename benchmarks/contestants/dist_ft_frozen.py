@@ -18,7 +18,8 @@ FROZEN = ("--backbone-lr-mult", "0", "--views", "1")
 def main():
     args = clock.start(__doc__, ("train",))
     with tempfile.TemporaryDirectory(prefix="dist_ft-benchmark-") as out:
-        flags = ["--data", args.data, "--weights", "none", "--resume", "never", "--out", out]
+        flags = ["--data", args.data, "--weights", "none", "--dtype", "float32"]
+        flags += ["--resume", "never", "--out", out, "--cache-dir", f"{out}/cache"]
         flags += ["--batch-size", str(args.batch_size), "--epochs", str(args.warmup + args.steps)]
         command = [sys.executable, "-m", "dist_ft.train", *flags, *FROZEN, *args.rest]
         subprocess.run(command, check=True, stdout=sys.stderr)

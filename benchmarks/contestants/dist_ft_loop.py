@@ -126,7 +126,8 @@ def time_tests(config, world):
 
 
 def main(out):
-    flags = ["--data", args.data, "--weights", "none", "--resume", "never", "--out", out]
+    flags = ["--data", args.data, "--weights", "none", "--dtype", "float32"]
+    flags += ["--resume", "never", "--out", out, "--cache-dir", f"{out}/cache"]
     num_epochs = args.steps if args.part == "growth" else 1000  # else the clock ends the run
     flags += ["--batch-size", str(args.batch_size), "--epochs", str(num_epochs), *args.rest]
     config = cli.parse(flags)
