@@ -30,10 +30,10 @@ for name in $(compgen -e); do
 done
 [ "$(id -u)" != 0 ] || exported+=(--allow-run-as-root)
 
-# mpirun lets this many seconds pass before it hands a SIGTERM on, and as many until it kills: a checkpoint is saved in
-# them. A host that no longer answers is given up after 30 s.
+# mpirun lets this many seconds pass before it hands a SIGTERM on, and as many until it kills: a checkpoint is saved
+# in them. A host that no longer answers is given up after 20 s.
 ssh="${port:+-p $port }${key:+-i $key}"
 become mpirun -np "$size" -H "$hosts" -bind-to none -map-by slot -mca pml ob1 -mca btl ^openib "${networks[@]}" \
-    -mca plm_rsh_agent "$launch/ssh/ssh" ${ssh:+-mca plm_rsh_args "$ssh"} -mca odls_base_sigkill_timeout 10 \
-    -mca oob_tcp_keepalive_time 10 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 4 \
+    -mca plm_rsh_agent "$launch/ssh/ssh" ${ssh:+-mca plm_rsh_args "$ssh"} -mca odls_base_sigkill_timeout 5 \
+    -mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3 \
     "${exported[@]}" "$python" -m dist_ft.train "${flags[@]}"
