@@ -1,0 +1,47 @@
+"""launch/slurm.sbatch in jobs of a real Slurm, see hosts/cluster.py."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from tests.conftest import TINY, needs_mpi
+from tests.hosts.cluster import Cluster, missing, until
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+# Instead of the file's own two nodes of four GPUs.
+ONE_NODE = ["--nodes=1", "--gres=none", "--cpus-per-task=1", "--ntasks-per-node"]
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    with Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+def test_slurm_takes_the_job(slurm):
+    told = slurm.ask("sbatch", "--test-only", *ONE_NODE, "1", "launch/slurm.sbatch")
+    assert re.search(r"Job \d+ to start at .* using 1 processors", told), told
+
+
+@needs_mpi
+@pytest.mark.skipif(os.cpu_count() == 1, reason="two ranks take two cores of Slurm's")
+def test_a_job_near_its_time_limit_saves_a_checkpoint_and_is_queued_again(slurm, tiny, tmp_path):
+    flags = ["--data", str(tiny), "--out", str(tmp_path / "run"), *TINY, "--epochs", "1000"]
+    log = tmp_path / "log"
+    log.touch()
+    words = [*ONE_NODE, "2", "--output", str(log), "launch/slurm.sbatch", *flags]
+    job = slurm.ask("sbatch", "--parsable", *words).strip()
+    assert job.isdecimal(), job
+    until(lambda: "epoch 2, loss" in log.read_text(), 60)
+    slurm.ask("scancel", "--batch", "--signal=USR1", job)
+    until(lambda: "Restarts=1" in slurm.ask("scontrol", "show", "job", job), 60)
+    told = log.read_text()
+    assert "on 2 x cpu(0)" in told
+    assert "stopped by SIGTERM before step" in told
+    # Slurm itself would wait for two minutes.
+    slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    until(lambda: f"goes on from {tmp_path}" in log.read_text(), 60)
