@@ -45,22 +45,24 @@ def run_rounds(names: Sequence[str], data: Path, args: argparse.Namespace) -> di
             contestant = CONTESTANTS[name]
             is_torch = contestant.program.startswith("pytorch")
             try:
-                told = launched(
-                    contestant.program,
-                    words_of(contestant, data, args),
-                    contestant.num_ranks,
-                    dict(contestant.environ),
-                    args.torch_python if is_torch else sys.executable,
-                )[-1]
+                with machine.Neighbours() as others:
+                    told = launched(
+                        contestant.program,
+                        words_of(contestant, data, args),
+                        contestant.num_ranks,
+                        dict(contestant.environ),
+                        args.torch_python if is_torch else sys.executable,
+                    )[-1]
             except Left as reason:
                 left[name], rounds[name] = str(reason), []
                 failed = failed or not reason.is_missing
                 print(f"left out: {name}: {reason}", file=sys.stderr, flush=True)
                 continue
-            rounds[name].append(told)
+            rounds[name].append({**told, "others": others.share})
             speed, peak = number(told, "speed"), told["peak_mb"]
             place = f"round {turn + 1} of {args.rounds}, {name}"
-            print(f"{place}: {speed:.1f} images/s, {peak:,.0f} MB", file=sys.stderr, flush=True)
+            words = f"{speed:.1f} images/s, {peak:,.0f} MB, others' work {others.share:.0%}"
+            print(f"{place}: {words}", file=sys.stderr, flush=True)
         results = {
             "machine": machine.described(),
             "data": photos.described(data),

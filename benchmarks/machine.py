@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
+import time
 from pathlib import Path
 
 
@@ -33,3 +35,36 @@ def num_cores() -> int:
 def _found(pattern: str, text: str) -> str | None:
     match = re.search(pattern, text, re.MULTILINE)
     return match[1] if match else None
+
+
+class Neighbours:
+    """How much of the machine others have used while the body waited for processes of its own.
+
+    share: of all its cores' time, 0..1; 0 where the system does not tell.
+    """
+
+    share = 0.0
+
+    def __enter__(self) -> Neighbours:
+        self._begin = _worked_s(), _by_children_s(), time.perf_counter()
+        return self
+
+    def __exit__(self, *_) -> None:
+        end = _worked_s(), _by_children_s(), time.perf_counter()
+        worked, by_children, elapsed = (b - a for a, b in zip(self._begin, end))
+        self.share = max(0.0, worked - by_children) / elapsed / (os.cpu_count() or 1)
+
+
+def _worked_s() -> float:
+    """Seconds that all cores have worked since the system's start, for this guest or another."""
+    try:
+        ticks = Path("/proc/stat").read_text().split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal = map(int, ticks)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _by_children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -40,12 +40,16 @@ def number(told: Told, metric: str) -> float:
 
 
 def rendered(rounds: Rounds, ratios: Sequence[Ratio]) -> str:
-    """Two tables: what each contestant did, and the ratios of which there are numbers."""
+    """Two tables: what each contestant did, and the ratios of which there are numbers.
+
+    others: the most of the machine that other processes used while it ran.
+    """
     speeds = [
         (
             f"{name} ({tolds[-1]['note']})" if tolds[-1].get("note") else name,
             *(f"{value:.1f}" for value in spread([number(told, "speed") for told in tolds])),
             f"{max(told['peak_mb'] for told in tolds):,.0f}",
+            f"{max(told['others'] for told in tolds):.0%}",
             f"{tolds[-1]['growth_mb']:+.1f}" if "growth_mb" in tolds[-1] else "",
         )
         for name, tolds in rounds.items()
@@ -57,7 +61,7 @@ def rendered(rounds: Rounds, ratios: Sequence[Ratio]) -> str:
         for ratio, values in found
         if values
     ]
-    head = ("contestant", "images/s", "min", "max", "peak MB", "grown by MB")
+    head = ("contestant", "images/s", "min", "max", "peak MB", "others", "grown by MB")
     return (
         f"{markdown(head, speeds)}\n\n"
         f"{markdown(('ratio', 'median', 'min', 'max', 'target'), compared)}"

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from benchmarks import collective, photos, published
 from benchmarks.collective import Cluster, Cost, Sample
 from benchmarks.compare import parse, shown
+from benchmarks.machine import Neighbours
 from benchmarks.rounds import Ratio, rendered, spread
 from benchmarks.rows import CONTESTANTS, RATIOS
 from benchmarks.table import markdown
+from benchmarks.turbojpeg3 import Decoder
 from tests.conftest import ENVIRONMENT, REPO
 from tests.images import make_folder
 
@@ -144,6 +146,7 @@ told = st.builds(
         "images": images,
         "elapsed_s": elapsed_s,
         "peak_mb": peak_mb,
+        "others": 0.0,
     },
     *(st.integers(1, 10**6), st.floats(1e-3, 1e4), st.floats(1, 1e5)),
 )
@@ -182,10 +185,10 @@ def test_every_ratio_is_of_contestants_that_there_are():
 
 
 def test_tables_show_who_ran_and_only_the_ratios_that_there_are():
-    row = {"images": 30, "elapsed_s": 2.0, "peak_mb": 100.0}
+    row = {"images": 30, "elapsed_s": 2.0, "peak_mb": 100.0, "others": 0.25}
     rounds = {"loader, dist_ft": [row], "loader, original": [{**row, "images": 5}], "left": []}
     text = rendered(rounds, RATIOS)
-    assert "15.0" in text and "6.000" in text
+    assert "15.0" in text and "6.000" in text and "25%" in text
     assert "left" not in text and "PyTorch" not in text
 
 
@@ -202,7 +205,7 @@ def test_results_are_shown_with_their_machine_and_with_who_was_left_out():
             "machine": "an abacus",
             "data": "no images",
             "batch_size": 32,
-            "rounds": {"a": [{"images": 1, "elapsed_s": 1.0, "peak_mb": 1.0}]},
+            "rounds": {"a": [{"images": 1, "elapsed_s": 1.0, "peak_mb": 1.0, "others": 0.0}]},
             "left": {"b": "out of beads"},
         }
     )
@@ -249,6 +252,12 @@ def test_unusable_numbers_are_refused(words):
         parse(words)
 
 
+def test_ones_own_children_are_no_neighbours():
+    with Neighbours() as others:
+        run("-c", "sum(range(3 * 10**7))")
+    assert 0 <= others.share <= 1.1  # of all that there is; the system counts hundredths
+
+
 # The images ----------------------------------------------------------------------------------
 
 
@@ -261,6 +270,19 @@ def test_mosaics_have_the_size_of_photographs_and_are_the_same_for_the_same_seed
     for path in (tmp_path / "a").glob("*/*/*"):
         assert path.stat().st_size <= photos.NUM_BYTES
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_a_region_of_a_jpeg_is_that_part_of_the_whole(tmp_path):
+    try:
+        decoder = Decoder()
+    except OSError as error:
+        pytest.skip(str(error))
+    source = make_folder(tmp_path, train=(1, 1), test=(1, 1), side=100)
+    data = next(source.glob("train/*/000.jpg")).read_bytes()
+    whole = decoder.decode(data).copy()
+    for left, top, width, height in ((0, 0, 100, 100), (17, 33, 1, 1), (40, 5, 60, 70)):
+        part = whole[top : top + height, left : left + width]
+        np.testing.assert_array_equal(decoder.decode(data, (left, top, width, height)), part)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
