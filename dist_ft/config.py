@@ -15,6 +15,7 @@ from dist_ft.errors import UserError
 # MXNet's optimizers whose whole state is arrays and the step count, so that a resumed run is exact.
 # Not its adamax: that gives nan where a gradient is 0, as behind a dead rectifier.
 OPTIMIZERS = ("sgd", "nag", "signum", "adam", "rmsprop", "adagrad", "adadelta", "ftml", "lamb")
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 CACHES = ("off", "ram", "disk")
 WITH_MOMENTUM = ("sgd", "nag", "signum")
 
@@ -107,7 +108,9 @@ class Config:
 
     device: str = ranks("auto", "auto: a GPU where MXNet sees one", ("auto", "cpu", "gpu"))
     dtype: str = ranks(
-        "float32", "of the network's sums; bfloat16: on CPUs that have it", ("float32", "bfloat16")
+        "float32",
+        "of the sums; bfloat16: on CPUs that have it, float16: on GPUs, auto: the quickest",
+        DTYPES,
     )
     compression: str = ranks("none", "type of gradients on the wire", ("none", "fp16"))
     num_groups: int = ranks(0, "groups to reduce gradients in; 0: fused as they come", low=0)

@@ -9,11 +9,9 @@ from typing import Dict, NamedTuple, Sequence
 
 import mxnet as mx
 import numpy as np
-from mxnet.contrib import amp
 from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 
-from dist_ft import host
 from dist_ft.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB, in 0..1
@@ -27,18 +25,6 @@ class Normalize(mx.gluon.HybridBlock):
 
     def hybrid_forward(self, F, x):
         return F.image.normalize(F.image.to_tensor(x), mean=MEAN, std=STD)
-
-
-def use_dtype(dtype: str, ctx: mx.Context) -> None:
-    """Has this process's networks compute in 'float32', or in 'bfloat16' where it is safe: their
-    parameters and gradients stay float32. To be called before a network is built; there is no way
-    back. Raises UserError where the device has no bfloat16.
-    """
-    if dtype == "float32":
-        return
-    if ctx.device_type != "cpu" or not host.has_bfloat16():
-        raise UserError(f"--dtype {dtype}: takes a CPU with AVX512-BF16 or AMX, not {ctx} here")
-    amp.init(target_dtype=dtype)
 
 
 def on_pixels(net: mx.gluon.HybridBlock) -> mx.gluon.HybridBlock:

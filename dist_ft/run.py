@@ -18,6 +18,7 @@ from dist_ft import (
     host,
     model,
     optimizer,
+    precision,
     resume,
     schedule,
     weights,
@@ -31,6 +32,7 @@ from dist_ft.data.loader import Batch
 from dist_ft.data.view import Views
 from dist_ft.errors import Joint, UserError
 from dist_ft.evaluate import Scores, evaluate
+from dist_ft.precision import UNSCALED, LossScale
 from dist_ft.runtime import Solo
 from dist_ft.tally import StopRequest, Tally
 
@@ -51,6 +53,7 @@ class Run:
         checks.started_alike(self.facts, world)
         self.plan, self.rate = _schedule(config, len(self.folder.train), world.size)
         self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
+        self.dtype = precision.choose(world) if config.dtype == "auto" else config.dtype
         with world.together():
             found = (
                 resume.find(config.resume, config.folder, self.facts) if world.is_chief else None
@@ -72,7 +75,7 @@ class Run:
     def _network(self, found: checkpoint.Checkpoint | None):
         """The network on this rank's device; on rank 0 with its pretrained weights in it."""
         c, num_classes = self.config, len(self.folder.classes)
-        model.use_dtype(c.dtype, self.world.ctx)
+        precision.use_dtype(self.dtype, self.world.ctx)
         core = model.build(c.model, num_classes, c.image_size, c.seed)
         self.world.at("reading the pretrained weights", WEIGHTS_MAY_TAKE_S)
         if self.world.is_chief and not found:
@@ -96,6 +99,9 @@ class Run:
         self.epochs_without_better = state.get("epochs_without_better", 0)
         self._elapsed_s = state.get("elapsed_s", 0.0)
         self.tally.start_epoch(**state.get("epoch_sums", {}))
+        self.loss_scale = UNSCALED
+        if self.dtype == "float16":
+            self.loss_scale = LossScale(*state.get("loss_scale", ()))
         optimizer.prepare(self.trainer, self.step)
         arrays = {**model.arrays(self.core), **optimizer.arrays(self.trainer)}
         with world.together():
@@ -121,8 +127,8 @@ class Run:
         if skipped:
             board.say(f"{len(skipped)} files are no images by their name: {', '.join(skipped[:5])}")
         board.say(
-            f"{c.model} on {world.size} x {world.ctx} in {c.dtype}, {self.plan.batch_size} images a"
-            f" step, {self.plan.steps_per_epoch} steps an epoch"
+            f"{c.model} on {world.size} x {world.ctx} in {self.dtype},"
+            f" {self.plan.batch_size} images a step, {self.plan.steps_per_epoch} steps an epoch"
         )
         if self.plan.batch_size < world.size:
             board.say(f"more ranks than images a step: {world.size - self.plan.batch_size} idle")
@@ -148,7 +154,7 @@ class Run:
         frozen = model.frozen_features(self.core) if c.views else None
         if frozen is None:
             return feed, self.net
-        made_of = [c.model, c.seed, c.dtype, views, packs and c.cache_side_px]
+        made_of = [c.model, c.seed, self.dtype, views, packs and c.cache_side_px]
         kept = features.obtain(frozen, feed, c.views, made_of, c.cache_folder, world, say)
         return features.FeatureFeed(feed, kept), model.on_features(self.core)
 
@@ -268,6 +274,7 @@ class Run:
             "epochs_without_better": self.epochs_without_better,
             "elapsed_s": self._elapsed(),
             "epoch_sums": self.tally.as_dict(),
+            **self.loss_scale.as_dict(),
             "facts": self.facts,
             "classes": list(self.folder.classes),
             "view": {"image_size": c.image_size, "resize": c.resize_px, "keep_ratio": c.keep_ratio},

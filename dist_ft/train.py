@@ -11,6 +11,7 @@ from mxnet import autograd  # noqa: E402
 
 from dist_ft import runtime  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
+from dist_ft.precision import UNSCALED, Unscaled  # noqa: E402
 from dist_ft.run import Run  # noqa: E402
 from dist_ft.tally import stop_requests  # noqa: E402
 
@@ -36,6 +37,7 @@ def fit(config: Config, world: runtime.Solo) -> Run:
                     num_images / world.size,
                     config.label_smoothing,
                     config.clip_norm,
+                    run.loss_scale,
                 )
                 run.tally.push(sums, batch.num_images, step)
                 run.after(step)
@@ -53,6 +55,7 @@ def train_step(
     images_a_rank: float,
     label_smoothing: float = 0.0,
     clip_norm: float = 0.0,
+    scale: Unscaled = UNSCALED,
 ) -> mx.nd.NDArray:
     """One update by the mean gradient of the step's real images on all ranks.
 
@@ -60,14 +63,19 @@ def train_step(
     divided by the number of ranks, since the trainer averages over the ranks. Returns, without
     waiting for it, (2,): the sum of this rank's losses, and how many images it got right.
     """
-    with autograd.record():
-        logits = net(x).astype("float32")
-        losses = cross_entropy(logits, labels, label_smoothing) * mask
-    losses.backward()
-    trainer.allreduce_grads()
+    fits = False
+    while not fits:
+        images = images_a_rank * scale.value
+        with autograd.record():
+            logits = net(x).astype("float32")
+            losses = cross_entropy(logits, labels, label_smoothing) * mask
+            scaled = losses * scale.value
+        scaled.backward()
+        trainer.allreduce_grads()
+        fits = scale.fits(gradients_of(trainer))
     if clip_norm:
-        clip_gradients(trainer, images_a_rank, clip_norm)
-    trainer.update(images_a_rank)
+        clip_gradients(trainer, images, clip_norm)
+    trainer.update(images)
     correct = (logits.argmax(axis=1) == labels.astype("float32")) * mask
     return mx.nd.stack(losses.sum(), correct.sum())
 
@@ -91,9 +99,12 @@ def clip_gradients(trainer: mx.gluon.Trainer, images_a_rank: float, clip_norm: f
     `_scale` is 1 / ranks in the one case and 1 in the other, so that its product with
     1 / images_a_rank makes it the mean on both.
     """
-    gradients = [p.grad() for p in trainer._params if p.grad_req != "null"]
     limit = clip_norm * images_a_rank / trainer._scale
-    mx.gluon.utils.clip_global_norm(gradients, limit, check_isfinite=False)
+    mx.gluon.utils.clip_global_norm(gradients_of(trainer), limit, check_isfinite=False)
+
+
+def gradients_of(trainer: mx.gluon.Trainer) -> list[mx.nd.NDArray]:
+    return [p.grad() for p in trainer._params if p.grad_req != "null"]
 
 
 def main(config: Config) -> None:

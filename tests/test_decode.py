@@ -236,7 +236,10 @@ def test_half_a_file_is_corrupt_whatever_another_library_has_told_pillow(
         image.read(tmp_path / "half")
 
 
-@pytest.mark.parametrize("before", [b"", b"\xff\xfe\x00\x06cat!", b"\xff\xe2\x00\x04\x00\x00" * 300])
+COMMENT, PROFILE = b"\xff\xfe\x00\x06cat!", b"\xff\xe2\x00\x04\x00\x00"
+
+
+@pytest.mark.parametrize("before", [b"", COMMENT, PROFILE * 300], ids=len)
 def test_a_rotation_is_found_behind_any_segments(before):
     jpeg = encoded(PICTURE, "JPEG", quality=95, exif=exif(6))
     pixels = image.decode(jpeg[:2] + before + jpeg[2:])
@@ -247,4 +250,5 @@ def test_the_word_exif_among_a_jpegs_pixels_is_no_rotation():
     jpeg = encoded(PICTURE, "JPEG", quality=95)
     scan = jpeg.index(b"\xff\xda")
     assert isinstance(image.picture(jpeg), image.Jpeg)
-    assert isinstance(image.picture(jpeg[: scan + 40] + b"Exif\0\0" + jpeg[scan + 46 :]), image.Jpeg)
+    with_word = jpeg[: scan + 40] + b"Exif\0\0" + jpeg[scan + 46 :]
+    assert isinstance(image.picture(with_word), image.Jpeg)

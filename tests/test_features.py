@@ -87,7 +87,8 @@ def test_features_follow_the_networks_parameters():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"lr_mult": ["features.1.weight=1"]}, {"lr_mult": ["features.5.0.bn2.running_mean=1"]}]
+    "settings",
+    [{"lr_mult": ["features.1.weight=1"]}, {"lr_mult": ["features.5.0.bn2.running_mean=1"]}],
 )
 def test_where_more_than_the_head_learns_nothing_is_kept(settings):
     assert frozen(build(), **settings) is None

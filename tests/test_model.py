@@ -222,8 +222,3 @@ def test_a_whole_network_takes_pixels():
     x = mx.nd.array(pixels(), dtype="uint8")
     expected = net(model.Normalize()(x)).asnumpy()
     assert model.on_pixels(net)(x).asnumpy() == pytest.approx(expected, abs=1e-5)
-
-
-def test_bfloat16_is_refused_where_the_device_has_none():
-    with pytest.raises(UserError, match=r"--dtype bfloat16: takes a CPU with .* not gpu\(0\)"):
-        model.use_dtype("bfloat16", mx.gpu(0))

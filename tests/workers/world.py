@@ -12,9 +12,10 @@ import numpy as np  # noqa: E402
 from mxnet import autograd  # noqa: E402
 from mxnet.gluon import nn  # noqa: E402
 
-from dist_ft import model, optimizer, runtime  # noqa: E402
+from dist_ft import model, optimizer, precision, runtime  # noqa: E402
 from dist_ft.data import shard  # noqa: E402
 from dist_ft.errors import Joint, UserError  # noqa: E402
+from dist_ft.precision import LossScale  # noqa: E402
 from dist_ft.train import clip_gradients, train_step  # noqa: E402
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 2], np.int32)  # 7: no number of ranks here divides it
@@ -71,6 +72,31 @@ def check_broadcast_gives_all_the_bytes_of_rank_0(world):
     world.broadcast(model.arrays(net))  # the same names twice in a row
     for name, value in values(a_net(seed=0)).items():
         assert (values(net)[name] == value).all()
+
+
+def check_an_overflow_on_one_rank_makes_all_of_them_repeat_the_step(world):
+    found = []
+    for scale in (LossScale(2.0**112), LossScale(2.0**9)):
+        net = a_net()
+        for parameter in model.parameters(net).values():
+            parameter.set_data(parameter.data() * 1e7)  # for large gradients
+        trainer = world.trainer(net.collect_params(), optimizer.build("sgd", 0.9, 0.01))
+        x, labels = mx.nd.array(PIXELS, dtype="uint8"), mx.nd.array(LABELS)
+        mask = mx.nd.ones(7) * (world.rank == world.size - 1)  # the others' gradients are 0
+        whole, per_rank = model.on_pixels(net), 7 / world.size
+        train_step(whole, trainer, x, labels, mask, per_rank, scale=scale)
+        found.append(values(net))
+        assert len(set(world.gather(scale.value))) == 1
+        assert scale.value in (2.0**9, *(2.0**power for power in range(80, 112)))
+    for name in found[0]:
+        assert np.isfinite(found[0][name]).all()
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5)
+
+
+def check_all_ranks_choose_one_type(world):
+    chosen = world.gather(precision.choose(world))
+    assert len(set(chosen)) == 1
+    assert chosen[0] in ("float32", "bfloat16" if host.has_bfloat16() else "float32")
 
 
 def check_a_step_of_all_ranks_is_that_of_one(world):
