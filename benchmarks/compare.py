@@ -101,6 +101,13 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def pattern(text: str) -> re.Pattern:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+
+
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare",
@@ -109,7 +116,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     flag = parser.add_argument
     flag("--data", type=Path, help="folder of images (default: made by benchmarks.photos, kept)")
-    flag("--only", metavar="PATTERN", default="", help="contestants whose name it is found in")
+    flag(
+        "--only",
+        metavar="PATTERN",
+        type=pattern,
+        default="",
+        help="contestants whose name it is found in",
+    )
     flag("--rounds", type=at_least_one, default=5, help="default: 5")
     flag("--steps", type=at_least_one, default=14, help="training steps on the clock (default: 14)")
     flag("--epochs", type=at_least_one, help="at most so many passes, where those are counted")
@@ -124,7 +137,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 1 where a contestant failed, for whatever but a missing package."""
     args = parse(argv)
-    names = [name for name in CONTESTANTS if re.search(args.only, name)]
+    names = [name for name in CONTESTANTS if args.only.search(name)]
     if args.list or not names:
         print("\n".join(CONTESTANTS))
         return 0 if args.list else 2

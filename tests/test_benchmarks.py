@@ -246,8 +246,10 @@ def test_a_contestant_that_fails_is_left_out_and_the_status_says_so(tmp_path):
     assert "left out: loader, dist_ft: status 1: dist_ft: " in ended.stderr
 
 
-@pytest.mark.parametrize("words", [["--rounds", "0"], ["--steps", "-1"], ["--batch-size", "x"]])
-def test_unusable_numbers_are_refused(words):
+@pytest.mark.parametrize(
+    "words", [["--rounds", "0"], ["--steps", "-1"], ["--batch-size", "x"], ["--only", "("]]
+)
+def test_unusable_flags_are_refused(words):
     with pytest.raises(SystemExit):
         parse(words)
 
