@@ -19,6 +19,7 @@ from tqdm import tqdm
 from dist_ft.evaluate import TOP, Scores
 
 FLUSHED_EVERY_S = 10  # not two minutes: somebody is watching
+DRAWN_EVERY_S = 5  # pictures take a third of a second, and an epoch of a head alone less
 
 
 class Hidden:
@@ -45,6 +46,8 @@ class Board:
         )
         self._writer.add_text("config", _table(config), 0)
         self._bar = None
+        self._undrawn: tuple[int, Scores] | None = None
+        self._drawn_at = -float("inf")
         self._named_bad: set[str] = set()
 
     def say(self, text: str) -> None:
@@ -135,11 +138,15 @@ class Board:
         self._writer.add_scalar("test/accuracy", test.accuracy, step)
         if len(self.classes) > TOP:
             self._writer.add_scalar("test/accuracy_top5", test.accuracy_top5, step)
-        self._pictures(step, test)
+        self._undrawn = step, test
+        if time.monotonic() - self._drawn_at > DRAWN_EVERY_S:
+            self._draw()
 
     def close(self, config: dict[str, Any]) -> None:
         if self._bar:
             self._bar.close()
+        if self._undrawn:
+            self._draw()
         if self._history:
             last = self._history[-1]
             flat = {k: v for k, v in config.items() if isinstance(v, (int, float, bool))}
@@ -155,9 +162,11 @@ class Board:
         if not self._writer.file_writer.event_writer._worker.is_alive():
             raise OSError(errno.ENOSPC, "TensorBoard's files cannot be written, see above")
 
-    def _pictures(self, step: int, test: Scores) -> None:
+    def _draw(self) -> None:
         from dist_ft import plots
 
+        step, test = self._undrawn
+        self._undrawn, self._drawn_at = None, time.monotonic()
         figure = plots.confusion(test.confusion, self.classes)
         self._writer.add_figure("confusion", figure, step)
         plots.curves(self._history).savefig(self.run / "curves.png", dpi=110)
