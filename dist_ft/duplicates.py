@@ -80,7 +80,7 @@ def leaks(folder: Folder) -> list[tuple[str, str]]:
     other split are read, so that it costs milliseconds for some thousand images; of very many, most
     sizes are found in both. Unreadable files are left to those who decode them.
     """
-    train_sizes, test_sizes = list(folder.train._sizes()), list(folder.test._sizes())
+    train_sizes, test_sizes = list(folder.train.sizes()), list(folder.test.sizes())
     common = set(train_sizes) & set(test_sizes)
     known: dict[bytes | None, str] = {}
     for image, size in zip(_images(folder, folder.train, "train"), train_sizes):

@@ -13,6 +13,7 @@ from typing import Iterator
 from dist_ft import (
     checkpoint,
     checks,
+    duplicates,
     facts,
     features,
     host,
@@ -37,6 +38,7 @@ from dist_ft.runtime import Solo
 from dist_ft.tally import StopRequest, Tally
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
+LEAKS_SOUGHT = 50_000  # training images; of more, looking would keep the first step waiting
 
 
 class Run:
@@ -126,6 +128,9 @@ class Run:
         skipped = folder.train.skipped + folder.test.skipped
         if skipped:
             board.say(f"{len(skipped)} files are no images by their name: {', '.join(skipped[:5])}")
+        leaks = duplicates.leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
+        if leaks:
+            board.say(f"warning: {duplicates.leak_message(leaks)}")
         board.say(
             f"{c.model} on {world.size} x {world.ctx} in {self.dtype},"
             f" {self.plan.batch_size} images a step, {self.plan.steps_per_epoch} steps an epoch"

@@ -52,7 +52,7 @@ def test_every_record_of_mxnets_writer_is_read_whatever_bytes_it_has(tmp_path_fa
     folder = scan(str(root))
     assert [folder.train.read(index) for index in range(len(images))] == images
     assert list(folder.train.labels) == [index % 2 for index in range(len(images))]
-    assert list(folder.train._sizes()) == list(map(len, images))
+    assert list(folder.train.sizes()) == list(map(len, images))
 
 
 def test_mxnet_reads_what_is_written(pictures, tmp_path):

@@ -43,7 +43,7 @@ class RecordSplit(Split):
         parts = [archive[begin:end] for begin, end in record.parts]
         return struct.pack("<I", MAGIC).join(parts)[record.header :]
 
-    def _sizes(self) -> Iterable[int]:
+    def sizes(self) -> Iterable[int]:
         for record in self.records:
             lengths = [end - begin for begin, end in record.parts]
             yield sum(lengths) + 4 * (len(lengths) - 1) - record.header

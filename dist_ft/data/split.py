@@ -35,7 +35,7 @@ class Split:
     def fingerprint(self) -> str:
         """Changes with any path, label or size of an image; 16 hexadecimal digits."""
         digest = hashlib.sha256()
-        for path, label, size in zip(self.paths, self.labels, self._sizes()):
+        for path, label, size in zip(self.paths, self.labels, self.sizes()):
             digest.update(f"{path}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
@@ -45,7 +45,7 @@ class Split:
         text = " ".join((self.fingerprint(), *map(str, times)))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _sizes(self) -> Iterable[int]:
+    def sizes(self) -> Iterable[int]:
         """Bytes of each image."""
         return (os.stat(file).st_size for file in self._files())
 
