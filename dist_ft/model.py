@@ -35,6 +35,25 @@ def on_pixels(net: mx.gluon.HybridBlock) -> mx.gluon.HybridBlock:
     return whole
 
 
+def for_inference(
+    net: mx.gluon.HybridBlock, ctx: mx.Context, dtype: str = "float32"
+) -> mx.gluon.Block:
+    """As `on_pixels`, and quicker on a CPU in float32, for parameters that stay as they are.
+
+    oneDNN fuses a convolution with what follows it, and keeps the weights in a layout of its own:
+    a later change of them may go unnoticed, so this is nothing to train with.
+    """
+    whole = on_pixels(net)
+    fused = mx.runtime.Features().is_enabled("MKLDNN")
+    if ctx.device_type != "cpu" or dtype != "float32" or not fused:
+        return whole
+    x = mx.sym.var("data", dtype="uint8")
+    graph = whole(x).get_backend_symbol("MKLDNN")
+    fixed = mx.gluon.SymbolBlock(graph, [x], params=net.collect_params())
+    fixed.hybridize(static_alloc=True, static_shape=True)
+    return fixed
+
+
 def build(name: str, num_classes: int, image_size: int, seed: int) -> mx.gluon.HybridBlock:
     """A network of the zoo, drawn at random (Glorot and Bengio 2010) on the CPU.
 

@@ -1,0 +1,86 @@
+"""A trained network as a checkpoint keeps it: classes, what it sees of a picture, parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mxnet as mx
+
+from dist_ft import checkpoint, model, precision
+from dist_ft.data.view import Views
+from dist_ft.errors import UserError
+
+HELP = "folder of a run, of which the best checkpoint is taken, or of one checkpoint"
+
+
+class Trained(NamedTuple):
+    path: Path  # of the checkpoint
+    step: int
+    model: str
+    dtype: str  # that it was trained in
+    classes: tuple[str, ...]
+    views: Views
+
+    def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
+        """The network with its parameters: (n, 3, side, side) float32, normalised, to logits."""
+        net = model.build(self.model, len(self.classes), self.views.side, seed=0)
+        net.load_parameters(str(self.path / checkpoint.NET), ctx=ctx)
+        return net
+
+    def network(self, world: Any, dtype: str = "") -> mx.gluon.Block:
+        """(n, side, side, 3) uint8 pixels to logits, on this rank's device; all ranks call it.
+
+        dtype: as of dist_ft.train; default: the one that it was trained in. Raises Joint where a
+        device does not have it.
+        """
+        dtype = dtype or self.dtype
+        if dtype == "auto":
+            dtype = precision.choose(world)
+        with world.together():
+            precision.use_dtype(dtype, world.ctx)
+            return model.for_inference(self.core(world.ctx), world.ctx, dtype)
+
+
+def find(place: str) -> Trained:
+    """What a run's folder (its best checkpoint) or a checkpoint's folder holds.
+
+    Of a checkpoint, `state.json` and `net.params` suffice. Raises UserError where there is none, or
+    one that is not whole.
+    """
+    path = Path(place)
+    if (path / checkpoint.STATE).is_file():
+        state = _state(path)
+    else:
+        found = checkpoint.best(path)
+        if found is None:
+            raise UserError(
+                f"{place}: neither a run with a whole checkpoint in it nor a checkpoint: name a"
+                " folder that dist_ft.train wrote (--out)"
+            )
+        path, state = found
+    try:
+        views = Views(*(state["view"][name] for name in ("image_size", "resize", "keep_ratio")))
+        dtype = state.get("dtype") or state["facts"]["--dtype"]
+        name = state["facts"]["--model"]
+        return Trained(path, state["step"], name, dtype, tuple(state["classes"]), views)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path / checkpoint.STATE}: says nothing of {error}: written by another version of"
+            " dist_ft, which can use it"
+        ) from error
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """A checkpoint's state, once its parameters have been found to be whole."""
+    try:
+        state = json.loads((path / checkpoint.STATE).read_text(encoding="utf-8"))
+        parameters = (path / checkpoint.NET).read_bytes()
+        whole = state["sha256"][checkpoint.NET] == hashlib.sha256(parameters).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no whole checkpoint ({error}): take another one") from error
+    if not whole:
+        raise UserError(f"{path / checkpoint.NET}: not as it was written: take another checkpoint")
+    return state
