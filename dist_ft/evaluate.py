@@ -1,10 +1,13 @@
-"""Exact scores: integers and float64 sums over shards that drop nothing and repeat nothing."""
+"""Exact scores: integers and float64 sums over shards that drop nothing and repeat nothing.
+
+`python -m dist_ft.evaluate` is dist_ft.assess: the scores of a checkpoint on a folder.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import mxnet as mx
 import numpy as np
@@ -84,13 +87,25 @@ class Behind:
             yield (array.asnumpy(), *tags)  # sync point, with a step long past
 
 
-def evaluate(net, batches: Iterable, num_classes: int, world) -> Scores:
-    """Scores of the network, (n, H, W, 3) uint8 -> (n, C) logits, over all ranks' batches."""
+def evaluate(
+    net,
+    batches: Iterable,
+    num_classes: int,
+    world,
+    watch: Callable[[np.ndarray, np.ndarray], None] = lambda right, confidence: None,
+) -> Scores:
+    """Scores of the network, (n, H, W, 3) uint8 -> (n, C) logits, over all ranks' batches.
+
+    watch: is told of this rank's images, a batch at a time, (n,) each: which are right, and the
+    probability of the class that each was taken for.
+    """
     scores, behind = Scores.none(num_classes), Behind()
 
     def count(finished):
-        for columns, batch in finished:
-            scores.add(batch.labels, *columns, batch.mask)
+        for (taken_for, rank, losses, confidence), batch in finished:
+            scores.add(batch.labels, taken_for, rank, losses, batch.mask)
+            real = batch.mask > 0
+            watch((taken_for == batch.labels)[real], confidence[real])
 
     for batch in batches:
         world.at("evaluation")
@@ -100,10 +115,17 @@ def evaluate(net, batches: Iterable, num_classes: int, world) -> Scores:
 
 
 def _score(net, batch, ctx: mx.Context) -> mx.nd.NDArray:
-    """(3, n): class taken for, rank of the label, cross entropy."""
+    """(4, n): class taken for, rank of the label, cross entropy, probability of the class."""
     x, labels, _ = batch.on(ctx)
     logits = net(x).astype("float32")
     own = logits.pick(labels).expand_dims(1)
     rank = (logits > own).sum(axis=1)
-    loss = -logits.log_softmax().pick(labels)
-    return mx.nd.stack(logits.argmax(axis=1), rank, loss)
+    log_p = logits.log_softmax()
+    confidence = log_p.max(axis=1).exp()
+    return mx.nd.stack(logits.argmax(axis=1), rank, -log_p.pick(labels), confidence)
+
+
+if __name__ == "__main__":
+    from dist_ft import assess  # a composition, which imports this leaf
+
+    assess.main()

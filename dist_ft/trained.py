@@ -63,8 +63,8 @@ def find(place: str) -> Trained:
         path, state = found
     try:
         views = Views(*(state["view"][name] for name in ("image_size", "resize", "keep_ratio")))
-        dtype = state.get("dtype") or state["facts"]["--dtype"]
         name = state["facts"]["--model"]
+        dtype = state.get("dtype") or state["facts"].get("--dtype", "float32")
         return Trained(path, state["step"], name, dtype, tuple(state["classes"]), views)
     except (KeyError, TypeError) as error:
         raise UserError(
