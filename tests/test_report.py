@@ -1,0 +1,355 @@
+"""report: the page about a run, read as a browser reads it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tensorboardX import SummaryWriter
+
+from dist_ft import cli, history, report, scorecard
+from dist_ft.config import Config
+from dist_ft.errors import UserError
+from dist_ft.page import comparison, exhibits, markup, svg
+from tests.conftest import ENVIRONMENT, TINY, run_job, train
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here (apt-get install chromium)"
+)
+HOSTILE = "<script>document.title='caught'</script>&\"'"
+
+
+@pytest.fixture(scope="module")
+def data(tiny, tmp_path_factory):
+    """The tiny data set, one of its classes called as nobody would call it."""
+    root = tmp_path_factory.mktemp("hostile")
+    shutil.copytree(tiny, root, dirs_exist_ok=True)
+    for split in ("train", "test"):
+        (root / split / "class_a").rename(root / split / HOSTILE.replace("/", "\u2215"))
+        (root / split / "class_b").rename(root / split / os.fsdecode(b"caf\xe9"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    flags = [*TINY, "--data", str(data), "--epochs", "2", "--log-every", "1"]
+    train(*flags, "--out", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    """The page's file, made by the command."""
+    ended = run_job(["-m", "dist_ft.report", str(run)], timeout_s=60)
+    assert ended.status == 0, ended.output
+    return run / "report.html"
+
+
+class Elements(HTMLParser):
+    """Every element's name and attributes, those left open, and the text of tables' cells."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.found, self.open, self.cells = [], [], []
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in markup.VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += text
+
+
+@pytest.fixture(scope="module")
+def elements(page):
+    return Elements(page.read_text(encoding="utf-8"))
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+
+
+def test_every_element_is_closed_and_no_id_is_there_twice(elements):
+    assert elements.open == []
+    ids = [attrs["id"] for _, attrs in elements.found if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {attrs["href"] for tag, attrs in elements.found if tag == "a"} <= {f"#{i}" for i in ids}
+
+
+def test_nothing_on_the_page_is_anywhere_else(elements):
+    for _, attrs in elements.found:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
+            assert attrs.get(name, "#").startswith(("#", "data:image/"))
+    assert {tag for tag, _ in elements.found} & {"script", "link", "iframe", "object"} == set()
+    assert "url(" not in re.sub(r"url\(#\w+\)", "", markup.STYLE)
+
+
+def test_every_epochs_scores_stand_in_the_page(run, elements):
+    for row in rows_of(run):
+        assert {f"{row['test_loss']:.4f}", f"{row['test_accuracy']:.3f}"} <= {*elements.cells}
+
+
+def test_the_confusion_matrix_is_the_best_epochs(run, elements):
+    best = max(rows_of(run), key=lambda row: row["test_accuracy"])
+    start = elements.cells.index("is \\ taken for")
+    shown = elements.cells[start + 6 : start + 6 + 30]  # a head of six, then a name and five counts
+    counts = [shown[6 * label + 1 : 6 * label + 6] for label in range(5)]
+    assert [[int(count) for count in row] for row in counts] == best["confusion"]
+
+
+def test_thumbnails_have_words_and_are_small(elements):
+    pictures = [attrs for tag, attrs in elements.found if tag == "img"]
+    num_wrong = len([p for p in pictures if ", taken for " in p["alt"]])
+    assert num_wrong == len(pictures) >= 24
+    assert all(len(picture["src"]) < 20_000 for picture in pictures)
+
+
+def test_names_are_words_and_not_html(page, elements):
+    source = page.read_text(encoding="utf-8")
+    assert "<script" not in source
+    shown = html.escape(HOSTILE.replace("/", "\u2215"))
+    assert shown in source and "caf\\udce9" in elements.cells
+
+
+def test_guesses_agree_with_the_epochs_scores(run, data):
+    """The report's own pass over the test images gets as many right as the run's did."""
+    found = report.guesses_of(history.read(run), str(data))
+    best = max(rows_of(run), key=lambda row: row["test_accuracy"])
+    confusion = np.zeros((5, 5), int)
+    for guess in found.all:
+        confusion[guess.label, guess.taken_for] += 1
+    assert found.is_the_runs and confusion.tolist() == best["confusion"]
+    worst, uncertain = found.worst(9), found.least_certain(9)
+    assert all(guess.label != guess.taken_for for guess in worst)
+    assert [g.p_label for g in worst] == sorted(g.p_label for g in worst)
+    assert max(g.p_taken for g in uncertain) <= min(
+        g.p_taken for g in found.all if g not in uncertain
+    )
+
+
+def test_the_command_makes_the_same_settings(run, data):
+    words = shlex.split(history.read(run).command())
+    assert words[:3] == ["python", "-m", "dist_ft.train"]
+    again = cli.parse(words[3:]).as_dict()
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in again.items()}
+    kept = json.loads((run / "config.json").read_text())
+    assert {**kept, "out": f"{run}-again"} == json.loads(json.dumps(settings))
+
+
+@given(
+    freeze=st.lists(st.sampled_from(["features", "a b$", "'"]), max_size=2),
+    keep_ratio=st.booleans(),
+    lr=st.floats(0, 1),
+    warmup_epochs=st.none() | st.integers(0, 3),
+)
+def test_any_settings_come_back_from_the_command(freeze, keep_ratio, lr, warmup_epochs):
+    given = Config(
+        freeze=tuple(freeze), keep_ratio=keep_ratio, lr=lr, warmup_epochs=warmup_epochs, data="a b"
+    )
+    settings = json.loads(json.dumps(given.as_dict()))
+    told = history.History(Path("x"), settings, [{}], None, []).command()
+    again = cli.parse(shlex.split(told)[3:])
+    assert again == Config(**{**given.as_dict(), "out": "x-again"})
+
+
+def test_the_waiting_and_the_speed_are_read_from_tensorboards_files(run):
+    read = history.read(run)
+    assert read.paces[-1].step == 6 and all(pace.images_per_s > 0 for pace in read.paces)
+    assert 0 <= read.wait_share <= 1
+    for row, speed in zip(rows_of(run), read.images_per_s()):
+        assert speed == pytest.approx(53 / row["elapsed_s"])
+
+
+def test_a_later_file_of_events_tells_anew_from_where_it_begins(tmp_path):
+    for name, first, steps, share in ((".1", 0, (10, 20, 30), 0.5), (".2", 21, (30, 40), 0.0)):
+        with SummaryWriter(
+            str(tmp_path / "tensorboard"), purge_step=first, filename_suffix=name
+        ) as writer:
+            for step in steps:
+                writer.add_scalar(history.SPEED, 100.0, step)
+                writer.add_scalar(history.WAIT, share, step)
+    paces = tuple(history._paces(tmp_path))
+    assert paces == ((10, 100, 0.5), (20, 100, 0.5), (30, 100, 0), (40, 100, 0))
+    assert history.History(tmp_path, {}, [{}], None, [*paces]).wait_share == 0.25
+
+
+def test_events_that_are_cut_end_where_they_are_cut(run, tmp_path):
+    shutil.copytree(run / "tensorboard", tmp_path / "tensorboard")
+    (path,) = (tmp_path / "tensorboard").glob("events*")
+    whole = list(history._events(path))
+    path.write_bytes(path.read_bytes()[:-5])
+    assert len(list(history._events(path))) == len(whole) - 1
+
+
+def test_missing_images_are_told_and_the_page_is_made(run, tmp_path):
+    for flags, reason in (
+        (["--data", str(tmp_path / "none")], "no such folder"),
+        (["--images", "no"], "--images no left them out"),
+    ):
+        out = tmp_path / "page.html"
+        words = ["-m", "dist_ft.report", str(run), *flags, "--out", str(out)]
+        assert run_job(words, timeout_s=60).status == 0
+        assert reason in out.read_text() and "<img" not in out.read_text()
+
+
+def test_other_classes_are_no_images_of_the_run(run, tiny):
+    assert "other classes" in report.guesses_of(history.read(run), str(tiny))
+
+
+def test_a_run_without_checkpoints_has_a_page(run, tmp_path):
+    shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoints"))
+    bare = history.read(tmp_path / "bare")
+    shown = report.report(bare, [], report.guesses_of(bare, "none"))
+    assert "has no whole checkpoint" in shown and "class 4" in shown
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        history.read(tmp_path)
+    (tmp_path / "scores.jsonl").write_text('{"epoch": 1, "st')
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="no epoch is over"):
+        history.read(tmp_path)
+
+
+def test_the_page_is_equal_for_an_equal_run(run, data):
+    read = history.read(run)
+    pages = {report.report(history.read(run), [read], "none") for _ in range(2)}
+    assert len(pages) == 1
+
+
+def test_runs_side_by_side_show_what_differs(run, tmp_path):
+    other = tmp_path / "second"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("checkpoints"))
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**settings, "lr": 0.125}))
+    cells = Elements(comparison.side_by_side([history.read(run), history.read(other)])).cells
+    assert {"first", "second", "0.05", "0.125", "--lr"} <= {*cells} and "--epochs" not in cells
+
+
+@given(st.text())
+def test_any_text_is_shown_as_text(words):
+    shown = markup.element("td", words, title=words)
+    found = Elements(shown)
+    assert [tag for tag, _ in found.found] == ["td"] and found.open == []
+    shown.encode()
+    if words.isprintable():
+        assert found.cells == [words] and found.found[0][1]["title"] == words
+
+
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_solves_wilsons_equation(counts):
+    """Its ends are the shares p from which the observed one is Z standard errors of p away."""
+    correct, num = counts
+    for end in scorecard.wilson(correct, num):
+        distance = (correct / num - end) ** 2
+        assert math.isclose(
+            distance, scorecard.Z**2 * end * (1 - end) / num, rel_tol=1e-6, abs_tol=1e-12
+        )
+
+
+def test_class_scores_are_those_of_the_definition():
+    first, second, third = scorecard.of_classes(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
+    assert (first.recall, first.precision, first.f1) == (3 / 4, 3 / 5, 2 / 3)
+    assert (second.recall, second.precision) == (4 / 6, 4 / 5)
+    assert math.isnan(third.recall) and math.isnan(third.precision) and math.isnan(third.f1)
+
+
+def test_the_most_confused_pairs_are_the_most_frequent():
+    pairs = scorecard.most_confused(np.array([[9, 1, 0], [5, 9, 1], [0, 2, 9]]), 3)
+    assert pairs == [(1, 0, 5), (2, 1, 2), (0, 1, 1)]
+
+
+def test_many_classes_make_a_picture_of_a_pixel_a_pair():
+    shown = exhibits.mapped(np.eye(101, dtype=np.int64))
+    source = Elements(shown).found[1][1]["src"]
+    with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as picture:
+        assert picture.size == (101, 101)
+        pixels = np.asarray(picture)
+    assert (pixels.diagonal() == 0).all() and pixels.sum() == 255 * (101 * 101 - 101)
+
+
+def test_curves_are_in_the_pages_ink():
+    drawn = svg.curves("loss", "epoch", [svg.Curve([1, 2], [3.0, 4.0], "#d55e00")])
+    assert "currentColor" in drawn and svg.INK not in drawn and "http" not in drawn
+    assert "#d55e00" in drawn
+
+
+def browse(page, *flags):
+    """What Chromium writes of a page: standard output, and the lines of its console."""
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    ended = subprocess.run(
+        [*words, "--v=0", profile, *flags, page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ENVIRONMENT,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout, [line for line in ended.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@needs_chromium
+def test_a_complaint_of_chromiums_would_be_seen(tmp_path):
+    page = tmp_path / "broken.html"
+    page.write_text("<!DOCTYPE html><script>missing()</script>")
+    _, console = browse(page, "--dump-dom")
+    assert len(console) == 1 and "missing is not defined" in console[0]
+
+
+@needs_chromium
+def test_chromium_shows_the_page_without_a_complaint(page, tmp_path):
+    picture = tmp_path / "page.png"
+    _, console = browse(page, f"--screenshot={picture}", "--window-size=1280,2000")
+    assert console == []
+    with Image.open(picture) as image:
+        assert image.size == (1280, 2000)
+        pixels = np.asarray(image.convert("RGB"))
+    assert (abs(pixels.astype(int) - (213, 94, 0)).max(axis=2) < 8).sum() > 200  # the test's curve
+
+
+@needs_chromium
+@pytest.mark.parametrize("width_px", [320, 390, 1280])
+def test_the_page_does_not_scroll_sideways(page, tmp_path, width_px):
+    """In a frame, since a window of Chromium's is never narrower than 500 px."""
+    inside = html.escape(page.read_text(encoding="utf-8"))
+    told = "let d = f.contentDocument; r.textContent = [d.documentElement.scrollWidth, d.title,"
+    told += " [...d.images].filter(i => !i.naturalWidth).length].join('|')"
+    frame = f'<iframe id=f width={width_px} height=800 style="border:0" srcdoc="{inside}"></iframe>'
+    wrapper = tmp_path / "frame.html"
+    script = f"<pre id=r></pre><script>f.onload = () => {{ {told} }}</script>"
+    wrapper.write_text(f"<!DOCTYPE html><meta charset=utf-8>{frame}{script}", encoding="utf-8")
+    shown, console = browse(wrapper, "--dump-dom", "--window-size=1400,900")
+    (found,) = re.findall(r'<pre id="r">([^<]*)</pre>', shown)
+    width, title, num_broken = found.split("|")
+    assert console == [] and title == "first" and int(num_broken) == 0
+    assert 0 < int(width) <= width_px
