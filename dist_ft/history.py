@@ -59,7 +59,7 @@ class History:
     @property
     def classes(self) -> list[str]:
         """Their names; numbers where no checkpoint tells."""
-        unnamed = [f"class {label}" for label in range(len(self.confusion))]
+        unnamed = [f"class {label}" for label in range(len(self.top["confusion"]))]
         return list(self.best.state.get("classes", unnamed)) if self.best else unnamed
 
     @property

@@ -1,4 +1,4 @@
-"""What a confusion matrix says: intervals, scores of each class, what is taken for what."""
+"""What is mistaken for what, and between which bounds a share of few images lies."""
 
 from __future__ import annotations
 
@@ -25,33 +25,6 @@ def wilson(correct: int, num_images: int) -> tuple[float, float]:
     return max(0.0, low), min(1.0, high)
 
 
-class ClassScore(NamedTuple):
-    """Counts of one class, and what follows from them; nan where nothing does."""
-
-    label: int
-    num_images: int
-    num_taken: int  # images of any class that were taken for it
-    correct: int
-
-    @property
-    def recall(self) -> float:
-        return _share(self.correct, self.num_images)
-
-    @property
-    def precision(self) -> float:
-        return _share(self.correct, self.num_taken)
-
-    @property
-    def f1(self) -> float:
-        return _share(2 * self.correct, self.num_images + self.num_taken)
-
-
-def of_classes(confusion: np.ndarray) -> list[ClassScore]:
-    """confusion: (C, C), images of class [row] that were taken for [column]."""
-    counts = zip(confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal())
-    return [ClassScore(label, *map(int, three)) for label, three in enumerate(counts)]
-
-
 class Confusion(NamedTuple):
     label: int
     taken_for: int
@@ -60,13 +33,23 @@ class Confusion(NamedTuple):
 
 def most_confused(confusion: np.ndarray, most: int) -> list[Confusion]:
     """The pairs of classes that are most often mistaken, at most so many, the most frequent first;
-    the earlier classes first among equals."""
-    wrong = confusion - np.diag(confusion.diagonal())
+    the earlier classes first among equals.
+
+    confusion: (C, C), images of class [row] that were taken for [column].
+    """
+    wrong = _wrong(confusion)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = zip(*np.unravel_index(order, wrong.shape))
     found = [Confusion(int(row), int(column), int(wrong[row, column])) for row, column in pairs]
     return [pair for pair in found if pair.num_images]
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def of_each_class(confusion: np.ndarray) -> list[Confusion]:
+    """What each class is most often taken for; no image of it where it never is."""
+    wrong = _wrong(confusion)
+    columns = enumerate(wrong.argmax(axis=1).tolist())
+    return [Confusion(row, column, int(wrong[row, column])) for row, column in columns]
+
+
+def _wrong(confusion: np.ndarray) -> np.ndarray:
+    return confusion - np.diag(confusion.diagonal())

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from dist_ft import scorecard
+from dist_ft import scorecard, verdict
 from dist_ft.config import flag_of
 from dist_ft.history import DEFAULTS, History
 from dist_ft.mistakes import Guesses
@@ -82,23 +82,21 @@ def confusion(run: History) -> Markup:
 
 
 def classes(run: History) -> Markup:
-    confused: dict[int, scorecard.Confusion] = {}
-    for pair in scorecard.most_confused(run.confusion, run.confusion.size):
-        confused.setdefault(pair.label, pair)
+    counts, names = run.confusion, run.classes
+    scored, mistaken = verdict.by_class(counts), scorecard.of_each_class(counts)
     rows = []
-    for score in sorted(scorecard.of_classes(run.confusion), key=lambda score: score.recall):
-        pair = confused.get(score.label)
-        mistaken = f"{run.classes[pair.taken_for]} ({pair.num_images:,})" if pair else "none"
-        low, high = scorecard.wilson(score.correct, score.num_images)
+    for label in np.argsort(scored.recall, kind="stable").tolist():
+        _, taken_for, times = mistaken[label]
+        low, high = scorecard.wilson(int(counts[label, label]), int(scored.support[label]))
         rows.append(
             row(
-                run.classes[score.label],
-                f"{score.num_images:,}",
-                words.ratio(score.recall),
+                names[label],
+                f"{scored.support[label]:,}",
+                f"{scored.recall[label]:.3f}",
                 f"{low:.3f} to {high:.3f}",
-                words.ratio(score.precision),
-                words.ratio(score.f1),
-                mistaken,
+                f"{scored.precision[label]:.3f}",
+                f"{scored.f1[label]:.3f}",
+                f"{names[taken_for]} ({times:,})" if times else "none",
             )
         )
     head = ["class", "images", "recall", "95 % interval", "precision", "F1", "most taken for"]

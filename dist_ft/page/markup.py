@@ -70,7 +70,8 @@ svg { display: block; width: 100%; height: auto }
   background: var(--box); border-radius: .3rem }
 .pictures li { font-size: .8rem; line-height: 1.35 }
 .pictures b, .pictures span { display: block; unicode-bidi: isolate }
-img.map { width: min(100%, 36rem); image-rendering: pixelated; border: 1px solid var(--line) }
+img.map { width: min(100%, 36rem); height: auto; border: 1px solid var(--line);
+  image-rendering: pixelated }
 pre { margin: .6rem 0; padding: .8rem 1rem; background: var(--box); border: 1px solid var(--line);
   border-radius: .5rem; white-space: pre-wrap; font-size: .875rem }
 .note { padding: .6rem .9rem; border-left: .25rem solid rgb(var(--bad)); background: var(--box) }
@@ -94,10 +95,11 @@ class Markup(str):
 
 
 def element(tag: str, *children: str, **attributes: object) -> Markup:
-    """An element; an attribute's `_` is a dash, one at its end is dropped: `class_`."""
+    """An element; an attribute's `_` is a dash, one at its end is dropped: `class_`; '' is none."""
     given = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{text(str(value))}"'
         for name, value in attributes.items()
+        if value != ""
     )
     if tag in VOID:
         return Markup(f"<{tag}{given}>")

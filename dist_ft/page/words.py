@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from dist_ft import scorecard
@@ -12,10 +11,6 @@ def interval(row: dict[str, Any]) -> str:
     """The 95 % interval of a test accuracy; row: of scores.jsonl."""
     low, high = scorecard.wilson(row["test_correct"], row["test_images"])
     return f"{low:.3f} to {high:.3f}"
-
-
-def ratio(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.3f}"
 
 
 def value(setting: Any) -> str:
