@@ -13,9 +13,9 @@ from typing import Iterator
 from dist_ft import (
     checkpoint,
     checks,
-    duplicates,
     facts,
     features,
+    greeting,
     host,
     model,
     optimizer,
@@ -38,7 +38,6 @@ from dist_ft.runtime import Solo
 from dist_ft.tally import StopRequest, Tally
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
-LEAKS_SOUGHT = 50_000  # training images; of more, looking would keep the first step waiting
 
 
 class Run:
@@ -116,30 +115,16 @@ class Run:
     def _open_board(self, found: checkpoint.Checkpoint | None):
         if not self.world.is_chief:
             return Hidden()
-        c, world, folder = self.config, self.world, self.folder
+        c, world, folder, peak_lr = self.config, self.world, self.folder, self.rate.peak
         if c.resume == "never":
             resume.set_aside(c.folder)
         with _written_to(c.folder):
             board = Board(c.folder, c.as_dict(), folder.classes, self.step)
-        board.say(
-            f"{c.data}: {len(folder.classes)} classes, {len(folder.train)} images to train on,"
-            f" {len(folder.test)} to test on"
-        )
-        skipped = folder.train.skipped + folder.test.skipped
-        if skipped:
-            board.say(f"{len(skipped)} files are no images by their name: {', '.join(skipped[:5])}")
-        leaks = duplicates.leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
-        if leaks:
-            board.say(f"warning: {duplicates.leak_message(leaks)}")
-        board.say(
-            f"{c.model} on {world.size} x {world.ctx} in {self.dtype},"
-            f" {self.plan.batch_size} images a step, {self.plan.steps_per_epoch} steps an epoch"
-        )
-        if self.plan.batch_size < world.size:
-            board.say(f"more ranks than images a step: {world.size - self.plan.batch_size} idle")
-        for group in model.groups(self.core):
-            rate = f"rate {self.rate.peak * group.lr_mult:g}" if group.lr_mult else "frozen"
-            board.say(f"  {group.name:9}{group.num_values:>12,} parameters  {rate}")
+        for line in (
+            *greeting.about_images(c.data, folder),
+            *greeting.about_network(c.model, self.core, self.dtype, self.plan, peak_lr, world),
+        ):
+            board.say(line)
         if found:
             board.say(f"goes on from {found.path} (step {self.step} of {self.plan.num_steps})")
         return board

@@ -252,3 +252,18 @@ def test_the_word_exif_among_a_jpegs_pixels_is_no_rotation():
     assert isinstance(image.picture(jpeg), image.Jpeg)
     with_word = jpeg[: scan + 40] + b"Exif\0\0" + jpeg[scan + 46 :]
     assert isinstance(image.picture(with_word), image.Jpeg)
+
+
+def test_a_camera_held_upright_costs_no_more_than_none():
+    assert isinstance(image.picture(encoded(PICTURE, "JPEG", exif=exif(1))), image.Jpeg)
+    for orientation in range(2, 9):
+        jpeg = encoded(PICTURE, "JPEG", exif=exif(orientation))
+        assert isinstance(image.picture(jpeg), image.Pixels)
+
+
+@pytest.mark.parametrize("content", [b"", b"MM", b"no TIFF at all", b"II*\0\xff\xff\xff\xff"])
+def test_an_exif_segment_of_anything_leaves_the_pixels(content):
+    jpeg = encoded(PICTURE, "JPEG", quality=95)
+    segment = b"Exif\0\0" + content
+    header = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big")
+    assert error(image.decode(jpeg[:2] + header + segment + jpeg[2:]), smooth()) < 4

@@ -13,6 +13,7 @@ import simplejpeg
 from PIL import Image, ImageFile, ImageOps
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a decompression bomb: a quarter GB of RGB
+ORIENTATION = 0x112  # Exif's tag
 START_OF_SCAN = b"\xff\xda"  # of a JPEG: what stands before it are its segments
 BLANK = (124, 116, 104)  # ImageNet's mean colour: what a row without an image holds
 
@@ -108,7 +109,7 @@ def picture(data: bytes) -> Picture:
     if not data:
         raise CorruptImage("the file is empty")
     # libjpeg-turbo is three times as fast, but leaves CMYK, rotation and leniency to Pillow.
-    if data[:3] == b"\xff\xd8\xff" and not _has_exif(data):
+    if data[:3] == b"\xff\xd8\xff" and _is_upright(data):
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         except ValueError:
@@ -119,14 +120,25 @@ def picture(data: bytes) -> Picture:
     return _by_pillow(data)
 
 
-def _has_exif(jpeg: bytes) -> bool:
-    """Whether one of the segments before the image proper is Exif's, which may tell a rotation."""
+def _is_upright(jpeg: bytes) -> bool:
+    """Whether no Exif segment stands before the image proper, or one that tells of no rotation."""
     position = 2
     while jpeg[position : position + 2] not in (START_OF_SCAN, b""):
-        if jpeg[position + 4 : position + 10] == b"Exif\0\0":
-            return True
-        position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")  # its length
-    return False
+        length = int.from_bytes(jpeg[position + 2 : position + 4], "big")
+        segment = jpeg[position + 4 : position + 2 + length]
+        if segment[:6] == b"Exif\0\0":
+            return _orientation(segment) == 1
+        position += 2 + length
+    return True
+
+
+def _orientation(segment: bytes) -> int | None:
+    exif = Image.Exif()
+    try:
+        exif.load(segment)
+        return exif.get(ORIENTATION)
+    except Exception:  # Pillow's reader of TIFF raises many kinds for bytes that are none
+        return None
 
 
 def _by_pillow(data: bytes) -> Pixels:
