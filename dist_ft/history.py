@@ -94,7 +94,9 @@ class History:
 
     def command(self) -> str:
         """A line for a shell that makes the run anew, in a folder of its own."""
-        words = ["python", "-m", "dist_ft.train"]
+        ranks = self.best.state.get("ranks", 1) if self.best else 1
+        words = ["horovodrun", "-np", str(ranks)] if ranks > 1 else []
+        words += ["python", "-m", "dist_ft.train"]
         for name, value in self.changed().items():
             if name == "out" or (name, value) == ("resume", "never"):
                 continue

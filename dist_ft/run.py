@@ -264,6 +264,8 @@ class Run:
             "epochs_without_better": self.epochs_without_better,
             "elapsed_s": self._elapsed(),
             "epoch_sums": self.tally.as_dict(),
+            "dtype": self.dtype,
+            "ranks": self.world.size,
             **self.loss_scale.as_dict(),
             "facts": self.facts,
             "classes": list(self.folder.classes),

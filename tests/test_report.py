@@ -164,6 +164,13 @@ def test_the_command_makes_the_same_settings(run, data):
     assert {**kept, "out": f"{run}-again"} == json.loads(json.dumps(settings))
 
 
+def test_a_run_of_several_ranks_is_repeated_by_as_many(run):
+    found = history.read(run)
+    assert found.best.state["ranks"] == 1
+    found.best.state["ranks"] = 4
+    assert found.command().startswith("horovodrun -np 4 python -m dist_ft.train --data ")
+
+
 @given(
     freeze=st.lists(st.sampled_from(["features", "a b$", "'"]), max_size=2),
     keep_ratio=st.booleans(),
