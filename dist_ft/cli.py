@@ -12,7 +12,7 @@ from typing import Any, Sequence
 
 from dist_ft.config import Config, ConfigError, flag_of
 
-COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate")
+COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate", "export")
 
 
 def main() -> None:

@@ -1,0 +1,219 @@
+"""A checkpoint as a network to deploy: `python -m dist_ft.export RUN --to onnx --out food.onnx`.
+
+Pixels go in, (n, side, side, 3) uint8 RGB, and probabilities come out, (n, classes). gluon and int8
+write a folder: model-symbol.json and model-0000.params for gluon.SymbolBlock.imports, and beside
+them model.json with the classes and what is done to a picture before; onnx writes one file, with
+the same as its metadata. What was written is read back and compared with the network on the test
+images of --data, else on noise; where they differ, nothing is left. ONNX is compared where
+onnxruntime is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
+
+from dist_ft import host
+
+THREADS = host.set_threads()  # before MXNet is loaded, which reads them
+
+import mxnet as mx  # noqa: E402
+import numpy as np  # noqa: E402
+from mxnet.contrib import quantization  # noqa: E402
+
+from dist_ft import model, onnxfile, runtime, trained, whole  # noqa: E402
+from dist_ft.assess import labelled  # noqa: E402
+from dist_ft.config import Config  # noqa: E402
+from dist_ft.data import image, view  # noqa: E402
+from dist_ft.data.feed import TEST_BATCH  # noqa: E402
+from dist_ft.data.loader import Loader  # noqa: E402
+from dist_ft.data.split import Split  # noqa: E402
+from dist_ft.data.view import Views  # noqa: E402
+from dist_ft.errors import UserError  # noqa: E402
+from dist_ft.trained import Trained  # noqa: E402
+
+TOLERANCE = 1e-3  # of a probability, for what computes in float32
+EQUAL_SHARE = 0.99  # of labels, for int8
+CALIBRATED_ON = 200  # training images
+
+Classifier = Callable[[np.ndarray], np.ndarray]  # (n, side, side, 3) uint8 to (n, C) float32
+
+
+class Probabilities(mx.gluon.HybridBlock):
+    """Logits to probabilities."""
+
+    def hybrid_forward(self, F, x):
+        return F.softmax(x)
+
+
+def on_pixels(core: mx.gluon.Block) -> mx.gluon.HybridBlock:
+    """The network with all that belongs to it: pixels to probabilities."""
+    net = mx.gluon.nn.HybridSequential()
+    net.add(model.Normalize(), core, Probabilities())
+    net.hybridize()
+    return net
+
+
+def classifier(net: mx.gluon.Block) -> Classifier:
+    return lambda x: net(mx.nd.array(x, dtype="uint8")).asnumpy()
+
+
+class Comparison(NamedTuple):
+    """Of an export with the network."""
+
+    num_images: int
+    num_equal: int  # labels
+    num_clear: int  # labels that differ where the network itself was sure by more than TOLERANCE
+    largest: float  # difference of a probability
+
+    def is_good(self, to: str) -> bool:
+        """Whether the export, of that kind, may take the network's place."""
+        if to == "int8":
+            return 0 < EQUAL_SHARE * self.num_images <= self.num_equal
+        return self.num_images > 0 and self.num_clear == 0 and self.largest <= TOLERANCE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_equal} of {self.num_images} labels equal, largest difference of a"
+            f" probability {self.largest:.2g}"
+        )
+
+
+def compare(network: Classifier, export: Classifier, batches: Iterable[np.ndarray]) -> Comparison:
+    num_images = num_equal = num_clear = 0
+    largest = 0.0
+    for x in batches:
+        ours, theirs = network(x), export(x)
+        top = np.sort(ours, axis=1)
+        same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+        num_images += len(x)
+        num_equal += int(same.sum())
+        num_clear += int((~same & (top[:, -1] - top[:, -2] > TOLERANCE)).sum())
+        largest = float(np.fmax(largest, np.abs(ours - theirs).max()))
+        if not np.isfinite(theirs).all():
+            largest = float("inf")
+    return Comparison(num_images, num_equal, num_clear, largest)
+
+
+def quantized(core: mx.gluon.HybridBlock, batches: Iterable[np.ndarray]) -> mx.gluon.Block:
+    """The network in int8, as MXNet and oneDNN compute it on a CPU; its weights are stored in
+    float32 and quantised as they are loaded.
+
+    batches: pixels, over which the ranges of the layers' outputs are taken.
+    """
+    pixels = np.concatenate(list(batches))
+    x = model.Normalize()(mx.nd.array(pixels, dtype="uint8"))
+    nodes = json.loads(core(mx.sym.var("data")).tojson())["nodes"]
+    first = next(node["name"] for node in nodes if node["op"] == "Convolution")
+    return quantization.quantize_net_v2(
+        core,
+        quantized_dtype="int8",  # keeps 0.98 of a ResNet34_v2's labels; 'auto', with uint8, 0.93
+        quantize_granularity="channel-wise",
+        exclude_layers=[first],  # of the pixels: else 0.94
+        calib_data=mx.io.NDArrayIter(x, batch_size=min(TEST_BATCH, len(pixels))),
+        calib_mode="naive",
+        ctx=mx.cpu(),
+    )
+
+
+def views_of(split: Split, views: Views, every: int = 1) -> Iterator[np.ndarray]:
+    """Every so many-th image as a test shows it to the network: (n, side, side, 3) uint8."""
+    loader = Loader(split, views.side, THREADS, Config.prefetch_mb)
+
+    def fill(index: int, row: np.ndarray) -> None:
+        row[:] = view.test_view(image.decode(split.read(index)), *views)
+
+    indices = np.arange(0, len(split), every)
+    parts = np.array_split(indices, -(-len(indices) // TEST_BATCH))
+    shares = ((part, np.ones(len(part), np.float32)) for part in parts)
+    try:
+        for batch in loader.batches(shares, fill):
+            if batch.num_images:
+                yield batch.x[batch.mask > 0]
+    finally:
+        loader.close()
+
+
+def noise(side: int) -> Iterator[np.ndarray]:
+    yield np.random.RandomState(0).randint(0, 256, (TEST_BATCH, side, side, 3)).astype(np.uint8)
+
+
+def described(found: Trained) -> dict[str, Any]:
+    """What has to be known to use the export."""
+    side, resize, keep_ratio = found.views
+    fit = f"its shorter side is {resize} px" if keep_ratio else f"it is {resize} x {resize} px"
+    return {
+        "classes": list(found.classes),
+        "input": f"uint8 RGB pixels (n, {side}, {side}, 3); they are normalised inside",
+        "output": f"probabilities (n, {len(found.classes)})",
+        "preprocessing": f"resize the upright image, bilinear, until {fit}; take the central"
+        f" {side} x {side} px",
+        **{"image_size": side, "resize": resize, "keep_ratio": bool(keep_ratio)},
+        **{"model": found.model, "checkpoint": str(found.path), "step": found.step},
+    }
+
+
+def write_gluon(core: mx.gluon.Block, found: Trained, folder: Path) -> Classifier:
+    """Writes the files of a network into a folder; returns what they hold."""
+    net = on_pixels(core)
+    net(mx.nd.zeros((1, found.views.side, found.views.side, 3), dtype="uint8"))
+    net.export(str(folder / "model"), epoch=0)
+    text = json.dumps(described(found), indent=1, ensure_ascii=False)
+    (folder / "model.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    files = str(folder / "model-symbol.json"), ["data"], str(folder / "model-0000.params")
+    return classifier(mx.gluon.SymbolBlock.imports(*files))
+
+
+def export(found: Trained, to: str, out: Path, data: str = "") -> Comparison | None:
+    """Writes the export; whole or absent. Raises UserError where it is not as good as the network.
+
+    Returns how it compares; None for ONNX without onnxruntime, which could not be compared.
+    to: 'gluon', 'onnx' or 'int8'; data: a folder of images, whose test images are compared on, and
+    whose training images calibrate int8.
+    """
+    core = found.core(mx.cpu())
+    network = classifier(on_pixels(core))
+    views = found.views
+    batches = views_of(labelled(data, "test", found.classes), views) if data else noise(views.side)
+    if to == "int8":
+        train = labelled(data, "train", found.classes)
+        core = quantized(core, views_of(train, views, max(1, len(train) // CALIBRATED_ON)))
+    with (whole.file if to == "onnx" else whole.folder)(out, "--out") as beside:
+        if to == "onnx":
+            onnxfile.write(core, views.side, described(found), beside)
+            written = onnxfile.running(beside)
+        else:
+            written = write_gluon(core, found, beside)
+        made = compare(network, written, batches) if written else None
+        if made and not made.is_good(to):
+            raise UserError(f"--to {to}: not as the network: {made}: nothing is written")
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dist_ft.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flag = parser.add_argument
+    flag("checkpoint", metavar="RUN", help=trained.HELP)
+    flag("--to", required=True, choices=("gluon", "onnx", "int8"), help="int8 is gluon's for a CPU")
+    flag("--out", required=True, type=Path, metavar="PATH", help="folder, or file of onnx")
+    flag("--data", default="", metavar="DIR", help="images, as of dist_ft.train; int8 takes them")
+    args = parser.parse_args()
+    if args.to == "int8" and not args.data:
+        parser.error("--to int8: takes images to calibrate with: --data DIR")
+    with runtime.start("cpu") as world:
+        if world.size > 1:
+            raise UserError("dist_ft.export is for one process: leave horovodrun out")
+        made = export(trained.find(args.checkpoint), args.to, args.out, args.data)
+        on = "the test images" if args.data else "random noise, for want of --data"
+        untried = "not compared, for want of onnxruntime: pip install onnxruntime"
+        print(f"{args.out}: {f'{made}, on {on}' if made else untried}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""export: what is written is the network, or is not written."""
+
+from __future__ import annotations
+
+import json
+
+import mxnet as mx
+import numpy as np
+import onnx
+import pytest
+
+from dist_ft import export, trained
+from dist_ft.assess import labelled
+from dist_ft.config import Config
+from dist_ft.errors import UserError
+from dist_ft.runtime import Solo
+from dist_ft.train import fit
+from tests.conftest import run_job
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    recipe = {"epochs": 4, "batch_size": 8, "momentum": 0.9, "head_lr_mult": 1.0, "lr": 0.02}
+    net = {"model": "resnet18_v2", "weights": "none", "image_size": SIDE}
+    world = Solo(device="cpu", stall_timeout=600)
+    fit(Config(data=str(tiny), out=str(out), num_workers=2, **net, **recipe), world)
+    world.close()
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return trained.find(str(run))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return next(export.noise(SIDE))[:9]
+
+
+@pytest.fixture(scope="module")
+def expected(found, pixels):
+    return export.classifier(export.on_pixels(found.core(mx.cpu())))(pixels)
+
+
+def load(folder):
+    files = str(folder / "model-symbol.json"), ["data"], str(folder / "model-0000.params")
+    return mx.gluon.SymbolBlock.imports(*files)
+
+
+def test_gluon_files_are_the_network_from_pixels_on(run, tiny, tmp_path, pixels, expected):
+    out = tmp_path / "net"
+    words = ["-m", "dist_ft.export", str(run), "--to", "gluon", "--out", str(out)]
+    ended = run_job([*words, "--data", str(tiny)], 60)
+    assert ended.status == 0, ended.output
+    assert "101 of 101 labels equal" in ended.output and "on the test images" in ended.output
+    given = load(out)(mx.nd.array(pixels, dtype="uint8")).asnumpy()
+    np.testing.assert_allclose(given, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(given.sum(axis=1), 1, rtol=1e-5)
+    told = json.loads((out / "model.json").read_text())
+    assert told["classes"] == [f"class_{letter}" for letter in "abcde"]
+    assert (told["image_size"], told["resize"], told["keep_ratio"]) == (32, 37, False)
+
+
+def test_an_export_that_is_there_is_not_written_over(found, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is there already"):
+        export.export(found, "gluon", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_onnx_takes_pixels_and_tells_its_classes(found, tmp_path):
+    path = tmp_path / "net.onnx"
+    export.export(found, "onnx", path)
+    made = onnx.load(str(path))
+    (taken,), (given,) = made.graph.input, made.graph.output
+    shapes = [
+        [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]
+        for value in (taken, given)
+    ]
+    assert (taken.name, given.name) == ("pixels", "probabilities")
+    assert taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert shapes == [["n", 32, 32, 3], ["n", 5]]
+    told = {entry.key: entry.value for entry in made.metadata_props}
+    assert json.loads(told["classes"]) == list(found.classes)
+    assert "37 x 37" in told["preprocessing"]
+    used = {name for node in made.graph.node for name in node.input}
+    assert {weight.name for weight in made.graph.initializer} <= used
+
+
+def test_onnx_is_the_network_for_any_number_of_images(found, tiny, tmp_path, pixels, expected):
+    runtime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "net.onnx"
+    made = export.export(found, "onnx", path, str(tiny))
+    assert (made.num_images, made.num_equal, made.num_clear) == (101, 101, 0)
+    assert made.largest < 1e-4
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for num in (1, 4, 9):
+        (given,) = session.run(None, {"pixels": pixels[:num]})
+        np.testing.assert_allclose(given, expected[:num], rtol=0, atol=1e-5)
+
+
+def test_int8_files_hold_the_quantized_network(found, tiny, tmp_path, pixels, expected):
+    views = list(export.views_of(labelled(str(tiny), "train", found.classes), found.views))
+    core = export.quantized(found.core(mx.cpu()), views)
+    told = export.write_gluon(core, found, tmp_path)(pixels)
+    assert "quantized_sg_mkldnn_conv" in (tmp_path / "model-symbol.json").read_text()
+    given = load(tmp_path)(mx.nd.array(pixels, dtype="uint8")).asnumpy()
+    np.testing.assert_array_equal(given, told)
+    np.testing.assert_allclose(given.sum(axis=1), 1, rtol=1e-5)
+    assert 1e-4 < np.abs(given - expected).mean() < 0.2
+
+
+def test_int8_that_changes_labels_is_not_written(found, tiny, tmp_path):
+    """A network that has hardly learned is sure of nothing: every fifth label is another."""
+    with pytest.raises(UserError, match="of 101 labels equal.* nothing is written"):
+        export.export(found, "int8", tmp_path / "net", str(tiny))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", ["gluon", "int8"])
+def test_an_export_that_is_not_the_network_is_not_written(found, tiny, tmp_path, to, monkeypatch):
+    """The files are those of a network with other weights, as a broken exporter's would be."""
+    other = found.core(mx.cpu())
+    other.output.weight.set_data(-other.output.weight.data())
+    original = export.write_gluon
+    monkeypatch.setattr(export, "write_gluon", lambda core, *rest: original(other, *rest))
+    with pytest.raises(UserError, match="not as the network: .* labels equal"):
+        export.export(found, to, tmp_path / "net", str(tiny))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shift, good", [(0, True), (1e-4, True), (0.01, False), (np.nan, False)])
+def test_a_difference_counts_from_the_tolerance_on(pixels, expected, shift, good):
+    made = export.compare(lambda x: expected, lambda x: expected + shift, [pixels])
+    assert made.is_good("gluon") == good
+    assert made.num_images == 9
+
+
+def test_labels_may_differ_only_where_the_network_is_not_sure(pixels):
+    sure, unsure = np.float32([[0.6, 0.4]]), np.float32([[0.5002, 0.4998]])
+    for ours, clear in ((sure, 1), (unsure, 0)):
+        made = export.compare(lambda x, p=ours: p, lambda x, p=ours: p[:, ::-1], [pixels[:1]])
+        assert (made.num_equal, made.num_clear) == (0, clear)
+        assert made.is_good("gluon") == (clear == 0)
+
+
+def test_int8_wants_images_and_no_one_wants_two_processes(run, tmp_path):
+    words = ["-m", "dist_ft.export", str(run), "--out", str(tmp_path / "net"), "--to"]
+    ended = run_job([*words, "int8"], 60)
+    assert (ended.status, "--data DIR" in ended.output) == (2, True)
+    ended = run_job([*words, "gluon"], 60, num_ranks=2)
+    assert ended.status != 0
+    assert "leave horovodrun out" in ended.output
+    assert list(tmp_path.iterdir()) == []
