@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -12,10 +14,13 @@ import pytest
 from dist_ft import export, trained
 from dist_ft.assess import labelled
 from dist_ft.config import Config
+from dist_ft.data.image import read
+from dist_ft.data.view import test_view as centred
 from dist_ft.errors import UserError
 from dist_ft.runtime import Solo
 from dist_ft.train import fit
-from tests.conftest import run_job
+from tests.conftest import run_job, train
+from tests.test_real_images import FOOD5, WEIGHTS
 
 SIDE = 32
 
@@ -156,3 +161,48 @@ def test_int8_wants_images_and_no_one_wants_two_processes(run, tmp_path):
     assert ended.status != 0
     assert "leave horovodrun out" in ended.output
     assert list(tmp_path.iterdir()) == []
+
+
+def outcome(words):
+    ended = run_job(words, 100)
+    assert ended.status == 0, ended.output
+    return ended.output
+
+
+@pytest.mark.skipif(
+    not (FOOD5.is_dir() and WEIGHTS.is_file()),
+    reason=f"no images in {FOOD5} (DIST_FT_FOOD5) or no weights in {WEIGHTS} (DIST_FT_WEIGHTS)",
+)
+def test_predict_evaluate_and_the_exports_agree_image_by_image(tmp_path):
+    """On a network of one step; gluon's files are run here as they are."""
+    run, said = tmp_path / "run", tmp_path / "said.json"
+    flags = ["--data", str(FOOD5), "--weights", str(WEIGHTS), "--image-size", "64"]
+    train(*flags, "--max-steps", "1", "--out", str(run), timeout_s=100)
+    row = json.loads((run / "scores.jsonl").read_text().splitlines()[-1])
+    outcome(["-m", "dist_ft.evaluate", str(run), str(FOOD5), "--json", str(said)])
+    report = json.loads(said.read_text())
+    assert (report["images"], report["correct"]) == (row["test_images"], row["test_correct"])
+    assert report["confusion"] == row["confusion"]
+    rows = tmp_path / "rows.jsonl"
+    outcome(["-m", "dist_ft.predict", str(run), str(FOOD5 / "test"), "--output", str(rows)])
+    labels = [json.loads(line) for line in rows.read_text().splitlines()]
+    confusion = np.zeros((5, 5), int)
+    classes = list(report["classes"])
+    for one in labels:
+        label = Path(one["path"]).parent.name
+        confusion[classes.index(label), classes.index(one["label"])] += 1
+    assert confusion.tolist() == row["confusion"]
+    found = trained.find(str(run))
+    made = export.export(found, "gluon", tmp_path / "net", str(FOOD5))
+    assert made.num_images == made.num_equal == 750
+    files = [str(tmp_path / "net" / f"model-{part}") for part in ("symbol.json", "0000.params")]
+    net = mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])
+    told = json.loads((tmp_path / "net" / "model.json").read_text())
+    for one in labels[::50]:
+        pixels = centred(read(one["path"]), 64, told["resize"], told["keep_ratio"])
+        (p,) = net(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()
+        assert told["classes"][p.argmax()] == one["label"]
+        assert p.max() == pytest.approx(one["probability"], abs=1e-4)
+    made = export.export(found, "onnx", tmp_path / "net.onnx", str(FOOD5))
+    if importlib.util.find_spec("onnxruntime"):
+        assert made.num_images == made.num_equal == 750
