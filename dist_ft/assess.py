@@ -16,7 +16,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 from dist_ft import host
 
-THREADS = host.set_threads()  # before MXNet is loaded, which reads them
+THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 
 import mxnet as mx  # noqa: E402
 

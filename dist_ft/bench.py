@@ -24,7 +24,7 @@ from typing import Any, Dict, Iterator
 
 from dist_ft import cli, host
 
-THREADS = host.set_threads()  # before MXNet is loaded, which reads them
+THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402

@@ -18,7 +18,7 @@ from typing import Iterator, NamedTuple
 
 from dist_ft import host
 
-THREADS = host.set_threads()  # before MXNet is loaded, which reads them
+THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Mapping, MutableMapping
+from typing import Mapping, MutableMapping, Sequence
 
 # Set by horovodrun, Open MPI, MPICH and Intel MPI, and srun, in the order in which they are asked.
 SIZE = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -13,6 +13,13 @@ LOCAL_SIZE = (
     *("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"),
     "SLURM_NTASKS_PER_NODE",
 )
+LOCAL_RANK = (
+    *("HOROVOD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"),
+    "SLURM_LOCALID",
+)
+BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")  # the user's own
+
+_allowed_before: frozenset[int] | None = None  # cores of this process, before `take_cores` bound it
 
 
 def launched_size(environ: Mapping[str, str] = os.environ) -> int:
@@ -24,6 +31,42 @@ def started_by_mpi(environ: Mapping[str, str] = os.environ) -> bool:
     return "HOROVOD_GLOO_RENDEZVOUS_ADDR" not in environ and (
         "OMPI_COMM_WORLD_SIZE" in environ or "PMI_SIZE" in environ
     )
+
+
+def take_cores(environ: MutableMapping[str, str] = os.environ) -> int:
+    """Binds this process to its share of the host's cores, and gives it as many threads.
+
+    To be called by a program before it loads MXNet; again it changes nothing. Bound ranks do not
+    take turns on a core while another one idles. A launcher's binding and
+    the user's own are left as they are. Returns the number of threads.
+    """
+    global _allowed_before
+    threads = set_threads(environ)
+    local_rank, local_size = _first(environ, LOCAL_RANK), _first(environ, LOCAL_SIZE) or 1
+    cores = os.sched_getaffinity(0)
+    divided = "HOROVOD_LOCAL_SIZE" not in environ and len(cores) < (os.cpu_count() or 1)
+    shares = local_rank is not None and 1 < local_size <= len(cores)
+    is_bound = divided or _allowed_before or any(environ.get(name) for name in BINDING)
+    if shares and not is_bound:
+        _allowed_before = frozenset(cores)
+        os.sched_setaffinity(0, share_of(sorted(cores, key=_place), local_rank, local_size))
+    return threads
+
+
+def share_of(cores: Sequence[int], local_rank: int, local_size: int) -> Sequence[int]:
+    """A rank's cores: neighbours, none of another rank's, and none left over."""
+    num = len(cores)
+    return cores[local_rank * num // local_size : (local_rank + 1) * num // local_size]
+
+
+def _place(core: int) -> tuple[int, ...]:
+    """Sorts cores by socket, then so that both threads of one are neighbours."""
+    topology = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
+    try:
+        names = "physical_package_id", "core_id"
+        return (*(int((topology / name).read_text()) for name in names), core)
+    except (OSError, ValueError):
+        return (0, core, core)
 
 
 def set_threads(environ: MutableMapping[str, str] = os.environ) -> int:
@@ -47,7 +90,7 @@ def usable_cores() -> int:
     then counted for the whole host.
     """
     cores = os.cpu_count() or 1
-    bound = len(os.sched_getaffinity(0))
+    bound = len(_allowed_before or os.sched_getaffinity(0))
     if "HOROVOD_LOCAL_SIZE" not in os.environ:  # horovodrun binds nothing: a container may have
         local_size = _first(os.environ, LOCAL_SIZE) or 1
         if bound * local_size <= cores:

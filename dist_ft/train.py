@@ -4,7 +4,7 @@ from dist_ft import cli, host
 
 # Both before MXNet is loaded: `--help` then answers at once, and MXNet reads its threads.
 config_of_main = cli.parse() if __name__ == "__main__" else None
-host.set_threads()
+host.take_cores()
 
 import mxnet as mx  # noqa: E402
 from mxnet import autograd  # noqa: E402

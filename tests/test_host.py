@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dist_ft import host
 
@@ -88,6 +90,49 @@ def test_ranks_that_a_launcher_bound_to_cores_of_their_own_keep_them():
 def test_horovodrun_binds_nothing_so_ranks_share_the_cores_of_a_bound_container():
     core = min(os.sched_getaffinity(0))
     assert cores_of({core}, HOROVOD_LOCAL_SIZE="2") == 1
+
+
+@given(st.integers(1, 300), st.integers(1, 64))
+def test_every_core_is_one_ranks(num_cores, local_size):
+    cores = list(range(num_cores))
+    shares = [host.share_of(cores, rank, local_size) for rank in range(local_size)]
+    assert [core for share in shares for core in share] == cores
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def bound_to(rank, **environ):
+    """The cores of a rank of two, and how many it knows of, after it took its share."""
+    code = (
+        "import os; from dist_ft import host; threads = host.take_cores(); host.take_cores();"
+        "print(*sorted(os.sched_getaffinity(0)), '|', host.usable_cores())"
+    )
+    started = {"HOROVOD_LOCAL_RANK": str(rank), "HOROVOD_LOCAL_SIZE": "2", **environ}
+    environ = {**{k: v for k, v in os.environ.items() if k not in host.BINDING}, **started}
+    command = [sys.executable, "-c", code]
+    made = subprocess.run(command, capture_output=True, text=True, env=environ, check=True)
+    cores, known = made.stdout.split("|")
+    return set(map(int, cores.split())), int(known)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_the_ranks_of_a_host_are_bound_to_cores_of_their_own():
+    (first, known), (second, _) = bound_to(0), bound_to(1)
+    assert first | second == os.sched_getaffinity(0)
+    assert first and second and not first & second
+    assert known == host.usable_cores()  # of the host, not of the rank
+
+
+@pytest.mark.parametrize("name", host.BINDING)
+def test_the_users_own_binding_wins(name):
+    assert bound_to(0, **{name: "0"})[0] == os.sched_getaffinity(0)
+
+
+def test_one_process_is_bound_to_nothing():
+    assert bound_to(0, HOROVOD_LOCAL_SIZE="1")[0] == os.sched_getaffinity(0)
+
+
+def test_more_ranks_than_cores_are_bound_to_nothing():
+    assert bound_to(0, HOROVOD_LOCAL_SIZE="1000")[0] == os.sched_getaffinity(0)
 
 
 def test_it_needs_nothing_but_the_standard_library():

@@ -25,7 +25,7 @@ args = clock.start(__doc__, PARTS)
 
 from dist_ft import cli, host  # noqa: E402
 
-host.set_threads()
+host.take_cores()
 
 import mxnet as mx  # noqa: E402
 
