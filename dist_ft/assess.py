@@ -47,8 +47,8 @@ def labelled(data: str, name: str, classes: Sequence[str]) -> Split:
         root = next((root / kind for kind in kinds if (root / kind).is_dir()), root)
         if not root.is_dir():
             raise FolderError(f"{root}: no such folder")
-        names = folder._classes(root)
-        split = folder._split(root, names)
+        names = folder.classes_in(root)
+        split = folder.split_in(root, names)
     if not split.paths:
         raise FolderError(f"{root}: no class directory with images in it")
     unknown = sorted(set(names) - set(classes))

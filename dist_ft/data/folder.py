@@ -26,19 +26,19 @@ def scan(root: str) -> Folder:
     if records.are_in(Path(root)):
         return records.scan(Path(root))
     train_root, test_root = _split_roots(Path(root))
-    classes = _classes(train_root)
+    classes = classes_in(train_root)
     if len(classes) < 2:
         known = f"only {classes[0]!r}" if classes else "no class directory with images"
         raise FolderError(
             f"{train_root}: {known}; a classifier needs at least two, as train/CLASS/IMAGE.jpg"
         )
-    tested = _classes(test_root)
+    tested = classes_in(test_root)
     foreign, untested = sorted(set(tested) - set(classes)), sorted(set(classes) - set(tested))
     if foreign or untested:
         lacks = [f"{train_root} lacks {', '.join(foreign)}"] if foreign else []
         lacks += [f"{test_root} lacks {', '.join(untested)}"] if untested else []
         raise FolderError(f"{'; '.join(lacks)}: both must have images of the same classes")
-    return Folder(tuple(classes), _split(train_root, classes), _split(test_root, classes))
+    return Folder(tuple(classes), split_in(train_root, classes), split_in(test_root, classes))
 
 
 def _split_roots(root: Path) -> tuple[Path, Path]:
@@ -52,7 +52,8 @@ def _split_roots(root: Path) -> tuple[Path, Path]:
     return train, test
 
 
-def _classes(root: Path) -> list[str]:
+def classes_in(root: Path) -> list[str]:
+    """The directories with an image in them, sorted by name; hidden ones are none."""
     directories = sorted(entry.name for entry in os.scandir(root) if _is(entry.is_dir))
     visible = [name for name in directories if not name.startswith(".")]  # .ipynb_checkpoints
     return [name for name in visible if any(map(_is_image, os.scandir(root / name)))]
@@ -70,7 +71,8 @@ def _is_image(entry: os.DirEntry) -> bool:
     return extension in EXTENSIONS and not entry.name.startswith(".") and _is(entry.is_file)
 
 
-def _split(root: Path, classes: list[str]) -> Split:
+def split_in(root: Path, classes: list[str]) -> Split:
+    """The images of these class directories, labelled by their place in the list."""
     paths, labels, skipped = [], [], []
     for label, name in enumerate(classes):
         for entry in sorted(os.scandir(root / name), key=lambda entry: entry.name):
