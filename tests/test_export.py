@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import textwrap
 from pathlib import Path
 
 import mxnet as mx
@@ -19,7 +21,7 @@ from dist_ft.data.view import test_view as centred
 from dist_ft.errors import UserError
 from dist_ft.runtime import Solo
 from dist_ft.train import fit
-from tests.conftest import run_job, train
+from tests.conftest import REPO, run_job, train
 from tests.test_real_images import FOOD5, WEIGHTS
 
 SIDE = 32
@@ -106,6 +108,26 @@ def test_onnx_is_the_network_for_any_number_of_images(found, tiny, tmp_path, pix
     for num in (1, 4, 9):
         (given,) = session.run(None, {"pixels": pixels[:num]})
         np.testing.assert_allclose(given, expected[:num], rtol=0, atol=1e-5)
+
+
+def test_the_readmes_lines_run_an_exported_network(found, tiny, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    begin = readme.index("    import json, numpy, onnxruntime")
+    lines = textwrap.dedent(readme[begin : readme.index("\n\n##", begin)])
+    for told, here in (("(256, 256)", "(37, 37)"), ("(16, 16, 240, 240)", "(2, 2, 34, 34)")):
+        assert told in lines
+        lines = lines.replace(told, here)  # this network's sizes
+    export.export(found, "onnx", tmp_path / "food.onnx", str(tiny))
+    shutil.copy(tiny / "test" / "class_b" / "000.jpg", tmp_path / "dish.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(lines, names)
+    network = export.classifier(export.on_pixels(found.core(mx.cpu())))
+    (expected,) = network(np.asarray(names["image"])[None])
+    label, probability = capsys.readouterr().out.splitlines()[-1].split()
+    assert label == found.classes[expected.argmax()]
+    assert float(probability) == pytest.approx(expected.max(), abs=1e-5)
 
 
 def test_int8_files_hold_the_quantized_network(found, tiny, tmp_path, pixels, expected):
