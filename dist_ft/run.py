@@ -35,7 +35,7 @@ from dist_ft.errors import Joint, UserError
 from dist_ft.evaluate import Scores, evaluate
 from dist_ft.precision import UNSCALED, LossScale
 from dist_ft.runtime import Solo
-from dist_ft.tally import StopRequest, Tally
+from dist_ft.tally import STOPS, StopRequest, Tally
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
 
@@ -171,7 +171,7 @@ class Run:
             raise Joint(
                 f"stopped by {word.stop.name} before step {step}; saved as {path}: the same command"
                 " goes on from there",
-                exit_code=128 + word.stop,
+                exit_code=STOPS[word.stop],
             )
         checks.readable(word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world)
         return max(1, word.num_images)  # a step whose every file is unreadable changes nothing

@@ -17,6 +17,14 @@ import mxnet as mx
 from dist_ft.errors import Joint
 from dist_ft.evaluate import Behind
 
+# Signals that ask for a stop, with the exit status that follows; of several the first is obeyed.
+# USR1 is what batch systems send when a job's time runs out: 75, EX_TEMPFAIL, asks for another go.
+STOPS = {
+    signal.SIGTERM: 128 + signal.SIGTERM,
+    signal.SIGINT: 128 + signal.SIGINT,
+    signal.SIGUSR1: 75,
+}
+
 
 class Word(NamedTuple):
     """What all ranks know alike before a step."""
@@ -61,16 +69,16 @@ class Tally:
 
         Raises Joint on all ranks where a loss has ceased to be finite on one.
         """
-        interrupt, terminate = stop == signal.SIGINT, stop == signal.SIGTERM
-        mine = [num_images, num_bad, interrupt, terminate, self._bad_step is not None, *self._mine]
+        asks = [stop == signum for signum in STOPS]
+        mine = [num_images, num_bad, self._bad_step is not None, *self._mine, *asks]
         heard = self._world.sum(mine)
-        if heard[4]:
+        if heard[2]:
             self._raise_bad_step()
         self._mine = [0.0, 0, 0]
-        self.loss_sum += float(heard[5])
-        self.correct += int(heard[6])
-        self.num_images += int(heard[7])
-        asked = signal.SIGTERM if heard[3] else signal.SIGINT if heard[2] else None
+        self.loss_sum += float(heard[3])
+        self.correct += int(heard[4])
+        self.num_images += int(heard[5])
+        asked = next((signum for signum, ranks in zip(STOPS, heard[6:]) if ranks), None)
         return Word(int(heard[0]), int(heard[1]), asked)
 
     def settle(self) -> None:
@@ -105,7 +113,7 @@ class Tally:
 
 
 class StopRequest:
-    """SIGINT or SIGTERM, remembered until the ranks have agreed on a step to stop at."""
+    """One of STOPS, remembered until the ranks have agreed on a step to stop at."""
 
     received: signal.Signals | None = None
 
@@ -117,9 +125,9 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catches the two signals in the body."""
+    """Catches those signals in the body."""
     request = StopRequest()
-    old = {signum: signal.signal(signum, request) for signum in (signal.SIGINT, signal.SIGTERM)}
+    old = {signum: signal.signal(signum, request) for signum in STOPS}
     try:
         yield request
     finally:

@@ -277,10 +277,12 @@ def asked_to_stop(tiny, out, signum):
     return process.wait(timeout=60), "".join(seen)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_process_after_a_checkpoint(tiny, tmp_path, signum):
+@pytest.mark.parametrize(
+    "signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)]
+)
+def test_a_signal_ends_the_process_after_a_checkpoint(tiny, tmp_path, signum, expected):
     status, output = asked_to_stop(tiny, tmp_path, signum)
-    assert status == 128 + signum
+    assert status == expected
     assert f"stopped by {signal.Signals(signum).name}" in output
     step = int(re.search(r"before step (\d+); saved as", output).group(1))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
