@@ -128,10 +128,13 @@ def jobs_that_step(network, tiny, tmp_path, launchers):
     return jobs
 
 
+NAMED = r"server hostb not responding|Remote daemon: .* on node hostb"  # whichever comes first
+
+
 @needs_mpi
 def test_a_host_whose_link_goes_down_ends_the_job_and_is_named(network, tiny, tmp_path):
-    """By ssh's keep-alives, long before the stall timeout; mpirun's ranks watch themselves too."""
-    launchers = {"hosts.sh": [], "mpirun.sh": ["--stall-timeout", "6"]}
+    """By ssh's keep-alives or Open MPI's own, long before the stall timeout of five minutes."""
+    launchers = {"hosts.sh": [], "mpirun.sh": []}
     jobs = jobs_that_step(network, tiny, tmp_path, launchers)
     network.cut("hostb")
     start = time.monotonic()
@@ -139,9 +142,7 @@ def test_a_host_whose_link_goes_down_ends_the_job_and_is_named(network, tiny, tm
         for name, job in jobs.items():
             assert job.wait(timeout=start + 90 - time.monotonic()) not in (0, None)
             told = (tmp_path / f"{name}.log").read_text()
-            assert "server hostb not responding" in told, told
-            if "--stall-timeout" in launchers[name]:
-                assert re.search(r"rank \d of 3 on host[ac]: no progress for \d+ s at", told)
+            assert re.search(NAMED, told), told
     finally:
         network.mend("hostb")
     assert_nothing_runs(network, "hosta", "hostc")
