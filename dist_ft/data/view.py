@@ -66,11 +66,7 @@ def test_view(pixels: np.ndarray, side: int, resize: int, keep_ratio: bool) -> n
 def _centre(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """The middle of an image, at most so many px a side."""
     left, top = (pixels.shape[1] - width) // 2, (pixels.shape[0] - height) // 2
-    return _crop(pixels, (max(0, left), max(0, top), width, height))
-
-
-def _crop(pixels: np.ndarray, box: Box) -> np.ndarray:
-    left, top, width, height = box
+    left, top = max(0, left), max(0, top)
     return pixels[top : top + height, left : left + width]
 
 
