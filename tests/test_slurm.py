@@ -36,12 +36,16 @@ def test_a_job_near_its_time_limit_saves_a_checkpoint_and_is_queued_again(slurm,
     words = [*ONE_NODE, "2", "--output", str(log), "launch/slurm.sbatch", *flags]
     job = slurm.ask("sbatch", "--parsable", *words).strip()
     assert job.isdecimal(), job
-    until(lambda: "epoch 2, loss" in log.read_text(), 60)
+    until(lambda: "epoch 2, loss" in log.read_text(), 60, log.read_text)
     slurm.ask("scancel", "--batch", "--signal=USR1", job)
-    until(lambda: "Restarts=1" in slurm.ask("scontrol", "show", "job", job), 60)
+    until(lambda: "Restarts=1" in slurm.ask("scontrol", "show", "job", job), 60, log.read_text)
     told = log.read_text()
     assert "on 2 x cpu(0)" in told
     assert "stopped by SIGTERM before step" in told
-    # Slurm itself would wait for two minutes.
-    slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
-    until(lambda: f"goes on from {tmp_path}" in log.read_text(), 60)
+
+    def goes_on():
+        # Slurm would wait for two minutes, which it counts once the job has left its node.
+        slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+        return f"goes on from {tmp_path}" in log.read_text()
+
+    until(goes_on, 90, log.read_text)

@@ -27,10 +27,13 @@ def missing() -> str | None:
     return None
 
 
-def until(holds: Callable[[], bool], timeout_s: float) -> None:
+def until(
+    holds: Callable[[], bool], timeout_s: float, told: Callable[[], str] = lambda: ""
+) -> None:
+    """Waits for it; told: what shows why it did not come about."""
     deadline = time.monotonic() + timeout_s
     while not holds():
-        assert time.monotonic() < deadline, f"not so after {timeout_s} s"
+        assert time.monotonic() < deadline, f"not so after {timeout_s} s\n{told()}"
         time.sleep(0.2)
 
 
