@@ -74,37 +74,27 @@ class Clocked:
 
 def bench_loader(config: Config, world: runtime.Solo, steps: int) -> Result:
     """Images a second of a rank's loader, while every rank uses its own; the slowest one's."""
-    run = Run(config, world)
     num_images, start = 0, None
-    for batch in islice(_batches(run), steps + 1):
-        if start is None:
-            start = time.perf_counter()  # the first one warms up
-            continue
-        num_images += batch.num_images
-    seconds = time.perf_counter() - start
-    _close(run)
+    with Run(config, world) as run:
+        for batch in islice(_batches(run), steps + 1):
+            if start is None:
+                start = time.perf_counter()  # the first one warms up
+                continue
+            num_images += batch.num_images
+        seconds = time.perf_counter() - start
     return {"images_per_s": world.size * min(world.gather(num_images / seconds))}
 
 
 def bench_step(config: Config, world: runtime.Solo, steps: int) -> Result:
     """The parts of a step on a batch in memory; `train` is the same on batches as they come."""
-    run = Run(config, world)
-    (batch,) = islice(_batches(run), 1)
-    result = _steps(run, (batch for _ in iter(int, 1)), steps)
-    _close(run)
-    return result
+    with Run(config, world) as run:
+        (batch,) = islice(_batches(run), 1)
+        return _steps(run, (batch for _ in iter(int, 1)), steps)
 
 
 def bench_train(config: Config, world: runtime.Solo, steps: int) -> Result:
-    run = Run(config, world)
-    result = _steps(run, _batches(run), steps)
-    _close(run)
-    return result
-
-
-def _close(run: Run) -> None:
-    run.feed.close()
-    run.board.close(run.config.as_dict())
+    with Run(config, world) as run:
+        return _steps(run, _batches(run), steps)
 
 
 def _batches(run: Run) -> Iterator[Batch]:

@@ -119,6 +119,8 @@ class Config:
         0.0, "Horovod's cycle, ms; 0: 10 on a CPU, Horovod's default on a GPU", low=0
     )
     stall_timeout: float = ranks(300.0, "wait without progress that ends the job, s", low=1)
+    elastic: bool = ranks(False, "outlive the loss of ranks, take in new ones: launch/elastic.sh")
+    commit_every: int = ranks(10, "steps between states that an elastic run keeps in memory", low=1)
     check_every: int = ranks(0, "steps between comparisons of the ranks; 0: an epoch", low=0)
 
     out: str = record("", "folder of the run (default: runs/NAME-OF-DATA)")
@@ -165,6 +167,7 @@ FREE_ON_RESUME = frozenset(
         *("data", "num_workers", "prefetch_mb", "cache_dir", "max_bad_share", "weights"),
         *("epochs", "max_steps", "patience"),
         *("device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every"),
+        *("elastic", "commit_every"),
         *("out", "resume", "keep", "save_every", "log_every"),
     )
 )
@@ -211,6 +214,10 @@ def _joint_problems(c: Config) -> Iterator[str]:
         yield f"--cache-side {c.cache_side}: takes --cache ram or disk, and at least --image-size"
     if c.resize and c.resize < c.image_size:
         yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
+    if c.elastic and c.scale_batch:
+        yield "--elastic: a batch cannot grow with ranks that come and go; drop --scale-batch"
+    if c.elastic and c.dtype == "auto":
+        yield "--elastic --dtype auto: a rank that is added has no choice any more; name a type"
     if c.momentum and c.optimizer not in WITH_MOMENTUM:
         yield f"--momentum {c.momentum}: {c.optimizer} has none; leave it out"
     if (c.warmup_epochs or 0) > c.epochs:

@@ -6,6 +6,11 @@ class UserError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str, exit_code: int | None = None):
+        super().__init__(message)
+        if exit_code is not None:
+            self.exit_code = exit_code
+
 
 class Unavailable(UserError):
     """Something that had to be fetched cannot be had."""
@@ -16,6 +21,6 @@ class Unavailable(UserError):
 class Joint(UserError):
     """An error that every rank raises alike, at the same place: one of them prints it."""
 
-    def __init__(self, message: str, exit_code: int = 1):
-        super().__init__(message)
-        self.exit_code = exit_code
+
+class Resized(Exception):
+    """Every rank of an elastic run raises it alike: it goes on with those that there are now."""

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 from dist_ft import (
     checkpoint,
@@ -31,11 +31,11 @@ from dist_ft.data.feed import Feed
 from dist_ft.data.folder import scan
 from dist_ft.data.loader import Batch
 from dist_ft.data.view import Views
-from dist_ft.errors import Joint, UserError
+from dist_ft.errors import Joint, Resized, UserError
 from dist_ft.evaluate import Scores, evaluate
 from dist_ft.precision import UNSCALED, LossScale
 from dist_ft.runtime import Solo
-from dist_ft.tally import STOPS, StopRequest, Tally
+from dist_ft.tally import STOPS, StopRequest, Tally, Word
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
 
@@ -52,13 +52,13 @@ class Run:
             self.folder = scan(config.data)
             self.facts = facts.of(config, self.folder)
         checks.started_alike(self.facts, world)
-        self.plan, self.rate = _schedule(config, len(self.folder.train), world.size)
+        self.plan, self.rate = schedule.of(config, len(self.folder.train), world.size)
         self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
         self.dtype = precision.choose(world) if config.dtype == "auto" else config.dtype
         with world.together():
-            found = (
-                resume.find(config.resume, config.folder, self.facts) if world.is_chief else None
-            )
+            found = world.kept
+            if world.is_chief and not found:
+                found = resume.find(config.resume, config.folder, self.facts)
             self.net = self._network(found)
             self.trainer = world.trainer(
                 self.net.collect_params(),
@@ -70,6 +70,16 @@ class Run:
             self.board = self._open_board(found)
         self._since = time.perf_counter()
         self.feed, self.tail = self._feed()
+        if config.elastic:
+            self.commit()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.feed.close()
+        if not isinstance(error, UserError):  # such as one of a full disk: the board has it too
+            self.board.close(self.config.as_dict())
 
     # The start -----------------------------------------------------------------------------
 
@@ -91,10 +101,13 @@ class Run:
         return model.on_pixels(core)
 
     def _take_up(self, found: checkpoint.Checkpoint | None) -> None:
-        """Brings all ranks to rank 0's state: the beginning, or its checkpoint."""
+        """Brings all ranks to one state: the beginning, rank 0's checkpoint, or the last that
+        those who outlived a loss have kept; one of them may have come a commit further."""
         world = self.world
-        world.at("taking up the state of rank 0")
-        state = world.gather(found.state if found else None)[0] or {}
+        world.at("taking up a state")
+        states = world.gather(found.state if found else {})
+        root = max(range(world.size), key=lambda rank: states[rank].get("step", -1))
+        state = states[root]
         self.step = state.get("step", 0)
         self.best_accuracy = state.get("best_accuracy", -1.0)
         self.epochs_without_better = state.get("epochs_without_better", 0)
@@ -110,16 +123,20 @@ class Run:
                 saved = {**found.net_arrays(), **found.trainer_arrays()}
                 for name, array in arrays.items():
                     array[:] = saved[name]
-        world.broadcast(arrays)
+        world.broadcast(arrays, root)
+        self._goes_on = bool(state)
 
     def _open_board(self, found: checkpoint.Checkpoint | None):
         if not self.world.is_chief:
             return Hidden()
         c, world, folder, peak_lr = self.config, self.world, self.folder, self.rate.peak
-        if c.resume == "never":
+        if c.resume == "never" and not self._goes_on:
             resume.set_aside(c.folder)
         with _written_to(c.folder):
             board = Board(c.folder, c.as_dict(), folder.classes, self.step)
+        if world.kept:
+            board.say(f"on {world.size} x {world.ctx} from step {self.step} (on {world.were})")
+            return board
         for line in (
             *greeting.about_images(c.data, folder),
             *greeting.about_network(c.model, self.core, self.dtype, self.plan, peak_lr, world),
@@ -166,13 +183,10 @@ class Run:
             self.board.batch(batch.x, step)
         word = self.tally.exchange(batch.num_images, len(self.feed.train_loader.bad), stop.received)
         if word.stop:
-            path = self._save()
-            self.board.close(self.config.as_dict())
-            raise Joint(
-                f"stopped by {word.stop.name} before step {step}; saved as {path}: the same command"
-                " goes on from there",
-                exit_code=STOPS[word.stop],
-            )
+            self._stop(word, step, stop)
+        if word.resize:
+            self.commit()
+            raise Resized
         checks.readable(word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world)
         return max(1, word.num_images)  # a step whose every file is unreadable changes nothing
 
@@ -189,6 +203,13 @@ class Run:
         ends_epoch = self.step % self.plan.steps_per_epoch == 0  # and is saved with its scores
         if c.save_every and self.step % c.save_every == 0 and not ends_epoch:
             self._save()
+        if c.elastic and self.step % c.commit_every == 0 and not ends_epoch:
+            self.commit()
+
+    def commit(self) -> None:
+        """Keeps the state that all ranks are in, for those who outlive the loss of one."""
+        self._settle()
+        self.world.keep(self._state(), model.arrays(self.core), optimizer.arrays(self.trainer))
 
     def end_epoch(self, epoch: int) -> Scores:
         """Scores on the test images, written down and saved with the state that they are of."""
@@ -211,6 +232,8 @@ class Run:
             self.tally.start_epoch()
             self._elapsed_s, self._since = 0.0, time.perf_counter()
         self._save(test_accuracy=scores.accuracy)
+        if self.config.elastic:
+            self.commit()
         return scores
 
     @property
@@ -220,10 +243,8 @@ class Run:
         spent = bool(patience) and self.epochs_without_better >= patience
         return spent or self.step >= self.plan.num_steps
 
-    def close(self) -> None:
+    def say_farewell(self) -> None:
         c, best = self.config, self.best_accuracy
-        self.feed.close()
-        self.board.close(c.as_dict())
         viewer = "tensorboard"
         if not shutil.which(viewer):  # an environment that was not activated
             viewer = os.path.relpath(Path(sys.executable).with_name(viewer))
@@ -250,15 +271,40 @@ class Run:
         checks.readable(len(test_bad), self.config.max_bad_share, self.feed.test_loader, self.world)
         self.board.bad_images({**train_bad, **test_bad})
 
+    def _stop(self, word: Word, step: int, stop: StopRequest) -> None:
+        """Saves the run, and ends it; an elastic one only for those who were asked to stop."""
+        path = self._save()
+        what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
+        if self.world.stops(word.num_asked):
+            self.board.close(self.config.as_dict())
+            raise Joint(f"{what}: the same command goes on from there", STOPS[word.stop])
+        self.commit()
+        if stop.received:
+            raise UserError(f"{what}; the other ranks go on", STOPS[stop.received])
+
+    def _settle(self) -> None:
+        """Brings what is only summed at times up to this step."""
+        self.tally.settle()
+        model.pool_batch_norm(self.core, self.world)
+
     def _save(self, **more) -> Path:
         """Writes a checkpoint on rank 0 of the state that all ranks are in."""
         self.world.at("checkpoint")
         if not more:
-            self.tally.settle()
-            model.pool_batch_norm(self.core, self.world)
+            self._settle()
             checks.finite(model.arrays(self.core), self.step)
+        path = None
+        with self.world.together():
+            if self.world.is_chief:
+                arrays = model.arrays(self.core), optimizer.arrays(self.trainer)
+                state = {**self._state(), **more}
+                path = checkpoint.save(self.config.folder, state, *arrays, keep=self.config.keep)
+        return path
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds besides arrays."""
         c = self.config
-        state = {
+        return {
             "step": self.step,
             "best_accuracy": self.best_accuracy,
             "epochs_without_better": self.epochs_without_better,
@@ -270,14 +316,7 @@ class Run:
             "facts": self.facts,
             "classes": list(self.folder.classes),
             "view": {"image_size": c.image_size, "resize": c.resize_px, "keep_ratio": c.keep_ratio},
-            **more,
         }
-        path = None
-        with self.world.together():
-            if self.world.is_chief:
-                arrays = model.arrays(self.core), optimizer.arrays(self.trainer)
-                path = checkpoint.save(c.folder, state, *arrays, keep=c.keep)
-        return path
 
     def _elapsed(self) -> float:
         """Seconds that the epoch has taken so far, before and after a stop."""
@@ -293,24 +332,3 @@ def _written_to(run: Path) -> Iterator[None]:
         raise UserError(
             f"--out {run}: cannot be written ({error.strerror}): choose another --out"
         ) from error
-
-
-def _schedule(config: Config, num_images: int, size: int):
-    """The steps of the run, and the rate at each."""
-    batch_size, lr = config.batch_size, config.lr
-    if config.scale_batch:
-        batch_size, lr = schedule.scaled(batch_size, lr, size, config.lr_scaling)
-    plan = schedule.Plan(num_images, batch_size, config.epochs, config.max_steps)
-    warmup = config.warmup_epochs
-    if warmup is None:
-        warmup = min(5, config.epochs) if config.scale_batch else 0
-    rate = schedule.Rate(
-        lr,
-        config.epochs * plan.steps_per_epoch,
-        config.schedule,
-        round(warmup * plan.steps_per_epoch),
-        tuple(round(epoch * plan.steps_per_epoch) for epoch in config.step_epochs),
-        config.step_factor,
-        config.poly_power,
-    )
-    return plan, rate

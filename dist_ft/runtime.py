@@ -12,7 +12,7 @@ import socket
 import sys
 import traceback
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any, Dict, Iterator, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -20,6 +20,8 @@ import numpy as np
 from dist_ft import host
 from dist_ft.errors import Joint, UserError
 from dist_ft.watchdog import Watchdog
+
+Arrays = Dict[str, mx.nd.NDArray]
 
 CPU_CYCLE_MS = "10"  # Horovod's own 1 ms wakes each rank so often that its sums take 5 % longer
 
@@ -29,6 +31,9 @@ class Solo:
 
     rank = local_rank = 0
     size = local_size = 1
+    is_to_resize = False  # whether hosts have come or gone since the ranks came together
+    kept: Any = None  # what `keep` was last given, in the form of a checkpoint
+    were = ""  # how many ranks there were before, and where they parted
 
     def __init__(self, device: str, stall_timeout: float):
         self.host = socket.gethostname()
@@ -59,8 +64,8 @@ class Solo:
         """Every rank's value, in the order of ranks."""
         return [value]
 
-    def broadcast(self, arrays: dict[str, mx.nd.NDArray]) -> None:
-        """Overwrites the arrays by rank 0's; their names and shapes must agree."""
+    def broadcast(self, arrays: Arrays, root: int = 0) -> None:
+        """Overwrites the arrays by those of rank `root`; their names and shapes must agree."""
 
     def trainer(self, params, optimizer: mx.optimizer.Optimizer, **_) -> mx.gluon.Trainer:
         """A trainer that reduces gradients over the ranks."""
@@ -73,6 +78,19 @@ class Solo:
         The body must make no collective call.
         """
         yield
+
+    @contextmanager
+    def outlived(self) -> Iterator[None]:
+        """For a run that may lose ranks: where that is no reason to end, the loss is not raised,
+        and the world has other ranks after the body."""
+        yield
+
+    def keep(self, state: dict[str, Any], net: Arrays, trainer: Arrays) -> None:
+        """Takes a copy of a run's state, for a run that outlives the loss of ranks."""
+
+    def stops(self, num_asked: int) -> bool:
+        """Whether the run ends when so many ranks were asked to stop."""
+        return num_asked > 0
 
     def close(self) -> None:
         self._watchdog.close()
@@ -93,10 +111,13 @@ class World(Solo):
 
     def __init__(self, device: str, stall_timeout: float, compression: str, num_groups: int):
         self._hvd = _horovod()
-        self.rank, self.size = self._hvd.rank(), self._hvd.size()
-        self.local_rank, self.local_size = self._hvd.local_rank(), self._hvd.local_size()
+        self._find_place()
         self._compression, self._num_groups = compression, num_groups
         super().__init__(device, stall_timeout)
+
+    def _find_place(self) -> None:
+        self.rank, self.size = self._hvd.rank(), self._hvd.size()
+        self.local_rank, self.local_size = self._hvd.local_rank(), self._hvd.local_size()
 
     def sum(self, values):
         mine = mx.nd.array(values, ctx=mx.cpu(), dtype="float64")
@@ -107,9 +128,9 @@ class World(Solo):
         with self._waiting():
             return self._hvd.allgather_object(value, name="gather")
 
-    def broadcast(self, arrays):
+    def broadcast(self, arrays, root=0):
         with self._waiting():
-            self._hvd.broadcast_parameters(arrays, root_rank=0, prefix="broadcast.")
+            self._hvd.broadcast_parameters(arrays, root_rank=root, prefix="broadcast.")
             mx.nd.waitall()  # a name may be used again only when its last use is over
 
     @contextmanager
@@ -150,7 +171,7 @@ class World(Solo):
                 print(f"dist_ft: {error}", file=sys.stderr, flush=True)
             self.close()
             sys.exit(error.exit_code)
-        if "Horovod has been shut down" in str(error):
+        if is_loss(error):
             print(f"dist_ft: {self.name}: ended, because another rank has", file=sys.stderr)
         else:
             print(f"dist_ft: {self.name}: {_told(error, '')}", file=sys.stderr)
@@ -175,10 +196,12 @@ def start(
     num_groups: int = 0,
     fusion_mb: int = 0,
     cycle_ms: float = 0.0,
+    many: type[World] = World,
 ) -> Iterator[Solo]:
     """The world that this process was launched into; an error in the body ends the whole job.
 
-    stall_timeout: seconds; fusion_mb: 0 leaves Horovod's own setting; cycle_ms: 0 does so on a GPU.
+    stall_timeout: seconds; fusion_mb: 0 leaves Horovod's own setting; cycle_ms: 0 does so on a GPU;
+    many: what the ranks of a Horovod job become.
     """
     if fusion_mb:
         os.environ["HOROVOD_FUSION_THRESHOLD"] = str(fusion_mb * 2**20)
@@ -190,7 +213,7 @@ def start(
         if host.launched_size() == 0:
             world = Solo(device, stall_timeout)
         else:
-            world = World(device, stall_timeout, compression, num_groups)
+            world = many(device, stall_timeout, compression, num_groups)
     except UserError as error:
         sys.exit(f"dist_ft: {error}")
     try:
@@ -210,6 +233,13 @@ def horovod_build() -> str | None:
         return None
     parts = {"Gloo": hvd.gloo_built(), "MPI": hvd.mpi_built(), "NCCL": hvd.nccl_built()}
     return f"{horovod.__version__} with {', '.join(name for name, built in parts.items() if built)}"
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether a rank's error says no more than that another one has ended."""
+    return isinstance(error, mx.MXNetError) and any(
+        sign in str(error) for sign in ("Horovod has been shut down", "gloo/transport", "[gloo]")
+    )
 
 
 def _horovod():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Any, Iterator
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,27 @@ def scaled(batch_size: int, lr: float, size: int, scaling: str) -> tuple[int, fl
     (linear: Goyal et al. 2017), with its square root (sqrt: Krizhevsky 2014), or not (none)."""
     growth = {"linear": size, "sqrt": math.sqrt(size), "none": 1.0}[scaling]
     return batch_size * size, lr * growth
+
+
+def of(config: Any, num_images: int, size: int) -> tuple[Plan, Rate]:
+    """The steps of a run on that many training images and ranks, and the rate at each.
+
+    config: a config.Config.
+    """
+    batch_size, lr = config.batch_size, config.lr
+    if config.scale_batch:
+        batch_size, lr = scaled(batch_size, lr, size, config.lr_scaling)
+    plan = Plan(num_images, batch_size, config.epochs, config.max_steps)
+    warmup = config.warmup_epochs
+    if warmup is None:
+        warmup = min(5, config.epochs) if config.scale_batch else 0
+    rate = Rate(
+        lr,
+        config.epochs * plan.steps_per_epoch,
+        config.schedule,
+        round(warmup * plan.steps_per_epoch),
+        tuple(round(epoch * plan.steps_per_epoch) for epoch in config.step_epochs),
+        config.step_factor,
+        config.poly_power,
+    )
+    return plan, rate

@@ -32,6 +32,8 @@ class Word(NamedTuple):
     num_images: int  # of the step, on all ranks
     num_bad: int  # unreadable files met in this epoch
     stop: signal.Signals | None  # that some rank was sent
+    num_asked: int  # ranks that were sent one
+    resize: bool  # hosts have come or gone
 
 
 class Tally:
@@ -70,16 +72,17 @@ class Tally:
         Raises Joint on all ranks where a loss has ceased to be finite on one.
         """
         asks = [stop == signum for signum in STOPS]
-        mine = [num_images, num_bad, self._bad_step is not None, *self._mine, *asks]
+        flags = self._bad_step is not None, self._world.is_to_resize
+        mine = [num_images, num_bad, *flags, *self._mine, *asks]
         heard = self._world.sum(mine)
         if heard[2]:
             self._raise_bad_step()
         self._mine = [0.0, 0, 0]
-        self.loss_sum += float(heard[3])
-        self.correct += int(heard[4])
-        self.num_images += int(heard[5])
-        asked = next((signum for signum, ranks in zip(STOPS, heard[6:]) if ranks), None)
-        return Word(int(heard[0]), int(heard[1]), asked)
+        self.loss_sum += float(heard[4])
+        self.correct += int(heard[5])
+        self.num_images += int(heard[6])
+        asked = next((signum for signum, ranks in zip(STOPS, heard[7:]) if ranks), None)
+        return Word(int(heard[0]), int(heard[1]), asked, int(sum(heard[7:])), bool(heard[3]))
 
     def settle(self) -> None:
         """Brings the sums up to the last step; a sync point with the device."""

@@ -11,8 +11,10 @@ from mxnet import autograd  # noqa: E402
 
 from dist_ft import runtime  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
+from dist_ft.elastic import Elastic  # noqa: E402
 from dist_ft.precision import UNSCALED, Unscaled  # noqa: E402
 from dist_ft.run import Run  # noqa: E402
+from dist_ft.runtime import World  # noqa: E402
 from dist_ft.tally import stop_requests  # noqa: E402
 
 
@@ -22,7 +24,15 @@ def fit(config: Config, world: runtime.Solo) -> Run:
     world: what `runtime.start` gives. Returns the Run, whose `net` is the trained network. Raises
     errors.Joint on all ranks where the run cannot go on.
     """
-    run = Run(config, world)
+    while True:  # an elastic world comes out with other ranks where some were lost or added
+        with world.outlived(), Run(config, world) as run:
+            make_steps(run)
+            return run
+
+
+def make_steps(run: Run) -> None:
+    """Makes the steps and the tests that a run has left."""
+    config, world = run.config, run.world
     with stop_requests() as stop:
         for epoch, steps in run.plan.epochs_from(run.step):
             if run.is_over:
@@ -42,8 +52,7 @@ def fit(config: Config, world: runtime.Solo) -> Run:
                 run.tally.push(sums, batch.num_images, step)
                 run.after(step)
             run.end_epoch(epoch)
-    run.close()
-    return run
+    run.say_farewell()
 
 
 def train_step(
@@ -115,6 +124,7 @@ def main(config: Config) -> None:
         config.num_groups,
         config.fusion_mb,
         config.cycle_ms,
+        Elastic if config.elastic else World,
     ) as world:
         fit(config, world)
 

@@ -24,6 +24,7 @@ class Watchdog:
         self.timeout_s = timeout_s
         self.who = who
         self.is_waiting = False  # in a collective
+        self.waits_longer_s = 0.0  # then: where the end of the rank that hangs is not the job's
         self.place, self._allowed_s, self._last = "start", timeout_s, time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -44,13 +45,13 @@ class Watchdog:
     def _arm(self) -> None:
         # The second line of defence is a C thread: it works while Python's lock is held for ever.
         faulthandler.dump_traceback_later(
-            self._allowed_s + 2 * GRACE_S, exit=True, file=sys.__stderr__
+            self._allowed_s + self.waits_longer_s + 2 * GRACE_S, exit=True, file=sys.__stderr__
         )
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.timeout_s / 4)):
             waited_s = time.monotonic() - self._last
-            if waited_s > self._allowed_s:
+            if waited_s > self._allowed_s + self.waits_longer_s * self.is_waiting:
                 self._bark(waited_s)
 
     def _bark(self, waited_s: float) -> None:

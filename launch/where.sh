@@ -3,6 +3,7 @@
 
 launch=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dry_run='' interface='' port='' key=''    # what the options say
+asked=''                                  # the list, file or program that says which hosts
 hosts='' size=0                           # host1:4,host2:4, and the processes on all of them
 flags=()                                  # what is left for dist_ft.train
 
@@ -37,17 +38,19 @@ read_where() {
         shift
     done
     [ $# -gt 0 ] || die "which hosts? host1:4,host2:4, or a file with a line 'host1 slots=4' for each"
-    read_hosts "$1"
+    asked=$1
+    read_hosts "$asked"
     # shellcheck disable=SC2034    # the launchers pass them on
     flags=("${@:2}")
 }
 
-# read_hosts LIST|FILE: sets hosts and size.
+# read_hosts LIST|FILE|PROGRAM: sets hosts and size.
 read_hosts() {
     local host
     hosts=$1
     [ ! -f "$1" ] || hosts=$(
-        sed -E 's/#.*//; s/[[:space:]]+slots *= */:/' "$1" |
+        { if [ -x "$1" ]; then "$(realpath "$1")"; else cat "$1"; fi; } |
+            sed -E 's/#.*//; s/[[:space:]]+slots *= */:/' |
             awk 'NF { print $1 ($1 ~ /:/ ? "" : ":1") }' | paste -sd ,
     )
     [[ $hosts =~ ^[[:alnum:]_.-]+:[1-9][0-9]*(,[[:alnum:]_.-]+:[1-9][0-9]*)*$ ]] ||

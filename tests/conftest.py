@@ -61,6 +61,11 @@ def run_job(words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = 
         # Not every machine has a line for localhost in /etc/hosts.
         launcher = ["horovodrun", "-np", str(num_ranks), "-H", f"127.0.0.1:{num_ranks}"]
         command = [*launcher, "--mpi" if mpi else "--gloo", *command]
+    return run_command(command, timeout_s)
+
+
+def run_command(command: list[str], timeout_s: float) -> Ended:
+    """The same for any command."""
     start = time.monotonic()
     job = subprocess.Popen(
         command,
@@ -78,7 +83,7 @@ def run_job(words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = 
         stacks = _stacks(job.pid)
         _kill_session(job.pid)
         output, _ = job.communicate()
-        pytest.fail(f"not over after {timeout_s} s: {' '.join(words)}\n{output}\n{stacks}")
+        pytest.fail(f"not over after {timeout_s} s: {' '.join(command)}\n{output}\n{stacks}")
     untagged = re.sub(r"\[(1,)?\d+\]<std(out|err)>:", "", output)  # mpirun tags in mid-line
     return Ended(job.returncode, untagged, time.monotonic() - start)
 

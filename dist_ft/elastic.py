@@ -1,0 +1,155 @@
+"""A world that outlives the loss of ranks and takes in new ones, in the same processes.
+
+Horovod's elastic driver starts and watches the processes (launch/elastic.sh). When one is lost the
+others fail in the collective that they are in, come together anew, and go on from the last state
+that they have kept in memory; the steps since then are made again. New hosts are taken in between
+two steps, and none is repeated. Since a step is a function of its number, the run is the same run.
+
+All that depends on the ranks is made anew with the Run, and with it the trainer: without NCCL a
+DistributedTrainer divides by the number of ranks that there were when it was made.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import mxnet as mx
+import numpy as np
+
+from dist_ft.errors import Resized, UserError
+from dist_ft.runtime import World, is_loss
+
+# A status of more than 128 says that nothing was heard in time; less, that the process has ended.
+GUARD = """
+while read -r -t "$1"; status=$?; [ $status = 0 ]; do :; done
+[ $status -le 128 ] || kill -KILL "$2"
+"""
+DRIVER_WAITS_S = 600.0  # for hosts to be there: horovodrun's --elastic-timeout
+
+
+class Commit(NamedTuple):
+    """A checkpoint in memory, see checkpoint.Checkpoint."""
+
+    state: dict[str, Any]
+    net: dict[str, np.ndarray]
+    trainer: dict[str, np.ndarray]
+
+    def net_arrays(self) -> dict[str, np.ndarray]:
+        return self.net
+
+    def trainer_arrays(self) -> dict[str, np.ndarray]:
+        return self.trainer
+
+
+class Elastic(World):
+    """The ranks of an elastic Horovod job."""
+
+    def __init__(self, device: str, stall_timeout: float, compression: str, num_groups: int):
+        if "HOROVOD_ELASTIC" not in os.environ:
+            raise UserError("--elastic: these processes were not started by launch/elastic.sh")
+        super().__init__(device, stall_timeout, compression, num_groups)
+        from horovod.common.elastic import notification_manager
+
+        notification_manager.init()
+        notification_manager.register_listener(self)
+        self._watchdog.waits_longer_s = stall_timeout
+        self._guard = Guard(stall_timeout)
+
+    def on_hosts_updated(self, timestamp: int, update: int) -> None:
+        """Horovod's driver calls it, on rank 0 and a thread of its own."""
+        self.is_to_resize = True
+
+    def keep(self, state, net, trainer):
+        copies = ({name: a.asnumpy() for name, a in arrays.items()} for arrays in (net, trainer))
+        self.kept = Commit(state, *copies)
+
+    def stops(self, num_asked):
+        return num_asked == self.size
+
+    def trainer(self, params, optimizer, **_):
+        """A trainer whose gradients are there, on all ranks, before an update begins.
+
+        In MXNet an operation that fails, such as a sum that a rank was lost in, fails those that
+        wait for it, and it hands them its error without a lock: doing so on several threads at once
+        it has been seen to corrupt the process's memory.
+        """
+        trainer = super().trainer(params, optimizer)
+        allreduce = trainer._allreduce_grads
+
+        def allreduce_and_wait() -> None:
+            allreduce()
+            with self._waiting():
+                for parameter in trainer._params:
+                    if parameter.grad_req != "null":
+                        parameter.grad().wait_to_read()
+
+        trainer._allreduce_grads = allreduce_and_wait
+        return trainer
+
+    @contextmanager
+    def outlived(self):
+        try:
+            yield
+            return
+        except Resized:
+            pass
+        except mx.MXNetError as error:
+            if not is_loss(error):
+                raise
+        self._come_together()
+
+    def close(self):
+        self._guard.close()
+        super().close()
+
+    def _come_together(self) -> None:
+        self.were = f"{self.size} until {self._watchdog.place}"
+        self.at("coming together with other ranks", DRIVER_WAITS_S + self._watchdog.timeout_s)
+        _drain()
+        self.is_to_resize = False  # before, since the driver may say so again at any time
+        self._hvd.shutdown()
+        try:
+            self._hvd.init()
+        except ValueError as error:
+            raise UserError(
+                "the other ranks go on without this one: its host was taken out of the job, or it"
+                f" could not be reached ({error})"
+            ) from error
+        self._find_place()
+        self._watchdog.who = self.name
+
+
+def _drain() -> None:
+    """Waits for all that MXNet has been given to do; each failure of it is raised once."""
+    for _ in range(100):
+        try:
+            mx.nd.waitall()
+            return
+        except mx.MXNetError:
+            continue
+
+
+class Guard:
+    """A process that ends this one where it was frozen, and no watchdog of its own can: the driver
+    waits for whatever lives before it lets the others go on."""
+
+    def __init__(self, timeout_s: float):
+        words = ["bash", "-c", GUARD, "guard", str(timeout_s), str(os.getpid())]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE)
+        self._done = threading.Event()
+        self._beats_s = timeout_s / 4
+        threading.Thread(target=self._live, name="guard", daemon=True).start()
+
+    def _live(self) -> None:
+        while not self._done.wait(self._beats_s):
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        self._done.set()
+        self._process.kill()
+        self._process.wait()

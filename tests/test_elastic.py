@@ -1,0 +1,164 @@
+"""An elastic run that loses ranks and is given others is the run that nothing happened to."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from dist_ft import checkpoint
+from tests.conftest import REPO, TINY, Ended, run_command, run_job
+from tests.hosts.cluster import until
+
+WORKER = str(REPO / "tests" / "workers" / "elastic.py")
+COMMIT_EVERY = 4
+RECIPE = [*TINY, "--bn", "frozen", "--batch-size", "8", "--epochs", "6", "--lr", "0.02"]
+ELASTIC = ["--elastic", "--commit-every", str(COMMIT_EVERY), "--check-every", "1"]
+STEPS = range(6 * 7)  # 53 images an epoch, eight at a time
+
+
+def local_names() -> list[str]:
+    """Two names of this machine, which Horovod takes for two hosts."""
+    names = []
+    for name in ("127.0.0.1", "localhost", socket.gethostname()):
+        try:
+            with socket.socket() as bound:
+                bound.bind((name, 0))
+        except OSError:
+            continue
+        names.append(name)
+    return names[:2]
+
+
+HOSTS = local_names()
+pytestmark = pytest.mark.skipif(len(HOSTS) < 2, reason="this machine has no second name")
+
+
+class World(NamedTuple):
+    """Ranks that came together, and what they did until some were lost or added."""
+
+    since: float
+    begins: int
+    size: int
+    steps: dict[int, Counter]  # the images of all ranks that have told of the step
+
+
+def worlds(log: Path) -> list[World]:
+    found: dict[float, World] = {}
+    for file in log.glob("*-*"):
+        for line in file.read_text().splitlines():
+            told = json.loads(line)
+            if "since" in told:
+                empty = World(told["since"], told["begins"], told["size"], {})
+                world = found.setdefault(told["since"], empty)
+                assert world.begins == told["begins"] and world.size == told["size"]
+            elif "step" in told:
+                world.steps.setdefault(told["step"], Counter()).update(told["images"])
+    return sorted(found.values())
+
+
+def history(log: Path) -> dict[int, Counter]:
+    """Of each step, the images that it was made of, as they are in the final parameters: a world
+    goes on from what an earlier one had done up to the step that it begins with."""
+    made: dict[int, Counter] = {}
+    for world in worlds(log):
+        made = {step: images for step, images in made.items() if step < world.begins}
+        assert not set(made) & set(world.steps)
+        made.update(world.steps)
+    return made
+
+
+def repeated(log: Path) -> list[int]:
+    """Of each world but the first, how many of its steps had been made before."""
+    found = worlds(log)
+    return [max(a.steps, default=-1) + 1 - b.begins for a, b in zip(found, found[1:])]
+
+
+def start(root: Path, hosts: list[str], data: Path, *grief: str, flags=()) -> Ended:
+    """Runs it below `root`, on the hosts that the file there names at each moment."""
+    (root / "hosts").write_text("".join(f"{host}:1\n" for host in hosts))
+    launcher = [
+        *("horovodrun", "-np", str(len(hosts)), "--min-np", "1", "--gloo", "--disable-cache"),
+        *("--network-interface", "lo", "--gloo-timeout-seconds", "5"),
+        *("--blacklist-cooldown-range", "1", "2", "--host-discovery-script", f"cat {root}/hosts"),
+    ]
+    where = ["--data", str(data), "--out", str(root / "run")]
+    words = [WORKER, str(root / "log"), *grief, *where, *RECIPE, *ELASTIC, *flags]
+    ended = run_command([*launcher, sys.executable, *words], 150)
+    assert ended.status == 0, ended.output
+    return ended
+
+
+@pytest.fixture(scope="module")
+def alone(tiny, tmp_path_factory):
+    """One process that nothing happens to."""
+    root = tmp_path_factory.mktemp("alone")
+    words = [str(root / "log"), "--data", str(tiny), "--out", str(root / "run"), *RECIPE]
+    ended = run_job([WORKER, *words], 90)
+    assert ended.status == 0, ended.output
+    return root
+
+
+def assert_same_run(many: Path, alone: Path) -> None:
+    one, other = history(alone / "log"), history(many / "log")
+    assert set(one) == set(other) == set(STEPS)
+    assert all(one[step] == other[step] for step in STEPS)
+    one, other = (checkpoint.latest(root / "run") for root in (alone, many))
+    assert one.step == other.step == len(STEPS)
+    one, other = one.net_arrays(), other.net_arrays()
+    for name in one:
+        np.testing.assert_allclose(other[name].asnumpy(), one[name].asnumpy(), atol=1e-5)
+    rows = [(root / "run" / "scores.jsonl").read_text().splitlines() for root in (alone, many)]
+    for one, other in zip(*(map(json.loads, text) for text in rows)):
+        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+        for exact in ("train_accuracy", "test_correct", "test_images", "confusion", "step"):
+            assert other[exact] == one[exact]
+    assert len(rows[0]) == len(rows[1]) == 6
+
+
+def test_a_rank_is_killed_and_its_host_comes_back(tiny, tmp_path, alone):
+    start(tmp_path, HOSTS, tiny, "kill", f"{HOSTS[1]}:0", "9", "await", "21")
+    assert [world.size for world in worlds(tmp_path / "log")] == [2, 1, 2]
+    after_loss, after_addition = repeated(tmp_path / "log")
+    assert 0 <= after_loss <= COMMIT_EVERY
+    assert after_addition == 0
+    assert_same_run(tmp_path, alone)
+
+
+def test_a_host_is_added_and_one_of_two_ranks_is_asked_to_stop(tiny, tmp_path, alone):
+    add = threading.Thread(target=add_host, args=(tmp_path / "log", tmp_path / "hosts"))
+    add.start()
+    ended = start(tmp_path, HOSTS[:1], tiny, "leave", f"{HOSTS[1]}:0", "16", "await", "9")
+    add.join()
+    assert [world.size for world in worlds(tmp_path / "log")][:3] == [1, 2, 1]
+    assert repeated(tmp_path / "log")[:2] == [0, 0]
+    assert "stopped by SIGTERM before step" in ended.output
+    assert "the other ranks go on" in ended.output
+    assert_same_run(tmp_path, alone)
+
+
+def add_host(log: Path, hosts: Path) -> None:
+    until(lambda: log.exists() and history(log), 60)
+    hosts.write_text("".join(f"{host}:1\n" for host in HOSTS))
+
+
+def test_a_frozen_rank_is_ended_and_the_others_go_on(tiny, tmp_path, alone):
+    grief = "stop", f"{HOSTS[1]}:0", "9"
+    ended = start(tmp_path, HOSTS, tiny, *grief, flags=["--stall-timeout", "6"])
+    assert [world.size for world in worlds(tmp_path / "log")][:2] == [2, 1]
+    assert "exit with status code 137" in ended.output
+    assert_same_run(tmp_path, alone)
+
+
+def test_processes_that_nobody_would_replace_are_not_elastic(tiny, tmp_path):
+    words = ["-m", "dist_ft.train", "--data", str(tiny), "--out", str(tmp_path), *TINY, "--elastic"]
+    ended = run_job(words, 60, num_ranks=2)
+    assert ended.status != 0
+    assert "not started by launch/elastic.sh" in ended.output
