@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.conftest import BIN, ENVIRONMENT, REPO, TINY, needs_mpi, train
+from tests.hosts.cluster import until
 from tests.hosts.network import SSH_PORT, Network, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -146,6 +147,38 @@ def test_a_host_whose_link_goes_down_ends_the_job_and_is_named(network, tiny, tm
     finally:
         network.mend("hostb")
     assert_nothing_runs(network, "hosta", "hostc")
+
+
+def test_an_elastic_run_outlives_a_host_and_takes_in_another(network, tiny, alone, tmp_path):
+    """hostb is lost in the first epochs; hostc is written into the file of hosts later on."""
+    hosts, log = tmp_path / "hosts.txt", tmp_path / "log"
+    hosts.write_text("hosta slots=1\nhostb slots=1\n")
+    flags = ["--data", str(tiny), "--out", str(tmp_path / "run"), *FROZEN, "--epochs", "1000"]
+    words = command(network, ["elastic.sh"], str(hosts), *flags)
+    with log.open("w") as output:
+        job = network.start("hosta", words, tmp_path, output, VENV=str(BIN.parent))
+    try:
+        until(lambda: "epoch 2, loss" in log.read_text(), 60, log.read_text)
+        for process in network.processes("hostb"):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "dist_ft.train" in process.cmdline():
+                    process.kill()
+        until(lambda: "on 1 x cpu(0) from step" in log.read_text(), 60, log.read_text)
+        hosts.write_text("hosta slots=1\nhostc slots=1\n")
+        until(lambda: "on 2 x cpu(0) from step" in log.read_text(), 60, log.read_text)
+        until(lambda: log.read_text().rstrip().endswith("sec"), 60, log.read_text)
+    finally:
+        psutil.Process(job.pid).children()[0].terminate()  # what nsenter has started
+        until(lambda: job.poll() is not None, 60, log.read_text)
+    told = log.read_text()
+    assert "stopped by SIGTERM before step" in told
+    rows = scores(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+    for exact in ("train_accuracy", "test_correct", "confusion", "step"):
+        assert rows[0][exact] == alone[0][exact]
+    assert rows[0]["train_loss"] == pytest.approx(alone[0]["train_loss"], rel=1e-4)
+    assert all(row["test_images"] == 101 for row in rows)
+    assert_nothing_runs(network, *HOSTS)
 
 
 def assert_nothing_runs(network, *hosts, timeout_s=40):
