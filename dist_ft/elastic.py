@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import mxnet as mx
-import numpy as np
 
 from dist_ft.errors import Resized, UserError
-from dist_ft.runtime import World, is_loss
+from dist_ft.runtime import Arrays, World, is_loss
 
 # A status of more than 128 says that nothing was heard in time; less, that the process has ended.
 GUARD = """
@@ -35,13 +34,13 @@ class Commit(NamedTuple):
     """A checkpoint in memory, see checkpoint.Checkpoint."""
 
     state: dict[str, Any]
-    net: dict[str, np.ndarray]
-    trainer: dict[str, np.ndarray]
+    net: Arrays  # in the host's memory
+    trainer: Arrays
 
-    def net_arrays(self) -> dict[str, np.ndarray]:
+    def net_arrays(self) -> Arrays:
         return self.net
 
-    def trainer_arrays(self) -> dict[str, np.ndarray]:
+    def trainer_arrays(self) -> Arrays:
         return self.trainer
 
 
@@ -64,7 +63,8 @@ class Elastic(World):
         self.is_to_resize = True
 
     def keep(self, state, net, trainer):
-        copies = ({name: a.asnumpy() for name, a in arrays.items()} for arrays in (net, trainer))
+        copies = [{k: a.copyto(mx.cpu()) for k, a in arrays.items()} for arrays in (net, trainer)]
+        mx.nd.waitall()  # a step that fails must not have been kept
         self.kept = Commit(state, *copies)
 
     def stops(self, num_asked):

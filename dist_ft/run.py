@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -34,7 +34,7 @@ from dist_ft.data.view import Views
 from dist_ft.errors import Joint, Resized, UserError
 from dist_ft.evaluate import Scores, evaluate
 from dist_ft.precision import UNSCALED, LossScale
-from dist_ft.runtime import Solo
+from dist_ft.runtime import Solo, is_loss
 from dist_ft.tally import STOPS, StopRequest, Tally, Word
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
@@ -80,6 +80,11 @@ class Run:
         self.feed.close()
         if not isinstance(error, UserError):  # such as one of a full disk: the board has it too
             self.board.close(self.config.as_dict())
+        kept = self.world.kept
+        if kept and self.world.is_chief and is_loss(error):  # for when nobody goes on with it
+            with suppress(UserError):
+                arrays = kept.net_arrays(), kept.trainer_arrays()
+                checkpoint.save(self.config.folder, kept.state, *arrays, keep=self.config.keep)
 
     # The start -----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@
 #   --dry-run          print the command, run nothing
 #
 # A host that failed is tried again half a minute later, then less and less often. Where nothing is left to go on with,
-# as on one host that lost a process, the run starts again from its last checkpoint, three times at most.
+# as on one host that lost a process, the run starts again from what was saved of it, three times at most.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/where.sh"
 
@@ -34,7 +34,7 @@ read_where "${options[@]}" "$@"
 [ "$interface" ] || [[ $hosts == *,* ]] || ! is_here "${hosts%:*}" || interface=lo
 [ -n "$dry_run" ] || { check_settings "${flags[@]}"; check_hosts; }
 
-become "$launch/restart.sh" --times 3 env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache --gloo \
+become "$launch/restart.sh" --times 3 --pause 5 env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache --gloo \
     --gloo-timeout-seconds 10 --blacklist-cooldown-range 30 3600 \
     -np "$min" --min-np "$min" ${max:+--max-np "$max"} --host-discovery-script "${0@Q} --list ${asked@Q}" \
     ${port:+-p "$port"} ${key:+-i "$key"} ${interface:+--network-interface "$interface"} \

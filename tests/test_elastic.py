@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import pytest
 
 from dist_ft import checkpoint
@@ -110,6 +112,10 @@ def assert_same_run(many: Path, alone: Path) -> None:
     one, other = history(alone / "log"), history(many / "log")
     assert set(one) == set(other) == set(STEPS)
     assert all(one[step] == other[step] for step in STEPS)
+    assert_same_scores(many, alone)
+
+
+def assert_same_scores(many: Path, alone: Path) -> None:
     one, other = (checkpoint.latest(root / "run") for root in (alone, many))
     assert one.step == other.step == len(STEPS)
     one, other = one.net_arrays(), other.net_arrays()
@@ -155,6 +161,30 @@ def test_a_frozen_rank_is_ended_and_the_others_go_on(tiny, tmp_path, alone):
     assert [world.size for world in worlds(tmp_path / "log")][:2] == [2, 1]
     assert "exit with status code 137" in ended.output
     assert_same_run(tmp_path, alone)
+
+
+def test_where_no_host_is_left_the_run_starts_again_from_its_last_commit(tiny, tmp_path, alone):
+    """Horovod gives up the one host of a process that is lost."""
+    launcher = [str(REPO / "launch" / "elastic.sh"), f"{HOSTS[0]}:2", "--data", str(tiny)]
+    flags = ["--out", str(tmp_path / "run"), *RECIPE, "--commit-every", str(COMMIT_EVERY)]
+    killer = threading.Thread(target=kill_rank_1, args=(tmp_path / "run",))
+    killer.start()
+    ended = run_command([*launcher, *flags], 150)
+    killer.join()
+    assert ended.status == 0, ended.output
+    assert "restart: exit status" in ended.output
+    (step,) = re.findall(r"goes on from \S+ \(step (\d+) of", ended.output)
+    assert int(step) % 7 % COMMIT_EVERY == 0 and int(step) > 0
+    assert_same_scores(tmp_path, alone)
+
+
+def kill_rank_1(run: Path) -> None:
+    """In the midst of the second epoch."""
+    until(lambda: (run / "scores.jsonl").exists() and (run / "scores.jsonl").read_text(), 60)
+    for process in psutil.process_iter(["cmdline"]):
+        is_ours = str(run) in (process.info["cmdline"] or [])
+        if is_ours and process.environ().get("HOROVOD_LOCAL_RANK") == "1":
+            process.kill()
 
 
 def test_processes_that_nobody_would_replace_are_not_elastic(tiny, tmp_path):
