@@ -21,7 +21,8 @@ from tests.hosts.cluster import until
 
 WORKER = str(REPO / "tests" / "workers" / "elastic.py")
 COMMIT_EVERY = 4
-RECIPE = [*TINY, "--bn", "frozen", "--batch-size", "8", "--epochs", "6", "--lr", "0.02"]
+RECIPE = [*TINY, "--bn", "frozen", "--batch-size", "8", "--epochs", "6", "--lr", "0.005"]
+RECIPE += ["--momentum", "0.9"]  # the optimizer's arrays are handed on, too
 ELASTIC = ["--elastic", "--commit-every", str(COMMIT_EVERY), "--check-every", "1"]
 STEPS = range(6 * 7)  # 53 images an epoch, eight at a time
 
