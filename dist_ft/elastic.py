@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import mxnet as mx
@@ -24,10 +24,12 @@ from dist_ft.runtime import Arrays, World, is_loss
 
 # A status of more than 128 says that nothing was heard in time; less, that the process has ended.
 GUARD = """
+trap '' INT TERM
 while read -r -t "$1"; status=$?; [ $status = 0 ]; do :; done
 [ $status -le 128 ] || kill -KILL "$2"
 """
 DRIVER_WAITS_S = 600.0  # for hosts to be there: horovodrun's --elastic-timeout
+MOST_LOSSES = 10  # from one commit to the next: more would be a fault that comes with the step
 
 
 class Commit(NamedTuple):
@@ -55,6 +57,7 @@ class Elastic(World):
 
         notification_manager.init()
         notification_manager.register_listener(self)
+        self._losses = 0
         self._watchdog.waits_longer_s = stall_timeout
         self._guard = Guard(stall_timeout)
 
@@ -65,6 +68,8 @@ class Elastic(World):
     def keep(self, state, net, trainer):
         copies = [{k: a.copyto(mx.cpu()) for k, a in arrays.items()} for arrays in (net, trainer)]
         mx.nd.waitall()  # a step that fails must not have been kept
+        if self.kept and state["step"] > self.kept.state["step"]:
+            self._losses = 0
         self.kept = Commit(state, *copies)
 
     def stops(self, num_asked):
@@ -98,7 +103,8 @@ class Elastic(World):
         except Resized:
             pass
         except mx.MXNetError as error:
-            if not is_loss(error):
+            self._losses += 1
+            if not is_loss(error) or self._losses > MOST_LOSSES:
                 raise
         self._come_together()
 
@@ -146,8 +152,9 @@ class Guard:
 
     def _live(self) -> None:
         while not self._done.wait(self._beats_s):
-            self._process.stdin.write(b"\n")
-            self._process.stdin.flush()
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(b"\n")
+                self._process.stdin.flush()
 
     def close(self) -> None:
         self._done.set()

@@ -23,6 +23,11 @@ from dist_ft.watchdog import Watchdog
 
 Arrays = Dict[str, mx.nd.NDArray]
 
+# What Horovod, Gloo and NCCL say of a rank that is no longer there.
+LOSSES = (
+    *("Horovod has been shut down", "gloo/transport"),
+    *("NCCL async error", "unhandled system error", "remote process exited"),
+)
 CPU_CYCLE_MS = "10"  # Horovod's own 1 ms wakes each rank so often that its sums take 5 % longer
 
 
@@ -237,9 +242,7 @@ def horovod_build() -> str | None:
 
 def is_loss(error: BaseException) -> bool:
     """Whether a rank's error says no more than that another one has ended."""
-    return isinstance(error, mx.MXNetError) and any(
-        sign in str(error) for sign in ("Horovod has been shut down", "gloo/transport", "[gloo]")
-    )
+    return isinstance(error, mx.MXNetError) and any(sign in str(error) for sign in LOSSES)
 
 
 def _horovod():
