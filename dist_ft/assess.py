@@ -19,11 +19,13 @@ from dist_ft import host
 THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 
 import mxnet as mx  # noqa: E402
+import numpy as np  # noqa: E402
 
 from dist_ft import plots, runtime, trained, verdict, whole  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import folder, records  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
+from dist_ft.data.loader import Batch  # noqa: E402
 from dist_ft.data.split import Folder, FolderError, Split  # noqa: E402
 from dist_ft.evaluate import Scores, evaluate  # noqa: E402
 from dist_ft.trained import Trained  # noqa: E402
@@ -130,8 +132,13 @@ def assess(
     both = Folder(found.classes, split, split)  # of which the test images are looked at
     feed = Feed(both, views, *share, num_workers, Config.prefetch_mb)
     calibration = Calibration()
+
+    def watch(batch: Batch, taken_for: np.ndarray, p: np.ndarray) -> None:
+        real = batch.mask > 0
+        calibration.add((taken_for == batch.labels)[real], p.max(axis=1)[real])
+
     try:
-        scores = evaluate(net, feed.test(), len(found.classes), world, calibration.add)
+        scores = evaluate(net, feed.test(), len(found.classes), world, watch)
     finally:
         feed.close()
     bad: dict[str, str] = {}

@@ -12,6 +12,8 @@ from typing import Callable, Iterable, Iterator
 import mxnet as mx
 import numpy as np
 
+from dist_ft.data.loader import Batch
+
 TOP = 5
 
 
@@ -89,23 +91,22 @@ class Behind:
 
 def evaluate(
     net,
-    batches: Iterable,
+    batches: Iterable[Batch],
     num_classes: int,
     world,
-    watch: Callable[[np.ndarray, np.ndarray], None] = lambda right, confidence: None,
+    watch: Callable[[Batch, np.ndarray, np.ndarray], None] = lambda batch, taken_for, p: None,
 ) -> Scores:
     """Scores of the network, (n, H, W, 3) uint8 -> (n, C) logits, over all ranks' batches.
 
-    watch: is told of this rank's images, a batch at a time, (n,) each: which are right, and the
-    probability of the class that each was taken for.
+    watch: is told of each of this rank's batches, which classes its rows were taken for, (n,), and
+    their probabilities, (n, C); rows with a mask of 0 are there, too.
     """
     scores, behind = Scores.none(num_classes), Behind()
 
     def count(finished):
-        for (taken_for, rank, losses, confidence), batch in finished:
+        for (taken_for, rank, losses, *p), batch in finished:
             scores.add(batch.labels, taken_for, rank, losses, batch.mask)
-            real = batch.mask > 0
-            watch((taken_for == batch.labels)[real], confidence[real])
+            watch(batch, taken_for, np.stack(p, axis=1))
 
     for batch in batches:
         world.at("evaluation")
@@ -114,15 +115,15 @@ def evaluate(
     return scores.over_ranks(world)
 
 
-def _score(net, batch, ctx: mx.Context) -> mx.nd.NDArray:
-    """(4, n): class taken for, rank of the label, cross entropy, probability of the class."""
+def _score(net, batch: Batch, ctx: mx.Context) -> mx.nd.NDArray:
+    """(3 + C, n): class taken for, rank of the label, cross entropy, probability of each class."""
     x, labels, _ = batch.on(ctx)
     logits = net(x).astype("float32")
     own = logits.pick(labels).expand_dims(1)
     rank = (logits > own).sum(axis=1)
     log_p = logits.log_softmax()
-    confidence = log_p.max(axis=1).exp()
-    return mx.nd.stack(logits.argmax(axis=1), rank, -log_p.pick(labels), confidence)
+    rows = mx.nd.stack(logits.argmax(axis=1), rank, -log_p.pick(labels))
+    return mx.nd.concat(rows, log_p.exp().T, dim=0)
 
 
 if __name__ == "__main__":
