@@ -1,4 +1,4 @@
-"""What a person sees of a run: lines, a progress bar, TensorBoard, scores.jsonl, curves.png.
+"""What a person sees of a run: lines, a progress bar, TensorBoard, scores.jsonl; and its gallery.
 
 All of it is rank 0's; the other ranks hold a board that shows nothing.
 """
@@ -11,15 +11,21 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
+import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
+from dist_ft import histograms, projector
+from dist_ft.data.split import Folder
+from dist_ft.data.view import Views
 from dist_ft.evaluate import TOP, Scores
+from dist_ft.gallery import Gallery
+from dist_ft.witness import Evidence
+from dist_ft.wording import printable
 
 FLUSHED_EVERY_S = 10  # not two minutes: somebody is watching
-DRAWN_EVERY_S = 5  # pictures take a third of a second, and an epoch of a head alone less
 
 
 class Hidden:
@@ -30,28 +36,44 @@ class Hidden:
 
 
 class Board:
-    """The board of rank 0, writing below `run`."""
+    """The board of rank 0, writing below `run`.
 
-    def __init__(self, run: Path, config: dict[str, Any], classes: Sequence[str], step: int):
+    every: epochs between pictures, as Gallery has it.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        config: dict[str, Any],
+        folder: Folder,
+        views: Views,
+        step: int,
+        every: int = 0,
+    ):
         from tensorboardX import SummaryWriter  # 1 s to import, and rank 0's alone
 
+        from dist_ft import hparams  # imports it, too
+
         run.mkdir(parents=True, exist_ok=True)
-        self.run, self.classes = run, classes
+        self.run, self.folder, self._every = run, folder, every
         _write(run / "config.json", json.dumps(config, indent=1, default=str) + "\n")
         self._history = _read_history(run / "scores.jsonl", step)
         _write(run / "scores.jsonl", "".join(json.dumps(row) + "\n" for row in self._history))
-        # TensorBoard drops what a killed process has told from this step on.
         self._writer = SummaryWriter(
-            str(run / "tensorboard"), purge_step=step + 1 if step else 0, flush_secs=FLUSHED_EVERY_S
+            str(run / "tensorboard"),
+            # TensorBoard drops what a killed process has told from this step on.
+            purge_step=step + 1 if step else 0,
+            max_queue=0,  # no limit: at one, the run would wait for a thread that a full disk ended
+            flush_secs=FLUSHED_EVERY_S,
         )
         self._writer.add_text("config", _table(config), 0)
+        hparams.begin(self._writer, config)
+        self._gallery = Gallery(self._writer, run, folder, views, every)
         self._bar = None
-        self._undrawn: tuple[int, Scores] | None = None
-        self._drawn_at = -float("inf")
         self._named_bad: set[str] = set()
 
     def say(self, text: str) -> None:
-        tqdm.write(_printable(text, sys.stdout.encoding or "utf-8"), file=sys.stdout)
+        tqdm.write(printable(text, sys.stdout.encoding or "utf-8"), file=sys.stdout)
         sys.stdout.flush()
 
     def batch(self, pixels: np.ndarray, step: int) -> None:
@@ -63,6 +85,15 @@ class Board:
         height, width = 4 * images.shape[1], 8 * images.shape[2]
         grid = rows.reshape(height, width, 3)
         self._writer.add_image("batch", grid, step, dataformats="HWC")
+
+    def graph(self, net: mx.gluon.HybridBlock, side: int) -> None:
+        """Shows how a network on uint8 pixels, (n, side, side, 3), is built."""
+        from tensorboardX.proto.event_pb2 import Event
+
+        from dist_ft import diagram
+
+        graph = diagram.draw(net, (1, side, side, 3)).SerializeToString()
+        self._writer.file_writer.add_event(Event(graph_def=graph))
 
     def start_epoch(self, epoch: int, steps: range, sums: Any, waited_s: float) -> None:
         """sums and waited_s: what `curves` counts from."""
@@ -108,7 +139,13 @@ class Board:
             self.say(f"left out {len(new)} unreadable images: {'; '.join(new[:5])}{more}")
 
     def end_epoch(
-        self, epoch: int, step: int, train: dict[str, float], test: Scores, elapsed_s: float
+        self,
+        epoch: int,
+        step: int,
+        train: dict[str, float],
+        test: Scores,
+        evidence: Evidence,
+        elapsed_s: float,
     ) -> None:
         """The epoch's line, its row in scores.jsonl, its points and pictures."""
         if self._bar:
@@ -124,7 +161,7 @@ class Board:
             "test_images": test.num_images,
             "elapsed_s": elapsed_s,
         }
-        if len(self.classes) > TOP:
+        if len(self.folder.classes) > TOP:
             row["test_accuracy_top5"] = test.accuracy_top5
         row["confusion"] = test.confusion.tolist()
         self._history.append(row)
@@ -134,42 +171,42 @@ class Board:
             f"epoch {epoch + 1}, loss {train['loss']:.4f}, train acc {train['accuracy']:.3f},"
             f" test acc {test.accuracy:.3f}, time {elapsed_s:.1f} sec"
         )
+        self._check_writer()
         self._writer.add_scalar("test/loss", test.loss, step)
         self._writer.add_scalar("test/accuracy", test.accuracy, step)
-        if len(self.classes) > TOP:
+        if len(self.folder.classes) > TOP:
             self._writer.add_scalar("test/accuracy_top5", test.accuracy_top5, step)
-        self._undrawn = step, test
-        if time.monotonic() - self._drawn_at > DRAWN_EVERY_S:
-            self._draw()
+        best = max(row["test_accuracy"] for row in self._history)
+        self._writer.add_scalar("best/test_accuracy", best, step)
+        self._gallery.take(epoch, step, test, evidence, self._history)
 
-    def close(self, config: dict[str, Any]) -> None:
+    def histograms(
+        self, net: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, epoch: int, step: int
+    ) -> None:
+        """Where the weights and gradients lie, if it is this epoch's turn."""
+        if (epoch + 1) % max(1, self._every) == 0:
+            histograms.write(self._writer, net, trainer, step)
+
+    def end_run(self, cloud: projector.Cloud) -> None:
+        """Marks the run as over, and shows test images in the space of their features."""
+        from dist_ft import hparams
+
+        if cloud.points:
+            projector.write(cloud, self.run / "tensorboard", self.folder)
+        hparams.end(self._writer)
+
+    def close(self) -> None:
         if self._bar:
             self._bar.close()
-        if self._undrawn:
-            self._draw()
-        if self._history:
-            last = self._history[-1]
-            flat = {k: v for k, v in config.items() if isinstance(v, (int, float, bool))}
-            flat.update((k, _printable(v)) for k, v in config.items() if isinstance(v, str))
-            self._writer.add_hparams(
-                flat, {"final/test_accuracy": last["test_accuracy"]}, name="final"
-            )
+        self._gallery.draw()
         self._writer.close()
 
     def _check_writer(self) -> None:
-        """Raises OSError where tensorboardX's thread has ended, as it does on a full disk: once its
-        queue of ten events is full, the next would wait for ever."""
-        if not self._writer.file_writer.event_writer._worker.is_alive():
+        """Raises OSError where tensorboardX's thread has ended, as it does on a full disk."""
+        writer = self._writer.file_writer.event_writer
+        if not writer._worker.is_alive():
+            writer._event_queue.cancel_join_thread()  # nobody empties it, and the exit would wait
             raise OSError(errno.ENOSPC, "TensorBoard's files cannot be written, see above")
-
-    def _draw(self) -> None:
-        from dist_ft import plots
-
-        step, test = self._undrawn
-        self._undrawn, self._drawn_at = None, time.monotonic()
-        figure = plots.confusion(test.confusion, self.classes)
-        self._writer.add_figure("confusion", figure, step)
-        plots.curves(self._history).savefig(self.run / "curves.png", dpi=110)
 
 
 def _reading(sums: Any, waited_s: float) -> np.ndarray:
@@ -195,9 +232,4 @@ def _write(path: Path, text: str) -> None:
 
 def _table(config: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in config.items())
-    return _printable(f"| setting | value |\n| --- | --- |\n{rows}")
-
-
-def _printable(text: str, encoding: str = "utf-8") -> str:
-    """Names of files may hold bytes that are no text, or signs that a terminal does not know."""
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    return printable(f"| setting | value |\n| --- | --- |\n{rows}")

@@ -128,6 +128,10 @@ class Config:
     keep: int = record(2, "latest checkpoints kept, besides the best", low=1)
     save_every: int = record(0, "steps between checkpoints; 0: an epoch", low=0)
     log_every: int = record(10, "steps between points of the training curves", low=1)
+    board_every: int = record(
+        0, "epochs between TensorBoard's pictures; 0: they take a hundredth of the time", low=0
+    )
+    histograms: bool = record(False, "weights and gradients, too, each epoch or --board-every'th")
 
     def __post_init__(self):
         problems = [*_type_problems(self)]
@@ -168,7 +172,7 @@ FREE_ON_RESUME = frozenset(
         *("epochs", "max_steps", "patience"),
         *("device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every"),
         *("elastic", "commit_every"),
-        *("out", "resume", "keep", "save_every", "log_every"),
+        *("out", "resume", "keep", "save_every", "log_every", "board_every", "histograms"),
     )
 )
 

@@ -50,7 +50,7 @@ class FeatureFeed:
     """As a Feed, with an image's features for its pixels; views take turns, an epoch each."""
 
     def __init__(self, feed: Feed, kept: Kept):
-        self._feed, self._kept = feed, kept
+        self._feed, self._kept, self.folder = feed, kept, feed.folder
         splits = feed.folder.train, feed.folder.test
         self.train_loader, self.test_loader = (
             Source(split, bad if feed.rank == 0 else {}) for split, bad in zip(splits, kept.bad)
@@ -62,6 +62,9 @@ class FeatureFeed:
 
     def test(self) -> Iterator[Batch]:
         return _batches(self._feed.folder.test, self._kept.test, self._feed.test_shares())
+
+    def test_shares(self) -> Iterator[shard.Share]:
+        return self._feed.test_shares()
 
     def close(self) -> None:
         self._feed.close()

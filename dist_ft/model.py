@@ -153,23 +153,28 @@ def set_rates(
 
 
 def frozen_features(net: mx.gluon.HybridBlock) -> mx.gluon.Block | None:
-    """What feeds the head, (n, side, side, 3) uint8 to features, where the head alone learns; None
-    where more does, or where the head is more than one dense layer."""
+    """As `features`, where the head alone learns; None where more does."""
     head = head_of(net)
     learning = [n for n, p in parameters(net).items() if p.grad_req != "null"]
     keeps_statistics = all(block._kwargs["use_global_stats"] for block in batch_norms(net))
     alone = keeps_statistics and all(name.startswith(head) for name in learning)
-    if not alone or not isinstance(getattr(net, head[:-1]), nn.Dense):
+    return features(net) if alone else None
+
+
+def features(net: mx.gluon.HybridBlock) -> mx.gluon.Block | None:
+    """What feeds the head, (n, side, side, 3) uint8 to features, on the same parameters; None where
+    the head is more than one dense layer."""
+    if not isinstance(getattr(net, head_of(net)[:-1]), nn.Dense):
         return None
     x = mx.sym.var("x", dtype="uint8")
     logits = on_pixels(net)(x)
-    features = mx.gluon.SymbolBlock(logits.get_children()[0], [x], net.collect_params())
-    features.hybridize(static_alloc=True)
-    return features
+    below = mx.gluon.SymbolBlock(logits.get_children()[0], [x], net.collect_params())
+    below.hybridize(static_alloc=True)
+    return below
 
 
 def on_features(net: mx.gluon.HybridBlock) -> mx.gluon.HybridBlock:
-    """The head alone: what `frozen_features` gives to logits."""
+    """The head alone: what `features` gives to logits."""
     head = nn.HybridSequential()
     head.add(getattr(net, head_of(net)[:-1]))
     head.hybridize()

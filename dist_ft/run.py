@@ -20,6 +20,7 @@ from dist_ft import (
     model,
     optimizer,
     precision,
+    projector,
     resume,
     schedule,
     weights,
@@ -32,10 +33,11 @@ from dist_ft.data.folder import scan
 from dist_ft.data.loader import Batch
 from dist_ft.data.view import Views
 from dist_ft.errors import Joint, Resized, UserError
-from dist_ft.evaluate import Scores, evaluate
+from dist_ft.evaluate import Scores
 from dist_ft.precision import UNSCALED, LossScale
 from dist_ft.runtime import Solo, is_loss
 from dist_ft.tally import STOPS, StopRequest, Tally, Word
+from dist_ft.witness import Witness
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
 
@@ -48,6 +50,7 @@ class Run:
 
     def __init__(self, config: Config, world: Solo):
         self.config, self.world = config, world
+        self.views = Views(config.image_size, config.resize_px, config.keep_ratio)
         with world.together():
             self.folder = scan(config.data)
             self.facts = facts.of(config, self.folder)
@@ -70,6 +73,7 @@ class Run:
             self.board = self._open_board(found)
         self._since = time.perf_counter()
         self.feed, self.tail = self._feed()
+        self.witness = Witness(self.core, self.net, len(self.folder.classes))
         if config.elastic:
             self.commit()
 
@@ -79,7 +83,7 @@ class Run:
     def __exit__(self, kind, error, traceback) -> None:
         self.feed.close()
         if not isinstance(error, UserError):  # such as one of a full disk: the board has it too
-            self.board.close(self.config.as_dict())
+            self.board.close()
         kept = self.world.kept
         if kept and self.world.is_chief and is_loss(error):  # for when nobody goes on with it
             with suppress(UserError):
@@ -138,7 +142,8 @@ class Run:
         if c.resume == "never" and not self._goes_on:
             resume.set_aside(c.folder)
         with _written_to(c.folder):
-            board = Board(c.folder, c.as_dict(), folder.classes, self.step)
+            board = Board(c.folder, c.as_dict(), folder, self.views, self.step, c.board_every)
+            board.graph(self.net, c.image_size)
         if world.kept:
             board.say(f"on {world.size} x {world.ctx} from step {self.step} (on {world.were})")
             return board
@@ -155,9 +160,7 @@ class Run:
         """The batches, and the part of the network that the steps go through: all of it, or the
         head where features are kept."""
         c, world, say = self.config, self.world, self.board.say
-        views = Views(c.image_size, c.resize_px, c.keep_ratio)
-        num_workers = c.num_workers or host.set_threads()
-        packs = None
+        views, num_workers, packs = self.views, c.num_workers or host.set_threads(), None
         if c.cache != "off":
             kept = c.cache_side_px, c.cache, c.cache_folder
             packs = cache.obtain(self.folder, views, *kept, num_workers, world, say)
@@ -224,7 +227,7 @@ class Run:
         checks.finite(model.arrays(self.core), self.step)
         if not self.config.check_every:
             checks.held_alike(model.arrays(self.core), self.step, self.world)
-        scores = evaluate(self.tail, self.feed.test(), len(self.folder.classes), self.world)
+        scores, evidence = self.witness.test(self.feed, self.world)
         self._account_for_bad(scores)
         if scores.accuracy > self.best_accuracy:
             self.best_accuracy, self.epochs_without_better = scores.accuracy, 0
@@ -232,7 +235,9 @@ class Run:
             self.epochs_without_better += 1
         train = {"loss": self.tally.loss, "accuracy": self.tally.accuracy}
         with self.world.together(), _written_to(self.config.folder):
-            self.board.end_epoch(epoch, self.step, train, scores, self._elapsed())
+            self.board.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed())
+            if self.config.histograms:
+                self.board.histograms(self.core, self.trainer, epoch, self.step)
         if self.step % self.plan.steps_per_epoch == 0:
             self.tally.start_epoch()
             self._elapsed_s, self._since = 0.0, time.perf_counter()
@@ -250,6 +255,11 @@ class Run:
 
     def say_farewell(self) -> None:
         c, best = self.config, self.best_accuracy
+        num_workers = c.num_workers or host.set_threads()
+        shown = self.folder, self.views, num_workers, self.world
+        cloud = projector.gather(self.witness.points, *shown)
+        with self.world.together():
+            self.board.end_run(cloud)
         viewer = "tensorboard"
         if not shutil.which(viewer):  # an environment that was not activated
             viewer = os.path.relpath(Path(sys.executable).with_name(viewer))
@@ -281,7 +291,7 @@ class Run:
         path = self._save()
         what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
         if self.world.stops(word.num_asked):
-            self.board.close(self.config.as_dict())
+            self.board.close()
             raise Joint(f"{what}: the same command goes on from there", STOPS[word.stop])
         self.commit()
         if stop.received:

@@ -12,13 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata as hparams
 
 from dist_ft import plots
 from dist_ft.board import Board, Hidden
+from dist_ft.data.image import BLANK
+from dist_ft.data.split import Folder, Split
+from dist_ft.data.view import Views
 from dist_ft.evaluate import Scores
+from dist_ft.mistakes import Guess
+from dist_ft.projector import Cloud
+from dist_ft.thresholds import Thresholds
+from dist_ft.witness import Evidence
+from tests.conftest import REPO
 
 CLASSES = ["crème brûlée", "$x_{$", "two words"]
 CONFIG = {"lr": 0.1, "model": "resnet34_v2", "freeze": ("a",), "warmup_epochs": None}
+NO_CLOUD = Cloud([], np.zeros((0, 48, 48, 3), np.uint8))
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
 
 
@@ -29,18 +39,29 @@ def scores(correct, num_classes=3):
     return Scores(num_images, correct * num_classes, num_images - 1, 0.5 * num_images, confusion)
 
 
+def evidence(num_classes=3, worst=()):
+    return Evidence(Thresholds(num_classes), list(worst))
+
+
+def a_board(run, config=CONFIG, classes=CLASSES, step=0, every=0):
+    """Of a data set whose images cannot be read."""
+    split = Split(run, ("a/1.jpg", "a/2.jpg"), (0, 0), ())
+    folder = Folder(tuple(classes), split, split)
+    return Board(run, config, folder, Views(16, 18, False), step, every)
+
+
 def sums(images):
     return SimpleNamespace(loss_sum=2.0 * images, correct=images // 2, num_images=images)
 
 
-def events_of(run, folder="tensorboard"):
-    events = EventAccumulator(str(run / folder), size_guidance=EVERYTHING)
+def events_of(run):
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance=EVERYTHING)
     events.Reload()
     return events
 
 
 def run_two_epochs(run, step=0, config=CONFIG):
-    board = Board(run, config, CLASSES, step)
+    board = a_board(run, config, step=step, every=1)
     if step == 0:
         board.batch(picture_batch(5), step)
     for epoch in (step // 4, step // 4 + 1):
@@ -49,8 +70,9 @@ def run_two_epochs(run, step=0, config=CONFIG):
             board.step()
             board.curves(4 * epoch + number, f"epoch {epoch + 1}", sums(10 * number), 0.25, 0.0)
         train = {"loss": 1.5 - epoch, "accuracy": 0.5 + epoch / 8}
-        board.end_epoch(epoch, 4 * epoch + 4, train, scores(10 + epoch), 7.04)
-    board.close(config)
+        board.end_epoch(epoch, 4 * epoch + 4, train, scores(10 + epoch), evidence(), 7.04)
+    board.end_run(NO_CLOUD)
+    board.close()
 
 
 def picture_batch(num, side=16):
@@ -104,13 +126,54 @@ def test_tensorboard_shows_the_confusion_after_each_epoch(events):
     assert all(len(np.unique(image_in(event))) > 20 for event in pictures)
 
 
+def test_a_mistake_of_an_image_that_is_gone_is_shown_blank(tmp_path):
+    board = a_board(tmp_path)
+    worst = [Guess(1, 0, 1, 0.75, 0.125)]
+    board.end_epoch(0, 1, {"loss": 1.0, "accuracy": 0.5}, scores(3), evidence(3, worst), 1.0)
+    board.close()
+    (event,) = events_of(tmp_path).Images("mistakes")
+    assert (image_in(event) == BLANK).all(axis=2).mean() > 0.1
+
+
+def test_pictures_are_made_of_each_epoch_that_is_asked_for_and_of_the_last(tmp_path):
+    """Else their share of the time bounds them: the second of these epochs comes too soon."""
+    for every, steps in ((0, [1, 5]), (2, [2, 4, 5]), (7, [5])):
+        board = a_board(tmp_path / str(every), every=every)
+        for epoch in range(5):
+            train = {"loss": 1.0, "accuracy": 0.5}
+            board.end_epoch(epoch, epoch + 1, train, scores(3), evidence(), 1.0)
+        board.close()
+        events = events_of(tmp_path / str(every))
+        assert [event.step for event in events.Images("confusion")] == steps
+        tag = "precision_recall/two words"
+        assert [event.step for event in events.Tensors(tag)] == steps
+
+
 def test_tensorboard_has_the_settings_and_the_result(run, events):
     (text,) = events.Tensors("config/text_summary")
     told = text.tensor_proto.string_val[0].decode()
     assert "| model | resnet34_v2 |" in told
-    final = events_of(run, "tensorboard/final")
-    assert final.Scalars("final/test_accuracy")[0].value == pytest.approx(33 / 37)
-    assert "hparams" in final.PluginTagToContent("hparams").popitem()[0]
+    assert [p.value for p in events.Scalars("best/test_accuracy")] == pytest.approx(
+        [30 / 34, 33 / 37]
+    )
+
+
+def row_of_hparams(events):
+    return {
+        name: getattr(value, value.WhichOneof("kind"))
+        for name, value in hparams.parse_session_start_info_plugin_data(
+            events.PluginTagToContent("hparams")[hparams.SESSION_START_INFO_TAG]
+        ).hparams.items()
+    }
+
+
+def test_the_table_of_runs_has_the_main_settings_and_those_that_are_not_the_default(events):
+    told = row_of_hparams(events)
+    assert (told["lr"], told["model"], told["freeze"]) == (0.1, "resnet34_v2", "a")
+    assert told["batch_size"] == 200 and "patience" not in told
+    tags = events.PluginTagToContent("hparams")
+    assert hparams.SESSION_END_INFO_TAG in tags
+    assert hparams.EXPERIMENT_TAG not in tags  # its columns would be taken for those of all runs
 
 
 def rows_of(run):
@@ -128,10 +191,10 @@ def test_scores_jsonl_has_a_row_for_each_epoch(run):
 
 
 def test_the_top_five_are_told_where_there_are_more_than_five_classes(tmp_path):
-    board = Board(tmp_path, {}, [str(number) for number in range(6)], 0)
+    board = a_board(tmp_path, {}, [str(number) for number in range(6)])
     board.start_epoch(0, range(1), sums(0), 0.0)
-    board.end_epoch(0, 1, {"loss": 1.0, "accuracy": 0.5}, scores(3, 6), 1.0)
-    board.close({})
+    board.end_epoch(0, 1, {"loss": 1.0, "accuracy": 0.5}, scores(3, 6), evidence(6), 1.0)
+    board.close()
     assert rows_of(tmp_path)[0]["test_accuracy_top5"] == 21 / 22
 
 
@@ -186,12 +249,12 @@ def test_a_run_begun_anew_has_no_old_rows_and_points(tmp_path):
 
 
 def test_bad_images_are_named_once_and_five_at_a_time(tmp_path, capsys):
-    board = Board(tmp_path, {}, CLASSES, 0)
+    board = a_board(tmp_path)
     reasons = {f"a/{number}.jpg": f"a/{number}.jpg: broken" for number in range(8)}
     board.bad_images(reasons)
     board.bad_images(reasons)
     board.bad_images({**reasons, "b/new.jpg": "b/new.jpg: empty"})
-    board.close({})
+    board.close()
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("left out 8 unreadable images: a/0.jpg: broken; a/1.jpg")
     assert first.endswith("a/4.jpg: broken and 3 more")
@@ -200,17 +263,17 @@ def test_bad_images_are_named_once_and_five_at_a_time(tmp_path, capsys):
 
 def test_names_that_the_terminal_cannot_show_end_no_run(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from dist_ft.board import Board\n"
+        "import os; from pathlib import Path; from tests.test_board import a_board, evidence\n"
         "name = os.fsdecode(b'caf\\xe9')\n"
         f"run = Path({str(tmp_path)!r})\n"
-        "board = Board(run, {'data': name}, [name, 'crème', '麻婆豆腐'], 0)\n"
+        "board = a_board(run, {'data': name}, [name, 'crème', '麻婆豆腐'])\n"
         "board.bad_images({name: name + ' ü: broken'})\n"
         "import numpy as np; from dist_ft.evaluate import Scores\n"
         "scores = Scores(3, 3, 3, 1.0, np.eye(3, dtype=np.int64))\n"
-        "board.end_epoch(0, 1, {'loss': 1.0, 'accuracy': 0.5}, scores, 1.0)\n"
-        "board.close({'data': name})\n"
+        "board.end_epoch(0, 1, {'loss': 1.0, 'accuracy': 0.5}, scores, evidence(), 1.0)\n"
+        "board.close()\n"
     )
-    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    environ = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONIOENCODING": "ascii"}
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environ)
     assert made.returncode == 0, made.stderr.decode()
     assert b"left out 1 unreadable images: caf\\udce9 \\xfc: broken" in made.stdout
@@ -229,6 +292,6 @@ def test_confusion_of_many_classes_is_drawn_without_names(tmp_path):
 def test_the_board_of_other_ranks_shows_nothing(capsys):
     board = Hidden()
     board.say("word")
-    board.end_epoch(0, 1, {}, None, 2.0)
-    board.close({})
+    board.end_epoch(0, 1, {}, None, None, 2.0)
+    board.close()
     assert capsys.readouterr().out == ""

@@ -83,6 +83,8 @@ OTHER = {
     "keep": 9,
     "save_every": 3,
     "log_every": 1,
+    "board_every": 3,
+    "histograms": True,
 }
 
 

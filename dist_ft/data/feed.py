@@ -9,10 +9,19 @@ import numpy as np
 from dist_ft.data import image, shard, view
 from dist_ft.data.loader import Batch, Loader
 from dist_ft.data.pack import Pack
-from dist_ft.data.split import Folder
+from dist_ft.data.split import Folder, Split
 from dist_ft.data.view import Views
 
 TEST_BATCH = 50  # images a rank scores at once, for any number of ranks: scores do not depend on it
+
+
+def as_tested(split: Split, index: int, views: Views) -> np.ndarray:
+    """(side, side, 3) uint8: an image as the network is tested on it; blank where it can be read no
+    more."""
+    try:
+        return view.test_view(image.decode(split.read(index)), *views)
+    except (image.CorruptImage, OSError):
+        return np.full((views.side, views.side, 3), image.BLANK, np.uint8)
 
 
 class Feed:
