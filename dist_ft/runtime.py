@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Sequence
@@ -29,6 +30,7 @@ LOSSES = (
     *("NCCL async error", "unhandled system error", "remote process exited"),
 )
 CPU_CYCLE_MS = "10"  # Horovod's own 1 ms wakes each rank so often that its sums take 5 % longer
+ASKED_EVERY_S = 0.001  # whether all ranks have come, where MPI itself would keep a core busy
 
 
 class Solo:
@@ -39,6 +41,7 @@ class Solo:
     is_to_resize = False  # whether hosts have come or gone since the ranks came together
     kept: Any = None  # what `keep` was last given, in the form of a checkpoint
     were = ""  # how many ranks there were before, and where they parted
+    waited_s = 0.0  # in collective calls: for the other ranks, and for what they send
 
     def __init__(self, device: str, stall_timeout: float):
         self.host = socket.gethostname()
@@ -118,6 +121,7 @@ class World(Solo):
         self._hvd = _horovod()
         self._find_place()
         self._compression, self._num_groups = compression, num_groups
+        self._mpi = _mpi_of_its_own(self.size)
         super().__init__(device, stall_timeout)
 
     def _find_place(self) -> None:
@@ -131,7 +135,18 @@ class World(Solo):
 
     def gather(self, value):
         with self._waiting():
-            return self._hvd.allgather_object(value, name="gather")
+            if self._mpi is None:
+                everyones = self._hvd.allgather_object(value, name="gather")
+            else:
+                everyones = self._gather_by_mpi(value)
+        assert len(everyones) == self.size
+        return everyones
+
+    def _gather_by_mpi(self, value: Any) -> list[Any]:
+        everyone_is_here = self._mpi.Ibarrier()
+        while not everyone_is_here.Test():  # Python hears of signals here, as it would not in MPI
+            time.sleep(ASKED_EVERY_S)
+        return self._mpi.allgather(value)
 
     def broadcast(self, arrays, root=0):
         with self._waiting():
@@ -140,11 +155,12 @@ class World(Solo):
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        self._watchdog.is_waiting = True
+        self._watchdog.is_waiting, since = True, time.perf_counter()
         try:
             yield
         finally:
             self._watchdog.is_waiting = False
+            self.waited_s += time.perf_counter() - since
 
     def trainer(self, params, optimizer, **_):
         compression = getattr(self._hvd.Compression, self._compression)
@@ -267,6 +283,23 @@ def _horovod():
             " them with horovodrun, or with the mpirun of the MPI that Horovod was built with"
         )
     return hvd
+
+
+def _mpi_of_its_own(size: int) -> Any:
+    """A communicator of mpi4py's apart from Horovod's traffic; None where MPI started nothing, or
+    is of a build that no two threads may use at a time, as Horovod's and this one would."""
+    if not host.started_by_mpi():
+        return None  # mpi4py would see one process only
+    from mpi4py import MPI
+
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        return None
+    if MPI.COMM_WORLD.Get_size() != size:
+        sys.exit(
+            f"dist_ft: Horovod sees {size} processes and mpi4py {MPI.COMM_WORLD.Get_size()}:"
+            " build both against the MPI that starts them ('make install')"
+        )
+    return MPI.COMM_WORLD.Dup()
 
 
 def _context(device: str, local_rank: int, local_size: int) -> mx.Context:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 
 import mxnet as mx
 import numpy as np
 import pytest
 
 from dist_ft import checkpoint, host
-from tests.conftest import REPO, TINY, needs_mpi, run_job, train
+from tests.conftest import REPO, TINY, needs_mpi, run_command, run_job, train
 
 FROZEN = [*TINY, "--bn", "frozen", "--epochs", "2"]
 
@@ -76,8 +77,13 @@ def test_three_ranks_together(found_out, name):
 
 
 @needs_mpi
-def test_ranks_that_mpi_starts_find_out_the_same():
-    ended = run_job(["tests/workers/world.py"], timeout_s=120, num_ranks=2, mpi=True)
+@pytest.mark.parametrize("launcher", ["horovodrun", "mpirun"])
+def test_ranks_that_mpi_starts_find_out_the_same(launcher):
+    if launcher == "mpirun":
+        mpirun = ["mpirun", "-np", "2", "--oversubscribe", "--bind-to", "none", sys.executable]
+        ended = run_command([*mpirun, "tests/workers/world.py"], timeout_s=120)
+    else:
+        ended = run_job(["tests/workers/world.py"], timeout_s=120, num_ranks=2, mpi=True)
     assert ended.status == 0, ended.output
     assert all(f"ok {name}" in ended.output for name in CHECKS)
 

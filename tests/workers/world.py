@@ -66,6 +66,28 @@ def check_gather_keeps_the_order_of_ranks(world):
     assert world.gather(("rank", world.rank)) == [("rank", r) for r in range(world.size)]
 
 
+def check_mpi_gathers_what_it_started(world):
+    if not host.started_by_mpi():
+        assert world._mpi is None
+        return
+    from mpi4py import MPI
+
+    assert MPI.Query_thread() == MPI.THREAD_MULTIPLE  # mpi4py asked for it when it was imported
+    assert world._mpi.Get_size() == world.size
+    assert world._mpi != MPI.COMM_WORLD
+    assert MPI.Comm.Compare(world._mpi, MPI.COMM_WORLD) == MPI.CONGRUENT
+
+
+def check_objects_are_gathered_while_gradients_are_summed(world):
+    """Neither waits for the other, whatever ends first."""
+    arrays = [mx.nd.ones(1000) * (world.rank + 1) for _ in range(20)]
+    for number, array in enumerate(arrays):
+        summed = world._hvd.allreduce(array, average=False, name=f"gradient {number}")
+        told = world.gather((number, world.rank, "x" * 1000 * world.rank))
+        assert told == [(number, rank, "x" * 1000 * rank) for rank in range(world.size)]
+        assert (summed.asnumpy() == sum(range(1, world.size + 1))).all()
+
+
 def check_broadcast_gives_all_the_bytes_of_rank_0(world):
     net = a_net(seed=world.rank)
     world.broadcast(model.arrays(net))
