@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -146,8 +146,12 @@ class Board:
         test: Scores,
         evidence: Evidence,
         elapsed_s: float,
+        ranks: Sequence[Any] = (),
     ) -> None:
-        """The epoch's line, its row in scores.jsonl, its points and pictures."""
+        """The epoch's line, its row in scores.jsonl, its points and pictures.
+
+        ranks: the straggler.Account of each.
+        """
         if self._bar:
             self._bar.close()
             self._bar = None
@@ -164,6 +168,8 @@ class Board:
         if len(self.folder.classes) > TOP:
             row["test_accuracy_top5"] = test.accuracy_top5
         row["confusion"] = test.confusion.tolist()
+        if len(ranks) > 1:
+            row["ranks"] = [account.as_row() for account in ranks]
         self._history.append(row)
         with open(self.run / "scores.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -178,7 +184,15 @@ class Board:
             self._writer.add_scalar("test/accuracy_top5", test.accuracy_top5, step)
         best = max(row["test_accuracy"] for row in self._history)
         self._writer.add_scalar("best/test_accuracy", best, step)
+        if len(ranks) > 1:
+            self._compare([account.step_s * 1e3 for account in ranks], step)
         self._gallery.take(epoch, step, test, evidence, self._history)
+
+    def _compare(self, step_ms: list[float], step: int) -> None:
+        slowest, median = max(step_ms), float(np.median(step_ms))
+        self._writer.add_scalar("ranks/slowest_step_ms", slowest, step)
+        self._writer.add_scalar("ranks/median_step_ms", median, step)
+        self._writer.add_scalar("ranks/spread", (slowest - min(step_ms)) / max(median, 1e-9), step)
 
     def histograms(
         self, net: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, epoch: int, step: int

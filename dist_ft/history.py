@@ -30,6 +30,16 @@ class Pace(NamedTuple):
     wait_share: float  # of the time, that the rank waited for images
 
 
+class Spent(NamedTuple):
+    """Where a rank's training steps went, in seconds of all epochs that tell it."""
+
+    name: str
+    step_s: float  # of a step by itself; the median epoch's
+    data_s: float
+    rest_s: float
+    others_s: float  # waiting for other ranks, and their sums
+
+
 @dataclass(frozen=True)
 class History:
     folder: Path
@@ -86,6 +96,22 @@ class History:
         total = sum(times)
         waited = sum(time * pace.wait_share for time, pace in zip(times, self.paces))
         return waited / total if total else None
+
+    def spent(self) -> list[Spent]:
+        """Of each rank, in the order of ranks; none where one process ran."""
+        told: dict[tuple[int, str], list[dict[str, Any]]] = {}
+        for row in self.rows:
+            for rank in row.get("ranks", ()):
+                told.setdefault((rank["rank"], rank["host"]), []).append(rank)
+        names = "data_s", "rest_s", "others_s"
+        return [
+            Spent(
+                f"rank {rank} on {host}",
+                float(np.median([epoch["step_s"] for epoch in epochs])),
+                *(sum(epoch[name] for epoch in epochs) for name in names),
+            )
+            for (rank, host), epochs in sorted(told.items())
+        ]
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not the defaults; data always, which has none worth the name."""

@@ -23,6 +23,7 @@ from dist_ft import (
     projector,
     resume,
     schedule,
+    straggler,
     weights,
 )
 from dist_ft.board import Board, Hidden
@@ -36,6 +37,7 @@ from dist_ft.errors import Joint, Resized, UserError
 from dist_ft.evaluate import Scores
 from dist_ft.precision import UNSCALED, LossScale
 from dist_ft.runtime import Solo, is_loss
+from dist_ft.straggler import Clock, ClockedTrainer
 from dist_ft.tally import STOPS, StopRequest, Tally, Word
 from dist_ft.witness import Witness
 
@@ -67,6 +69,8 @@ class Run:
                 self.net.collect_params(),
                 optimizer.build(config.optimizer, config.momentum, config.wd),
             )
+        self.clock = Clock(world.size)
+        self.trainer = ClockedTrainer(self.trainer, self.clock)
         self.tally = Tally(world)
         self._take_up(found)
         with world.together():
@@ -143,7 +147,8 @@ class Run:
             resume.set_aside(c.folder)
         with _written_to(c.folder):
             board = Board(c.folder, c.as_dict(), folder, self.views, self.step, c.board_every)
-            board.graph(self.net, c.image_size)
+            if not world.kept:
+                board.graph(self.net, c.image_size)
         if world.kept:
             board.say(f"on {world.size} x {world.ctx} from step {self.step} (on {world.were})")
             return board
@@ -178,6 +183,7 @@ class Run:
     def train_batches(self, epoch: int, steps: range) -> Iterator[Batch]:
         """This rank's shares of the steps, augmented."""
         self.board.start_epoch(epoch, steps, self.tally, self.feed.train_loader.waited_s)
+        self.clock.start_epoch(steps, self._reading())
         return self.feed.train(epoch, map(self.plan.images_of, steps))
 
     def exchange(self, step: int, batch: Batch, stop: StopRequest) -> int:
@@ -196,6 +202,7 @@ class Run:
             self.commit()
             raise Resized
         checks.readable(word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world)
+        self.clock.start_step(step)
         return max(1, word.num_images)  # a step whose every file is unreadable changes nothing
 
     def after(self, step: int) -> None:
@@ -222,6 +229,7 @@ class Run:
     def end_epoch(self, epoch: int) -> Scores:
         """Scores on the test images, written down and saved with the state that they are of."""
         self.tally.settle()
+        ranks = self._accounts()
         self._draw_curves()
         model.pool_batch_norm(self.core, self.world)
         checks.finite(model.arrays(self.core), self.step)
@@ -235,9 +243,12 @@ class Run:
             self.epochs_without_better += 1
         train = {"loss": self.tally.loss, "accuracy": self.tally.accuracy}
         with self.world.together(), _written_to(self.config.folder):
-            self.board.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed())
+            self.board.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed(), ranks)
             if self.config.histograms:
                 self.board.histograms(self.core, self.trainer, epoch, self.step)
+        slow = straggler.word(ranks)
+        if slow:
+            self.board.say(slow)
         if self.step % self.plan.steps_per_epoch == 0:
             self.tally.start_epoch()
             self._elapsed_s, self._since = 0.0, time.perf_counter()
@@ -274,6 +285,16 @@ class Run:
         lr, waited_s = self.rate.at(self.step - 1), self.feed.train_loader.waited_s
         with _written_to(self.config.folder):
             self.board.curves(self.step, place, self.tally, lr, waited_s)
+
+    def _reading(self) -> straggler.Reading:
+        device_s = self.tally.waited_s + self.clock.waited_s
+        data_s, ranks_s = self.feed.train_loader.waited_s, self.world.waited_s
+        return straggler.Reading(time.perf_counter(), data_s, device_s, ranks_s)
+
+    def _accounts(self) -> list[straggler.Account]:
+        """What the epoch's steps took each rank."""
+        world = self.world
+        return world.gather(self.clock.account(world.rank, world.host, self._reading()))
 
     def _account_for_bad(self, scores: Scores) -> None:
         """Every image was scored, or is named as unreadable."""

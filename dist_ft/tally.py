@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from contextlib import contextmanager
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, NamedTuple
 
 import mxnet as mx
 
@@ -37,10 +38,14 @@ class Word(NamedTuple):
 
 
 class Tally:
-    """The sums of an epoch's finished steps, over all ranks: the same numbers on each."""
+    """The sums of an epoch's finished steps, over all ranks: the same numbers on each.
+
+    waited_s: how long this rank has waited for its device.
+    """
 
     def __init__(self, world: Any):
         self._world = world
+        self.waited_s = 0.0
         self._behind = Behind()
         self.start_epoch()
 
@@ -63,8 +68,7 @@ class Tally:
 
     def push(self, sums: mx.nd.NDArray, num_images: int, step: int) -> None:
         """Takes a step's (loss sum, number correct) here, and its images here."""
-        for finished in self._behind.push(sums, num_images, step):
-            self._finish(*finished)
+        self._take(self._behind.push(sums, num_images, step))
 
     def exchange(self, num_images: int, num_bad: int, stop: signal.Signals | None) -> Word:
         """Tells the other ranks, and hears them; every rank calls it before every step.
@@ -86,9 +90,14 @@ class Tally:
 
     def settle(self) -> None:
         """Brings the sums up to the last step; a sync point with the device."""
-        for finished in self._behind.rest():
-            self._finish(*finished)
+        self._take(self._behind.rest())
         self.exchange(0, 0, None)
+
+    def _take(self, steps: Iterable[tuple]) -> None:
+        since = time.perf_counter()
+        for finished in steps:
+            self._finish(*finished)
+        self.waited_s += time.perf_counter() - since
 
     def _finish(self, sums, num_images: int, step: int) -> None:
         loss, correct = (float(value) for value in sums)

@@ -22,6 +22,7 @@ from dist_ft.data.view import Views
 from dist_ft.evaluate import Scores
 from dist_ft.mistakes import Guess
 from dist_ft.projector import Cloud
+from dist_ft.straggler import Account
 from dist_ft.thresholds import Thresholds
 from dist_ft.witness import Evidence
 from tests.conftest import REPO
@@ -196,6 +197,23 @@ def test_the_top_five_are_told_where_there_are_more_than_five_classes(tmp_path):
     board.end_epoch(0, 1, {"loss": 1.0, "accuracy": 0.5}, scores(3, 6), evidence(6), 1.0)
     board.close()
     assert rows_of(tmp_path)[0]["test_accuracy_top5"] == 21 / 22
+
+
+def test_the_ranks_of_a_job_are_compared(tmp_path):
+    board = a_board(tmp_path, {}, CLASSES)
+    board.start_epoch(0, range(1), sums(0), 0.0)
+    ranks = [Account(r, "host", 4, 8.0, 1.0, (r + 1) * 2.0, 0.0) for r in range(3)]
+    board.end_epoch(0, 4, {"loss": 1.0, "accuracy": 0.5}, scores(3), evidence(), 1.0, ranks)
+    board.close()
+    assert rows_of(tmp_path)[0]["ranks"] == [
+        {"rank": 0, "host": "host", "step_s": 0.5, "data_s": 1.0, "rest_s": 1.0, "others_s": 6.0},
+        {"rank": 1, "host": "host", "step_s": 1.0, "data_s": 1.0, "rest_s": 3.0, "others_s": 4.0},
+        {"rank": 2, "host": "host", "step_s": 1.5, "data_s": 1.0, "rest_s": 5.0, "others_s": 2.0},
+    ]
+    events = events_of(tmp_path)
+    names = "slowest_step_ms", "median_step_ms", "spread"
+    told = [events.Scalars(f"ranks/{name}")[0].value for name in names]
+    assert told == [1500.0, 1000.0, 1.0]
 
 
 def test_config_json_has_the_settings(run):

@@ -195,6 +195,29 @@ def test_the_waiting_and_the_speed_are_read_from_tensorboards_files(run):
         assert speed == pytest.approx(53 / row["elapsed_s"])
 
 
+def test_where_each_ranks_steps_went_is_shown_over_all_epochs(run, tmp_path):
+    hosts = ["<b>a", "b"]
+    for row in (rows := rows_of(run)):
+        row["ranks"] = [
+            {"rank": r, "host": host, "step_s": 0.1 * (r + 1), "data_s": 6 * r, "rest_s": 2}
+            for r, host in enumerate(hosts)
+        ]
+        for rank in row["ranks"]:
+            rank["others_s"] = 8 - rank["data_s"] - rank["rest_s"]
+    shutil.copytree(run, tmp_path / "run")
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "run" / "scores.jsonl").write_text(lines, encoding="utf-8")
+    read = history.read(tmp_path / "run")
+    assert read.spent() == [
+        history.Spent("rank 0 on <b>a", 0.1, 0, 4, 12),
+        history.Spent("rank 1 on b", 0.2, 12, 4, 0),
+    ]
+    page = report.report(read, [], "not asked for")
+    assert "width:75.00%" in page and "75% other ranks" in page
+    assert '<th scope="row" title="rank 0 on &lt;b&gt;a">rank 0 on &lt;b&gt;a</th>' in page
+    assert history.read(run).spent() == []  # one process
+
+
 def test_a_later_file_of_events_tells_anew_from_where_it_begins(tmp_path):
     for name, first, steps, share in ((".1", 0, (10, 20, 30), 0.5), (".2", 21, (30, 40), 0.0)):
         with SummaryWriter(

@@ -12,7 +12,7 @@ from dist_ft.config import flag_of
 from dist_ft.history import DEFAULTS, History
 from dist_ft.mistakes import Guesses
 from dist_ft.page import words
-from dist_ft.page.exhibits import counted, figures, key, mapped, pictures
+from dist_ft.page.exhibits import bar, counted, figures, key, mapped, pictures
 from dist_ft.page.markup import Markup, cards, element, join, row, table
 from dist_ft.page.svg import COLOURS, Curve, by_epoch
 from dist_ft.page.svg import curves as drawn
@@ -20,6 +20,7 @@ from dist_ft.page.svg import curves as drawn
 MOST_COUNTED = 24  # classes whose confusion is shown in numbers; more make a picture
 FEW = 8  # classes whose matrix is taken in at a glance
 MOST_CONFUSED = 15
+MOST_RANKS = 32
 MOST_IMAGES = 24  # rows are full at 3, 6 and 8 in one
 TRAIN, TEST = "#7f7f7f", "#d55e00"
 
@@ -134,20 +135,19 @@ def speed(run: History) -> Markup:
         parts.append(element("p", told))
     if share is None:
         told = "tensorboard/ has no points, so where a step's time went is not known."
-        return join(*parts, element("p", told, class_="note"))
+        return join(*parts, element("p", told, class_="note"), _ranks(run))
     told = (
         f"Of a training step's time, rank 0 waited {share:.1%} for decoded images; the rest is the"
         " network's, and the sums' over the ranks."
     )
     spent = (("waiting for images", share, COLOURS[0]), ("computing", 1 - share, COLOURS[1]))
-    bar = (element("i", style=f"--colour:{c};width:{s:.2%}") for _, s, c in spent)
     steps = [pace.step for pace in run.paces]
     fast = Curve(steps, [pace.images_per_s for pace in run.paces], COLOURS[1])
     waits = Curve(steps, [pace.wait_share for pace in run.paces], COLOURS[0])
     return join(
         *parts,
         element("p", told),
-        element("div", *bar, class_="bar", role="img", aria_label=f"{share:.1%} waiting"),
+        bar(((share, colour) for _, share, colour in spent), f"{share:.1%} waiting"),
         element("p", key((name, colour) for name, _, colour in spent)),
         figures(
             [
@@ -155,6 +155,34 @@ def speed(run: History) -> Markup:
                 drawn("share of time that waits for images", "step", [waits], low=0),
             ]
         ),
+        _ranks(run),
+    )
+
+
+def _ranks(run: History) -> Markup:
+    """Where a step's time went, rank by rank; the slowest ones where there are very many."""
+    everyone = run.spent()
+    if not everyone:
+        return Markup()
+    names = "waiting for data", "computing and writing", "other ranks and their sums"
+    slowest = sorted(everyone, key=lambda each: -each.step_s)[:MOST_RANKS]
+    rows = []
+    for each in sorted(slowest, key=everyone.index):
+        times = each.data_s, each.rest_s, each.others_s
+        shares = [time_s / max(sum(times), 1e-9) for time_s in times]
+        alt = ", ".join(f"{share:.0%} {name}" for share, name in zip(shares, names))
+        shown = element("td", bar(zip(shares, COLOURS), alt))
+        rows.append(
+            row(each.name, shown, f"{each.step_s * 1e3:,.0f} ms", *map("{:.0%}".format, shares))
+        )
+    told = "The rank that waits least for the others is the one that they wait for."
+    if len(slowest) < len(everyone):
+        told += f" The {MOST_RANKS} slowest of {len(everyone)}."
+    return join(
+        element("h3", "Where a step's time went on each rank"),
+        element("p", told, class_="soft"),
+        element("p", key(zip(names, COLOURS))),
+        table(["", "all steps", "a step by itself", "data", "computing", "others"], rows, "Ranks"),
     )
 
 

@@ -71,6 +71,12 @@ def figures(charts: Iterable[Markup], names: Iterable[tuple[str, str]] = ()) -> 
     return join(element("p", key(names)), shown) if names else shown
 
 
+def bar(parts: Iterable[tuple[float, str]], alt: str) -> Markup:
+    """Shares, 0..1, each with its colour, beside each other."""
+    shown = (element("i", style=f"--colour:{colour};width:{share:.2%}") for share, colour in parts)
+    return element("div", *shown, class_="bar", role="img", aria_label=alt)
+
+
 def key(names: Iterable[tuple[str, str]]) -> Markup:
     return join(
         *(

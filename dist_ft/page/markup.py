@@ -64,6 +64,7 @@ svg { display: block; width: 100%; height: auto }
   vertical-align: middle }
 .bar { display: flex; max-width: 46rem; height: 1.1rem; margin: .6rem 0; border-radius: .3rem;
   overflow: hidden }
+td .bar { min-width: 9rem; margin: 0 }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr));
   gap: 1rem .8rem; margin: .8rem 0; padding: 0; list-style: none }
 .pictures img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain;
