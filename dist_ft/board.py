@@ -205,14 +205,19 @@ class Board:
         """Marks the run as over, and shows test images in the space of their features."""
         from dist_ft import hparams
 
+        self.draw()
         if cloud.points:
             projector.write(cloud, self.run / "tensorboard", self.folder)
         hparams.end(self._writer)
 
+    def draw(self) -> None:
+        """Makes the pictures of the last test, if they were not due."""
+        self._gallery.draw()
+
     def close(self) -> None:
+        """Without more pictures: ranks that have lost another do not wait long for each other."""
         if self._bar:
             self._bar.close()
-        self._gallery.draw()
         self._writer.close()
 
     def _check_writer(self) -> None:

@@ -312,6 +312,7 @@ class Run:
         path = self._save()
         what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
         if self.world.stops(word.num_asked):
+            self.board.draw()
             self.board.close()
             raise Joint(f"{what}: the same command goes on from there", STOPS[word.stop])
         self.commit()

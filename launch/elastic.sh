@@ -35,7 +35,7 @@ read_where "${options[@]}" "$@"
 [ -n "$dry_run" ] || { check_settings "${flags[@]}"; check_hosts; }
 
 become "$launch/restart.sh" --times 3 --pause 5 env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache --gloo \
-    --gloo-timeout-seconds 10 --blacklist-cooldown-range 30 3600 \
+    --blacklist-cooldown-range 30 3600 \
     -np "$min" --min-np "$min" ${max:+--max-np "$max"} --host-discovery-script "${0@Q} --list ${asked@Q}" \
     ${port:+-p "$port"} ${key:+-i "$key"} ${interface:+--network-interface "$interface"} \
     "$python" -m dist_ft.train --elastic "${flags[@]}"

@@ -143,6 +143,7 @@ def test_pictures_are_made_of_each_epoch_that_is_asked_for_and_of_the_last(tmp_p
         for epoch in range(5):
             train = {"loss": 1.0, "accuracy": 0.5}
             board.end_epoch(epoch, epoch + 1, train, scores(3), evidence(), 1.0)
+        board.draw()
         board.close()
         events = events_of(tmp_path / str(every))
         assert [event.step for event in events.Images("confusion")] == steps

@@ -84,12 +84,15 @@ def repeated(log: Path) -> list[int]:
     return [max(a.steps, default=-1) + 1 - b.begins for a, b in zip(found, found[1:])]
 
 
-def start(root: Path, hosts: list[str], data: Path, *grief: str, flags=()) -> Ended:
-    """Runs it below `root`, on the hosts that the file there names at each moment."""
+def start(root: Path, hosts: list[str], data: Path, *grief: str, flags=(), gloo_s=60) -> Ended:
+    """Runs it below `root`, on the hosts that the file there names at each moment.
+
+    gloo_s: silence of a rank after which Gloo gives it up.
+    """
     (root / "hosts").write_text("".join(f"{host}:1\n" for host in hosts))
     launcher = [
         *("horovodrun", "-np", str(len(hosts)), "--min-np", "1", "--gloo", "--disable-cache"),
-        *("--network-interface", "lo", "--gloo-timeout-seconds", "5"),
+        *("--network-interface", "lo", "--gloo-timeout-seconds", str(gloo_s)),
         *("--blacklist-cooldown-range", "1", "2", "--host-discovery-script", f"cat {root}/hosts"),
     ]
     where = ["--data", str(data), "--out", str(root / "run")]
@@ -158,7 +161,7 @@ def add_host(log: Path, hosts: Path) -> None:
 
 def test_a_frozen_rank_is_ended_and_the_others_go_on(tiny, tmp_path, alone):
     grief = "stop", f"{HOSTS[1]}:0", "9"
-    ended = start(tmp_path, HOSTS, tiny, *grief, flags=["--stall-timeout", "6"])
+    ended = start(tmp_path, HOSTS, tiny, *grief, flags=["--stall-timeout", "8"], gloo_s=5)
     assert [world.size for world in worlds(tmp_path / "log")][:2] == [2, 1]
     assert "exit with status code 137" in ended.output
     assert_same_run(tmp_path, alone)

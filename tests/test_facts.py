@@ -71,6 +71,8 @@ OTHER = {
     "weights": "none",
     "epochs": 30,
     "max_steps": 5,
+    "elastic": True,
+    "commit_every": 3,
     "patience": 2,
     "device": "cpu",
     "num_groups": 2,
