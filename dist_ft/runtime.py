@@ -155,11 +155,11 @@ class World(Solo):
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        self._watchdog.is_waiting, since = True, time.perf_counter()
+        since = time.perf_counter()
         try:
-            yield
+            with self._watchdog.waiting():
+                yield
         finally:
-            self._watchdog.is_waiting = False
             self.waited_s += time.perf_counter() - since
 
     def trainer(self, params, optimizer, **_):

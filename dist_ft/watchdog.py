@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import contextmanager
+from typing import Iterator
 
 GRACE_S = 5.0  # for the other ranks to speak, before this one's end brings them down
 
@@ -38,6 +40,17 @@ class Watchdog:
         self.place, self._last = place, time.monotonic()
         self._arm()
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """In a collective. However that ends, the time spent in it was not this rank's own: one
+        that outlives another's hang is not to be ended for it."""
+        self.is_waiting = True
+        try:
+            yield
+        finally:
+            self._last, self.is_waiting = time.monotonic(), False
+            self._arm()
+
     def close(self) -> None:
         self._done.set()
         faulthandler.cancel_dump_traceback_later()
@@ -50,11 +63,13 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.timeout_s / 4)):
-            waited_s = time.monotonic() - self._last
-            if waited_s > self._allowed_s + self.waits_longer_s * self.is_waiting:
-                self._bark(waited_s)
+            longer_s = self.waits_longer_s * self.is_waiting
+            last = self._last  # read after, as it is written before
+            if time.monotonic() - last > self._allowed_s + longer_s:
+                self._bark(last)
 
-    def _bark(self, waited_s: float) -> None:
+    def _bark(self, last: float) -> None:
+        waited_s = time.monotonic() - last
         place = f"{self.place}, waiting for the other ranks" if self.is_waiting else self.place
         told = (
             f"dist_ft: {self.who}: no progress for {waited_s:.0f} s at {place} (--stall-timeout"
@@ -62,7 +77,7 @@ class Watchdog:
         )
         sys.stderr.write(told)  # in one piece, since other ranks write too
         sys.stderr.flush()
-        if not self._done.wait(GRACE_S):
+        if not self._done.wait(GRACE_S) and self._last == last:  # no progress meanwhile
             os._exit(1)
 
 
