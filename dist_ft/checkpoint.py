@@ -46,12 +46,17 @@ class Checkpoint(NamedTuple):
         return _load(self.path / TRAINER)
 
 
+def place(run: Path, step: int) -> Path:
+    """The folder of that step's checkpoint."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
 def save(run: Path, state: dict[str, Any], net: Arrays, trainer: Arrays, keep: int) -> Path:
     """Writes the checkpoint of `state["step"]`; then removes all but the last `keep` and the best.
 
     Raises UserError where the disk does not take it; the older ones are then untouched.
     """
-    final = run / "checkpoints" / f"step-{state['step']:08d}"
+    final = place(run, state["step"])
     beside = final.with_name(f".{final.name}.writing")
     try:
         for left in final.parent.glob(".step-*.writing"):  # by a process that was killed

@@ -330,13 +330,12 @@ class Run:
         if not more:
             self._settle()
             checks.finite(model.arrays(self.core), self.step)
-        path = None
         with self.world.together():
             if self.world.is_chief:
                 arrays = model.arrays(self.core), optimizer.arrays(self.trainer)
                 state = {**self._state(), **more}
-                path = checkpoint.save(self.config.folder, state, *arrays, keep=self.config.keep)
-        return path
+                checkpoint.save(self.config.folder, state, *arrays, keep=self.config.keep)
+        return checkpoint.place(self.config.folder, self.step)
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds besides arrays."""
