@@ -122,7 +122,8 @@ def examine_weights(choice: str, model: str) -> Iterator[Finding]:
         yield Finding(OK, "weights", str(path or "none: random numbers"))
 
 
-def examine_images(config: Config, world: runtime.Solo) -> Iterator[Finding]:
+def examine_images(config: Config, chosen: bool, world: runtime.Solo) -> Iterator[Finding]:
+    """chosen: the user named the folder; otherwise that nobody has it yet stops nothing."""
     folder, mine, problem = None, None, ""
     try:
         folder = scan(config.data)
@@ -131,7 +132,8 @@ def examine_images(config: Config, world: runtime.Solo) -> Iterator[Finding]:
         problem = str(error)
     told = [(name, theirs) for name, theirs in world.gather((world.name, mine)) if theirs]
     if folder is None:
-        yield Finding(FAIL, "images", config.data, problem)
+        is_none_yet = not (chosen or told or Path(config.data).exists())
+        yield Finding(NOTE if is_none_yet else FAIL, "images", config.data, problem)
         return
     found = f"{len(folder.classes)} classes, {len(folder.train)} + {len(folder.test)} images"
     differences = facts.between_ranks([f for _, f in told], [name for name, _ in told])
@@ -177,11 +179,12 @@ def examine_reduction(world: runtime.Solo) -> Iterator[Finding]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dist_ft.doctor", description=__doc__)
-    parser.add_argument("--data", default=Config.data, help="image folder (default: %(default)s)")
+    parser.add_argument("--data", help=f"image folder (default: {Config.data}, if there is one)")
     parser.add_argument("--model", default=Config.model, help="network (default: %(default)s)")
     parser.add_argument("--weights", default=Config.weights, help="as of dist_ft.train")
     parser.add_argument("--out", default="", help="folder of runs")
-    given = Config(**vars(parser.parse_args()))
+    said = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    given = Config(**said)
     with runtime.start() as world:
         findings = list(
             chain(
@@ -191,7 +194,7 @@ def main() -> None:
                 examine_devices(world),
                 examine_space(given.folder),
                 examine_weights(given.weights, given.model),
-                examine_images(given, world),
+                examine_images(given, "data" in said, world),
                 examine_reduction(world),
             )
         )

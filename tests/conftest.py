@@ -51,7 +51,9 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
 
 
-def run_job(words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = False) -> Ended:
+def run_job(
+    words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = False, cwd: Path = REPO
+) -> Ended:
     """Runs `python WORDS`, under horovodrun where num_ranks is given, and waits for its end.
 
     A job that takes longer fails the test, after its processes were asked for their stacks.
@@ -61,15 +63,15 @@ def run_job(words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = 
         # Not every machine has a line for localhost in /etc/hosts.
         launcher = ["horovodrun", "-np", str(num_ranks), "-H", f"127.0.0.1:{num_ranks}"]
         command = [*launcher, "--mpi" if mpi else "--gloo", *command]
-    return run_command(command, timeout_s)
+    return run_command(command, timeout_s, cwd)
 
 
-def run_command(command: list[str], timeout_s: float) -> Ended:
+def run_command(command: list[str], timeout_s: float, cwd: Path = REPO) -> Ended:
     """The same for any command."""
     start = time.monotonic()
     job = subprocess.Popen(
         command,
-        cwd=REPO,
+        cwd=cwd,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

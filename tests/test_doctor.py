@@ -29,6 +29,13 @@ def test_what_would_stop_a_run_fails_with_its_remedy(tmp_path):
     assert "Traceback" not in ended.output
 
 
+def test_a_machine_is_ready_without_images_where_none_are_named(tmp_path):
+    """As the health of a container is asked for, whose data came from the command line."""
+    ended = run_job(["-m", "dist_ft.doctor", *HEALTHY, "--out", str(tmp_path)], 60, cwd=tmp_path)
+    assert ended.status == 0, ended.output
+    assert re.search(r"note +images +food5\n +-> .*no such folder; name one with", ended.output)
+
+
 def test_ranks_measure_what_lies_between_them_and_compare_their_images(tiny, tmp_path):
     words = ["-m", "dist_ft.doctor", "--data", str(tiny), "--out", str(tmp_path), *HEALTHY]
     ended = run_job(words, 60, num_ranks=2)
