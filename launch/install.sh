@@ -150,11 +150,30 @@ mpi() {
 
 # Everything that the compiled wheel depends on, as a folder's name.
 wheel_key() {
-    local mxnet=$1 horovod=$2 mpi=$3
+    local mxnet=$1 horovod=$2 mpi=$3 gpu
+    gpu=$(gpu_operations "$mxnet")
     "$venv/bin/python" -c '
 import platform, sys
 print("cp%d%d" % sys.version_info[:2], *sys.argv[1:], platform.machine(), "-".join(platform.libc_ver()), sep="_")
-' "${mxnet/==/-}" "${horovod/==/-}+$mended" "$mpi"
+' "${mxnet/==/-}" "${horovod/==/-}+$mended" "$mpi" ${gpu:+"$gpu"}
+}
+
+# What Horovod reduces with on GPUs, if anything: NCCL where NVIDIA's package of it comes with MXNet.
+gpu_operations() {
+    local mxnet=$1
+    case $mxnet in
+        mxnet-cu112==*) echo "${HOROVOD_GPU_OPERATIONS-NCCL}" ;;
+        *) echo "${HOROVOD_GPU_OPERATIONS-}" ;;
+    esac
+}
+
+# NVIDIA's package has a NCCL without the name that linkers look for; running, Horovod has the one that MXNet loads.
+show_nccl() {
+    local nccl=("$venv"/lib/python3.*/site-packages/nvidia/nccl)
+    [ -d "${nccl[0]}" ] || return 0
+    mkdir "$work/nccl"
+    ln -s "${nccl[0]}/lib/libnccl.so.2" "$work/nccl/libnccl.so"
+    export HOROVOD_NCCL_INCLUDE=${nccl[0]}/include HOROVOD_NCCL_LIB=$work/nccl HOROVOD_NCCL_LINK=SHARED
 }
 
 # In 0.28.1 a process set, and so every run, has Gloo listen on whatever address the machine's name resolves to, not on
@@ -175,9 +194,9 @@ need_compiler() {
     [[ $venv != *[[:space:]]* ]] || die "$venv: Horovod's build breaks on spaces; set VENV to a folder without"
 }
 
-# build_horovod HOROVOD MPI: leaves the wheel in $work.
+# build_horovod HOROVOD MPI GPU: leaves the wheel in $work.
 build_horovod() {
-    local horovod=$1 mpi=$2 source=$work/${1/==/-} jobs free_gib
+    local horovod=$1 mpi=$2 gpu=$3 source=$work/${1/==/-} jobs free_gib
     jobs=$(nproc)
     free_gib=$(awk '/MemAvailable/ { print int($2 / 2^20) + 1 }' /proc/meminfo)
     [ "$jobs" -le "$free_gib" ] || jobs=$free_gib
@@ -188,12 +207,13 @@ build_horovod() {
     tar -xzf "$source.tar.gz" -C "$work"
     mend_horovod "$source" || die "$horovod is not the source that mend_horovod knows"
     sed -i 's/"-O2" "-O3"/"-O2 -g" "-O3"/' "$source/CMakeLists.txt"    # no debug symbols: a third less to do
+    [ "$gpu" != NCCL ] || show_nccl
     show='^\[' step "compiling Horovod" env \
         MAKEFLAGS="-j${JOBS:-$jobs}" \
         HOROVOD_CMAKE="$work/cmake/cmake/data/bin/cmake" \
         HOROVOD_LOCAL_VERSION=$mended \
         HOROVOD_WITH_MXNET=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 \
-        "HOROVOD_WITH$([ "$mpi" != nompi ] || echo OUT)_MPI=1" \
+        "HOROVOD_WITH$([ "$mpi" != nompi ] || echo OUT)_MPI=1" ${gpu:+"HOROVOD_GPU_OPERATIONS=$gpu"} \
         "$venv/bin/pip" wheel -v --no-cache-dir --no-deps --no-build-isolation --wheel-dir "$work" "$source"
 }
 
@@ -203,13 +223,13 @@ try_wheel() {
         "$venv/bin/python" -c 'import dist_ft, horovod.mxnet as hvd; assert hvd.gloo_built()'
 } >>"$log" 2>&1
 
-# install_horovod KEPT HOROVOD MPI: from the folder KEPT if it is there and loads, and into it if it can be written.
+# install_horovod KEPT HOROVOD MPI GPU: from the folder KEPT if it is there and loads, and into it if it can be written.
 install_horovod() {
-    local kept=$1 horovod=$2 mpi=$3 wheel
+    local kept=$1 horovod=$2 mpi=$3 gpu=$4 wheel
     for wheel in "$kept"/*.whl; do
         [ ! -e "$wheel" ] || ! try_wheel "$wheel" || { echo "Horovod from $wheel"; return; }
     done
-    build_horovod "$horovod" "$mpi"
+    build_horovod "$horovod" "$mpi" "$gpu"
     wheel=$(echo "$work"/horovod-*.whl)
     try_wheel "$wheel" || die "Horovod was built but does not load: see the end of $log"
     if { mkdir -p "$kept" && cp "$wheel" "$kept/.$$" && mv "$kept/.$$" "$kept/${wheel##*/}"; } 2>/dev/null; then
@@ -275,7 +295,7 @@ install() {
     step "gluoncv" "$venv/bin/pip" install --no-deps "$(pin gluoncv)"
     hook_compat
     ! has_all "$*" cu112 || link_cuda
-    [ -z "$kept" ] || install_horovod "$kept" "$(pin horovod)" "$mpi"
+    [ -z "$kept" ] || install_horovod "$kept" "$(pin horovod)" "$mpi" "$(gpu_operations "$mxnet")"
     check_numpy
     echo "$key $*" >"$stamp"
 }

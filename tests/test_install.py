@@ -156,8 +156,8 @@ def test_the_mpi_is_known_by_kind_and_version(tmp_path, says, kind):
 
 
 def test_the_kept_wheel_is_keyed_by_all_that_it_depends_on(tmp_path):
-    def key(mxnet="mxnet==1.9.1", horovod="horovod==0.28.1", mpi="nompi", venv=BIN.parent):
-        ended = bash(f"wheel_key {mxnet} {horovod} {mpi}", VENV=venv)
+    def key(mxnet="mxnet==1.9.1", horovod="horovod==0.28.1", mpi="nompi", venv=BIN.parent, **env):
+        ended = bash(f"wheel_key {mxnet} {horovod} {mpi}", VENV=venv, **env)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.strip()
 
@@ -167,6 +167,8 @@ def test_the_kept_wheel_is_keyed_by_all_that_it_depends_on(tmp_path):
     keys = [
         key(),
         key(mxnet="mxnet-cu112==1.9.1"),
+        key(mxnet="mxnet-cu112==1.9.1", HOROVOD_GPU_OPERATIONS=""),
+        key(mxnet="mxnet-cu112==1.9.1", HOROVOD_GPU_OPERATIONS="MPI"),
         key(mxnet="mxnet==1.9.0"),
         key(horovod="horovod==0.28.0"),
         key(mpi="openmpi-4.1.4"),
@@ -175,6 +177,20 @@ def test_the_kept_wheel_is_keyed_by_all_that_it_depends_on(tmp_path):
     assert len(set(keys)) == len(keys)
     assert keys[0].startswith("cp{}{}_".format(*sys.version_info))
     assert "/" not in keys[0]
+
+
+@pytest.mark.parametrize(
+    ("mxnet", "said", "taken"),
+    [
+        ("mxnet==1.9.1", {}, ""),
+        ("mxnet-cu112==1.9.1", {}, "NCCL"),
+        ("mxnet-cu112==1.9.1", {"HOROVOD_GPU_OPERATIONS": ""}, ""),
+        ("mxnet-cu100==1.9.0", {}, ""),
+        ("mxnet-cu100==1.9.0", {"HOROVOD_GPU_OPERATIONS": "NCCL"}, "NCCL"),
+    ],
+)
+def test_horovod_takes_nccl_where_it_comes_with_mxnet_unless_told_otherwise(mxnet, said, taken):
+    assert bash(f"gpu_operations {mxnet}", **said).stdout.strip() == taken
 
 
 def test_a_failing_step_names_its_log_and_repeats_the_error(tmp_path):
