@@ -2,6 +2,7 @@
 # make test      install, then the whole test suite
 # make lint      ruff, as the continuous integration runs it
 # make docs      the API's pages, in docs/api
+# make docker-check   carry out the Dockerfile without Docker, and use what comes of it; as root, with debootstrap
 # make install   the environment alone, in .venv
 # make clean     remove the environment and what was built; data sets and runs stay
 
@@ -13,11 +14,12 @@ NUM_PROCS   ?= 2
 TRAIN_FLAGS ?= --image-size 96 --batch-size 25 --epochs 6
 EXTRAS      ?= cpu horovod board
 PYTEST_ARGS ?=
+DOCKER_FLAGS ?=
 
 BIN := .venv/bin
 RUN := runs/$(notdir $(DATA))
 
-.PHONY: help install train test lint docs clean
+.PHONY: help install train test lint docs docker-check clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -52,6 +54,10 @@ lint:
 docs:
 	@launch/install.sh $(EXTRAS) docs
 	$(BIN)/python -W ignore -m pdoc dist_ft '!dist_ft.compat' -o docs/api
+
+# DOCKER_FLAGS: --build-arg MXNET=cu112; --cache DIR keeps Horovod's wheel from one check to the next.
+docker-check:
+	python3 -m tests.docker.check $(DOCKER_FLAGS)
 
 clean:
 	rm -rf docs/api .venv build dist_ft.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -131,7 +131,7 @@ def test_a_misuse_is_told_once_with_exit_status_2(words):
     assert ended.stdout == ""
 
 
-@pytest.mark.parametrize("script", ["local.sh", "hosts.sh", "mpirun.sh", "restart.sh"])
+@pytest.mark.parametrize("script", ["local.sh", "hosts.sh", "mpirun.sh", "restart.sh", "sshd.sh"])
 def test_help_is_what_the_file_begins_with(script):
     ended = run(script, "--help")
     assert ended.returncode == 0
@@ -235,12 +235,10 @@ def test_the_mpijob_starts_a_process_for_each_gpu_when_all_workers_listen():
     assert JOB["apiVersion"] == "kubeflow.org/v2beta1"
     assert JOB["spec"]["slotsPerWorker"] == worker["resources"]["limits"]["nvidia.com/gpu"]
     assert JOB["spec"]["launcherCreationPolicy"] == "WaitForWorkersReady"
-    assert worker["readinessProbe"]["tcpSocket"]["port"] == 22
+    assert worker["readinessProbe"]["tcpSocket"]["port"] == 2222
     (launcher,) = pod("Launcher")["containers"]
     assert "nvidia.com/gpu" not in launcher["resources"]["limits"]
-    line = run(
-        *launcher["command"][0].split("/")[1:], "--dry-run", *launcher["command"][1:-1], "a:1"
-    )
+    line = run(Path(launcher["command"][0]).name, "--dry-run", *launcher["command"][1:-1], "a:1")
     assert line.returncode == 0, line.stderr
 
 
