@@ -1,4 +1,5 @@
-"""Is this machine ready? `python -m dist_ft.doctor`, or under horovodrun for all of its ranks.
+"""Is this machine ready? `python -m dist_ft.doctor`, or under horovodrun for all of its ranks; with
+--hosts, are the hosts ready for a job that is started here?
 
 A line for each thing that a run needs: its verdict, what was found, and the remedy. The exit status
 is 1 where the run could not start.
@@ -14,7 +15,7 @@ import sys
 import time
 from itertools import chain
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
 from dist_ft import host
 
@@ -23,29 +24,15 @@ THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import facts, runtime, weights  # noqa: E402
+from dist_ft import facts, hosts, runtime, weights  # noqa: E402
+from dist_ft.census import NEEDED_DISK_MB, NEEDED_SHM_MB, REDUCED_MB  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
 from dist_ft.data.folder import scan  # noqa: E402
 from dist_ft.data.split import Folder  # noqa: E402
 from dist_ft.data.view import Views  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
-
-OK, NOTE, FAIL = "ok", "note", "FAIL"
-NEEDED_DISK_MB = 500  # three checkpoints of a ResNet34 and what is written beside them
-NEEDED_SHM_MB = 256  # NCCL's rings, and MPI's between the ranks of a host
-REDUCED_MB = 85  # the gradients of a ResNet34
-
-
-class Finding(NamedTuple):
-    verdict: str
-    name: str
-    found: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        remedy = f"\n{'':17}-> {self.remedy}" if self.remedy else ""
-        return f"{self.verdict:4}  {self.name:10} {self.found}{remedy}"
+from dist_ft.finding import FAIL, NOTE, OK, Finding  # noqa: E402
 
 
 def examine_packages() -> Iterator[Finding]:
@@ -183,8 +170,32 @@ def main() -> None:
     parser.add_argument("--model", default=Config.model, help="network (default: %(default)s)")
     parser.add_argument("--weights", default=Config.weights, help="as of dist_ft.train")
     parser.add_argument("--out", default="", help="folder of runs")
+    group = parser.add_argument_group("several hosts, as launch/hosts.sh takes them")
+    group.add_argument("--hosts", default="", help="host1:4,host2:4, or a file of hosts")
+    group.add_argument("--interface", default="", help="network interface between them")
+    group.add_argument("--port", default="", help="of ssh")
+    group.add_argument("--key", default="", help="of ssh: file of a private key")
     said = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    places, *reach = (said.pop(name) for name in ("hosts", "interface", "port", "key"))
     given = Config(**said)
+    if places:
+        sys.exit(examine_hosts(given, places, *reach))
+    sys.exit(examine_ranks(given, "data" in said))
+
+
+def examine_hosts(given: Config, places: str, interface: str, port: str, key: str) -> int:
+    """The exit status."""
+    try:
+        findings = hosts.examine(hosts.read(places), given, interface, port, key)
+    except UserError as error:
+        print(f"dist_ft: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(map(str, findings)))
+    return int(any(finding.verdict == FAIL for finding in findings))
+
+
+def examine_ranks(given: Config, chosen: bool) -> int:
+    """The exit status, the same on all ranks; chosen: the user named the folder of images."""
     with runtime.start() as world:
         findings = list(
             chain(
@@ -194,7 +205,7 @@ def main() -> None:
                 examine_devices(world),
                 examine_space(given.folder),
                 examine_weights(given.weights, given.model),
-                examine_images(given, "data" in said, world),
+                examine_images(given, chosen, world),
                 examine_reduction(world),
             )
         )
@@ -204,7 +215,7 @@ def main() -> None:
             for name, failures in everyones[1:]:
                 for failure in failures:
                     print(f"on {name}:\n{Finding(*failure)}")
-    sys.exit(1 if any(failures for _, failures in everyones) else 0)
+    return int(any(failures for _, failures in everyones))
 
 
 if __name__ == "__main__":

@@ -24,13 +24,19 @@ def of(config: Config, folder: Folder) -> Facts:
     """Plain values that JSON keeps."""
     return {
         **{flag_of(name): value for name, value in _plain(config.as_dict()).items()},
-        "classes": list(folder.classes),
-        "train images": f"{len(folder.train)} of fingerprint {folder.train.fingerprint()}",
-        "test images": f"{len(folder.test)} of fingerprint {folder.test.fingerprint()}",
+        **of_images(folder),
         "version of dist_ft": __version__,
         "version of mxnet": mx.__version__,
         "version of numpy": np.__version__,
         "version of Python": platform.python_version(),
+    }
+
+
+def of_images(folder: Folder) -> Facts:
+    return {
+        "classes": list(folder.classes),
+        "train images": f"{len(folder.train)} of fingerprint {folder.train.fingerprint()}",
+        "test images": f"{len(folder.test)} of fingerprint {folder.test.fingerprint()}",
     }
 
 
