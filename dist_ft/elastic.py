@@ -12,6 +12,7 @@ DistributedTrainer divides by the number of ranks that there were when it was ma
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
@@ -58,7 +59,9 @@ class Elastic(World):
         notification_manager.init()
         notification_manager.register_listener(self)
         self._losses = 0
-        self._watchdog.waits_longer_s = stall_timeout
+        # Until the rank that hangs has been ended, or Gloo gives up one that no longer answers.
+        gives_up_s = float(os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", 30))
+        self._watchdog.waits_longer_s = max(stall_timeout, gives_up_s)
         self._guard = Guard(stall_timeout)
 
     def on_hosts_updated(self, timestamp: int, update: int) -> None:
@@ -106,6 +109,7 @@ class Elastic(World):
             self._losses += 1
             if not is_loss(error) or self._losses > MOST_LOSSES:
                 raise
+            _hang_up()
         self._come_together()
 
     def close(self):
@@ -127,6 +131,27 @@ class Elastic(World):
             ) from error
         self._find_place()
         self._watchdog.who = self.name
+
+
+def _hang_up() -> None:
+    """Ends the connections to other ranks. Horovod leaves them open, and a rank that waits for this
+    one in a sum that it will never make would do so until Gloo's timeout."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            copy = os.dup(int(name))
+        except OSError:  # that of the listing itself
+            continue
+        try:
+            connection = socket.socket(fileno=copy)
+        except OSError:  # no socket
+            os.close(copy)
+            continue
+        with connection:
+            if connection.family not in (socket.AF_INET, socket.AF_INET6):
+                continue  # the process's own affair, as its output may be
+            with suppress(OSError):
+                connection.getpeername()  # one that listens has none, and is left alone
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _drain() -> None:

@@ -34,8 +34,10 @@ read_where "${options[@]}" "$@"
 [ "$interface" ] || [[ $hosts == *,* ]] || ! is_here "${hosts%:*}" || interface=lo
 [ -n "$dry_run" ] || { check_settings "${flags[@]}"; check_hosts; }
 
-become "$launch/restart.sh" --times 3 --pause 5 env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache --gloo \
-    --blacklist-cooldown-range 30 3600 \
+# The timeout has to outlast the start of a new process, cold and from a shared folder: those that run wait for it, and
+# die where it comes too late. It is also when a host that no longer answers is given up.
+become "$launch/restart.sh" --times 3 --pause 5 env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache \
+    --gloo --gloo-timeout-seconds 60 --blacklist-cooldown-range 30 3600 \
     -np "$min" --min-np "$min" ${max:+--max-np "$max"} --host-discovery-script "${0@Q} --list ${asked@Q}" \
     ${port:+-p "$port"} ${key:+-i "$key"} ${interface:+--network-interface "$interface"} \
     "$python" -m dist_ft.train --elastic "${flags[@]}"
