@@ -29,7 +29,7 @@ THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import precision, runtime, train  # noqa: E402
+from dist_ft import precision, runtime, train, tuning  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data.loader import Batch  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
@@ -243,8 +243,7 @@ def main() -> None:
 
 def _bench(mode: str, config: Config, steps: int, kept: str | None) -> None:
     benches = dict(zip(MODES, (bench_loader, bench_step, bench_train, bench_allreduce)))
-    tuning = config.compression, config.num_groups, config.fusion_mb, config.cycle_ms
-    with runtime.start(config.device, config.stall_timeout, *tuning) as world:
+    with runtime.start(config.device, config.stall_timeout, tuning.of(config)) as world:
         if mode == "allreduce" and world.size == 1:
             raise UserError("one process has nothing to sum: --np 2, or horovodrun in front")
         result = benches[mode](config, world, steps)

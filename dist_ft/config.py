@@ -118,6 +118,13 @@ class Config:
     cycle_ms: float = ranks(
         0.0, "Horovod's cycle, ms; 0: 10 on a CPU, Horovod's default on a GPU", low=0
     )
+    hierarchical_allreduce: bool = ranks(
+        False, "sum within each host, then between hosts; by NCCL and MPI only"
+    )
+    autotune: bool = ranks(
+        False, "let Horovod find its fusion buffer and cycle, in 180 steps; kept for later runs"
+    )
+    horovod_timeline: str = ranks("", "FILE of when each sum was made; takes a core of rank 0's")
     stall_timeout: float = ranks(300.0, "wait without progress that ends the job, s", low=1)
     elastic: bool = ranks(False, "outlive the loss of ranks, take in new ones: launch/elastic.sh")
     commit_every: int = ranks(10, "steps between states that an elastic run keeps in memory", low=1)
@@ -153,8 +160,12 @@ class Config:
         """Where decoded images are kept from run to run."""
         if self.cache_dir:
             return Path(self.cache_dir)
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home, "dist_ft", "images")
+        return _cache_home() / "images"
+
+    @property
+    def tuning_folder(self) -> Path:
+        """Where what autotuning finds is kept from run to run."""
+        return _cache_home() / "tuning"
 
     @property
     def folder(self) -> Path:
@@ -171,10 +182,14 @@ FREE_ON_RESUME = frozenset(
         *("data", "num_workers", "prefetch_mb", "cache_dir", "max_bad_share", "weights"),
         *("epochs", "max_steps", "patience"),
         *("device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every"),
-        *("elastic", "commit_every"),
+        *("hierarchical_allreduce", "autotune", "horovod_timeline", "elastic", "commit_every"),
         *("out", "resume", "keep", "save_every", "log_every", "board_every", "histograms"),
     )
 )
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dist_ft")
 
 
 def flag_of(name: str) -> str:
@@ -220,6 +235,10 @@ def _joint_problems(c: Config) -> Iterator[str]:
         yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
     if c.elastic and c.scale_batch:
         yield "--elastic: a batch cannot grow with ranks that come and go; drop --scale-batch"
+    if c.elastic and (c.autotune or c.horovod_timeline):
+        yield "--elastic: --autotune and --horovod-timeline are for ranks that stay; leave them out"
+    if c.autotune and c.fusion_mb and c.cycle_ms:
+        yield "--autotune finds --fusion-mb and --cycle-ms: leave one of them to it"
     if c.elastic and c.dtype == "auto":
         yield "--elastic --dtype auto: a rank that is added has no choice any more; name a type"
     if c.momentum and c.optimizer not in WITH_MOMENTUM:

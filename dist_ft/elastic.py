@@ -22,6 +22,7 @@ import mxnet as mx
 
 from dist_ft.errors import Resized, UserError
 from dist_ft.runtime import Arrays, World, is_loss
+from dist_ft.tuning import Tuning
 
 # A status of more than 128 says that nothing was heard in time; less, that the process has ended.
 GUARD = """
@@ -50,10 +51,10 @@ class Commit(NamedTuple):
 class Elastic(World):
     """The ranks of an elastic Horovod job."""
 
-    def __init__(self, device: str, stall_timeout: float, compression: str, num_groups: int):
+    def __init__(self, device: str, stall_timeout: float, tuning: Tuning):
         if "HOROVOD_ELASTIC" not in os.environ:
             raise UserError("--elastic: these processes were not started by launch/elastic.sh")
-        super().__init__(device, stall_timeout, compression, num_groups)
+        super().__init__(device, stall_timeout, tuning)
         from horovod.common.elastic import notification_manager
 
         notification_manager.init()

@@ -9,6 +9,7 @@ from typing import Mapping, MutableMapping, Sequence
 
 # Set by horovodrun, Open MPI, MPICH and Intel MPI, and srun, in the order in which they are asked.
 SIZE = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+RANK = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 LOCAL_SIZE = (
     *("HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"),
     "SLURM_NTASKS_PER_NODE",
@@ -25,6 +26,16 @@ _allowed_before: frozenset[int] | None = None  # cores of this process, before `
 def launched_size(environ: Mapping[str, str] = os.environ) -> int:
     """How many processes the launcher started; 0 where none is known."""
     return _first(environ, SIZE) or 0
+
+
+def rank(environ: Mapping[str, str] = os.environ) -> int:
+    """This process's, as the launcher has said it."""
+    return _first(environ, RANK) or 0
+
+
+def local_size(environ: Mapping[str, str] = os.environ) -> int:
+    """How many of its processes the launcher started on this host, as far as it said so."""
+    return _first(environ, LOCAL_SIZE) or 1
 
 
 def started_by_mpi(environ: Mapping[str, str] = os.environ) -> bool:

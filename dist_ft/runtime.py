@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, Sequence
 
 import mxnet as mx
@@ -20,6 +20,7 @@ import numpy as np
 
 from dist_ft import host
 from dist_ft.errors import Joint, UserError
+from dist_ft.tuning import PLAIN, TIMELINE, Tuning, begin
 from dist_ft.watchdog import Watchdog
 
 Arrays = Dict[str, mx.nd.NDArray]
@@ -29,7 +30,6 @@ LOSSES = (
     *("Horovod has been shut down", "gloo/transport"),
     *("NCCL async error", "unhandled system error", "remote process exited"),
 )
-CPU_CYCLE_MS = "10"  # Horovod's own 1 ms wakes each rank so often that its sums take 5 % longer
 ASKED_EVERY_S = 0.001  # whether all ranks have come, where MPI itself would keep a core busy
 
 
@@ -117,12 +117,20 @@ class Solo:
 class World(Solo):
     """The ranks of a Horovod job."""
 
-    def __init__(self, device: str, stall_timeout: float, compression: str, num_groups: int):
+    def __init__(self, device: str, stall_timeout: float, tuning: Tuning):
+        self._tuner = begin(tuning, _has_gpu(device))
         self._hvd = _horovod()
         self._find_place()
-        self._compression, self._num_groups = compression, num_groups
+        self._compression, self._num_groups = tuning.compression, tuning.num_groups
         self._mpi = _mpi_of_its_own(self.size)
         super().__init__(device, stall_timeout)
+        if tuning.hierarchical_allreduce and not (
+            self._hvd.nccl_built() and host.started_by_mpi() and _has_gpu(device)
+        ):
+            raise UserError(
+                "--hierarchical-allreduce: takes GPUs, ranks that MPI starts, and a Horovod with"
+                f" NCCL; this one is {horovod_build()}: leave it out"
+            )
 
     def _find_place(self) -> None:
         self.rank, self.size = self._hvd.rank(), self._hvd.size()
@@ -185,6 +193,9 @@ class World(Solo):
     def close(self):
         super().close()
         self._hvd.shutdown()
+        told = self._tuner and self._tuner.end()
+        if told:
+            print(told, flush=True)
 
     def fail(self, error):
         if isinstance(error, Joint):
@@ -196,6 +207,9 @@ class World(Solo):
             print(f"dist_ft: {self.name}: ended, because another rank has", file=sys.stderr)
         else:
             print(f"dist_ft: {self.name}: {_told(error, '')}", file=sys.stderr)
+        if TIMELINE in os.environ:
+            with suppress(ValueError):  # Horovod has ended by itself
+                self._hvd.stop_timeline()  # or its file would be cut
         sys.stdout.flush()
         sys.stderr.flush()
         self._abort(_exit_code(error))
@@ -213,28 +227,20 @@ class World(Solo):
 def start(
     device: str = "auto",
     stall_timeout: float = 300.0,
-    compression: str = "none",
-    num_groups: int = 0,
-    fusion_mb: int = 0,
-    cycle_ms: float = 0.0,
+    tuning: Tuning = PLAIN,
     many: type[World] = World,
 ) -> Iterator[Solo]:
     """The world that this process was launched into; an error in the body ends the whole job.
 
-    stall_timeout: seconds; fusion_mb: 0 leaves Horovod's own setting; cycle_ms: 0 does so on a GPU;
-    many: what the ranks of a Horovod job become.
+    stall_timeout: seconds; many: what the ranks of a Horovod job become.
     """
-    if fusion_mb:
-        os.environ["HOROVOD_FUSION_THRESHOLD"] = str(fusion_mb * 2**20)
-    if cycle_ms:
-        os.environ["HOROVOD_CYCLE_TIME"] = str(cycle_ms)
-    elif device == "cpu" or mx.context.num_gpus() == 0:
-        os.environ.setdefault("HOROVOD_CYCLE_TIME", CPU_CYCLE_MS)
     try:
         if host.launched_size() == 0:
             world = Solo(device, stall_timeout)
+            if tuning.is_told_by_first:
+                print("one process sums nothing: --horovod-timeline and --autotune are left out")
         else:
-            world = many(device, stall_timeout, compression, num_groups)
+            world = many(device, stall_timeout, tuning)
     except UserError as error:
         sys.exit(f"dist_ft: {error}")
     try:
@@ -300,6 +306,10 @@ def _mpi_of_its_own(size: int) -> Any:
             " build both against the MPI that starts them ('make install')"
         )
     return MPI.COMM_WORLD.Dup()
+
+
+def _has_gpu(device: str) -> bool:
+    return device != "cpu" and mx.context.num_gpus() > 0
 
 
 def _context(device: str, local_rank: int, local_size: int) -> mx.Context:

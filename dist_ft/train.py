@@ -9,7 +9,7 @@ host.take_cores()
 import mxnet as mx  # noqa: E402
 from mxnet import autograd  # noqa: E402
 
-from dist_ft import runtime  # noqa: E402
+from dist_ft import runtime, tuning  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.elastic import Elastic  # noqa: E402
 from dist_ft.precision import UNSCALED, Unscaled  # noqa: E402
@@ -120,10 +120,7 @@ def main(config: Config) -> None:
     with runtime.start(
         config.device,
         config.stall_timeout,
-        config.compression,
-        config.num_groups,
-        config.fusion_mb,
-        config.cycle_ms,
+        tuning.of(config),
         Elastic if config.elastic else World,
     ) as world:
         fit(config, world)
