@@ -62,8 +62,7 @@ class Tuning(NamedTuple):
             Path(self.timeline).write_bytes(b"")
         except OSError as error:
             raise UserError(
-                f"--horovod-timeline {self.timeline}: cannot be written ({error.strerror}):"
-                " choose another"
+                f"--timeline {self.timeline}: cannot be written ({error.strerror}): choose another"
             ) from error
 
     def tuner(self, on_gpu: bool) -> Tuner | None:
@@ -125,7 +124,7 @@ def of(config: Config) -> Tuning:
         c.fusion_mb,
         c.cycle_ms,
         c.hierarchical_allreduce,
-        c.horovod_timeline,
+        c.timeline,
         c.tuning_folder if c.autotune else None,
         (*((name, getattr(c, name)) for name in names), ("learns", learns)),
     )
