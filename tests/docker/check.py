@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.docker.context import Context
 from tests.docker.dockerfile import Instruction, Stage, needed, read
-from tests.docker.image import Builder, Failed, Image, remove
+from tests.docker.image import ISOLATED, Builder, Failed, Image, remove
 
 REPO = Path(__file__).resolve().parents[2]
 BASE = "python:3.11-slim-bookworm"
@@ -54,7 +54,8 @@ def make_base(image: str, tree: Path) -> None:
     if image != BASE:
         raise Failed(f"nothing here stands in for the image {image}")
     words = ["debootstrap", "--variant=minbase", "--include=ca-certificates,python3,python3-venv"]
-    made = subprocess.run([*words, "bookworm", str(tree)], capture_output=True, text=True)
+    words = [*ISOLATED, *words, "bookworm", str(tree)]
+    made = subprocess.run(words, capture_output=True, text=True)
     if made.returncode:
         raise Failed(f"debootstrap: {made.stdout}{made.stderr}")
     for name in ("python", "python3", "python3.11"):

@@ -12,6 +12,11 @@ from typing import Callable
 from tests.docker.context import Context
 from tests.docker.dockerfile import Instruction, Stage, fill
 
+# What is mounted and started in it ends with it, and that ends with its parent.
+ISOLATED = [
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+]
 ENTER = Path(__file__).with_name("enter.sh")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -42,8 +47,7 @@ class Image:
         timeout_s: float = 120,
     ) -> str:
         """What a command prints, run to its end by root or, if given, user; raises Failed."""
-        spaces = ["--mount", "--pid", "--fork", "--kill-child", *["--net"] * own_network]
-        command = [*("setpriv", "--pdeathsig", "KILL", "unshare", *spaces), str(ENTER)]
+        command = [*ISOLATED, *["--net"] * own_network, str(ENTER)]
         told = {
             **{"HOME": self._home(user or self.user), **self.environment, **(environment or {})},
             "MOUNTS": "".join(f"{source} {target}\n" for source, target in mounts.items()),
