@@ -11,11 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import mxnet as mx
 import numpy as np
 import psutil
 import pytest
 
-from dist_ft import checkpoint
+from dist_ft import checkpoint, runtime
 from tests.conftest import REPO, TINY, Ended, run_command, run_job
 from tests.hosts.cluster import until
 
@@ -95,7 +96,7 @@ def carry(root: Path, hosts: list[str], words: list[str], gloo_s: int = 60) -> E
         *("--network-interface", "lo", "--gloo-timeout-seconds", str(gloo_s)),
         *("--blacklist-cooldown-range", "1", "2", "--host-discovery-script", f"cat {root}/hosts"),
     ]
-    return run_command([*launcher, sys.executable, *words], 150)
+    return run_command([*launcher, sys.executable, *words], 300)
 
 
 def start(root: Path, hosts: list[str], data: Path, *grief: str, flags=(), gloo_s=60) -> Ended:
@@ -220,3 +221,18 @@ def test_a_rank_that_has_seen_a_loss_lets_those_go_that_wait_for_it():
     """Else they would until Gloo's timeout; where it listens it goes on to do so."""
     ended = run_job(["-c", HANGS_UP], 60)
     assert ended.status == 0, ended.output
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Horovod has been shut down. This was caused by an exception on one of the ranks",
+        "[/src/third_party/gloo/gloo/transport/tcp/pair.cc:572] Connection closed by peer",
+        'Traceback (most recent call last):\n  File "Read error [127.0.0.1]", line 37533\n'
+        "MXNetError: Connection reset by peer",
+    ],
+)
+def test_a_loss_is_told_from_an_error_by_what_mxnet_makes_of_horovods_words(told):
+    assert runtime.is_loss(mx.MXNetError(told))
+    assert not runtime.is_loss(mx.MXNetError("out of memory"))
+    assert not runtime.is_loss(RuntimeError(told))
