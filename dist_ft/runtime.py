@@ -26,8 +26,8 @@ from dist_ft.watchdog import Watchdog
 Arrays = Dict[str, mx.nd.NDArray]
 
 # What Horovod, Gloo and NCCL say of a rank that is no longer there. Of Gloo's "[pair.cc:589] Read
-# error [127.0.0.1]:37533: ..." MXNet makes a place in a program: File "Read error [127.0.0.1]", line
-# 37533.
+# error [127.0.0.1]:37533: ..." MXNet makes a place in a program: File "Read error
+# [127.0.0.1]", line 37533.
 LOSSES = (
     *("Horovod has been shut down", "gloo/transport", "[gloo]", "Read error [", "writev ["),
     *("NCCL async error", "unhandled system error", "remote process exited"),
