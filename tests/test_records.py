@@ -69,6 +69,16 @@ def test_mxnet_reads_what_is_written(pictures, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["train.idx", "train.rec"]
 
 
+def test_writing_that_fails_in_the_middle_leaves_nothing_behind(tmp_path):
+    def broken():
+        yield 0, b"image"
+        raise OSError("no such image")
+
+    with pytest.raises(OSError, match="no such image"):
+        records.write(tmp_path / "train", broken())
+    assert list(tmp_path.iterdir()) == []
+
+
 def batches(folder):
     feed = Feed(folder, Views(24, 28, False), 0, 0, 1, 2, 1)
     found = [*feed.train(1, [slice(0, 11)]), *feed.test()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple
@@ -136,9 +137,15 @@ def write(prefix: Path, images: Iterable[tuple[int, bytes]]) -> None:
     """PREFIX.rec and PREFIX.idx of (label, encoded image); whole or absent."""
     beside = [prefix.with_name(f".{prefix.name}.writing{kind}") for kind in (".idx", ".rec")]
     archive = mx.recordio.MXIndexedRecordIO(*map(str, beside), "w")
-    for number, (label, data) in enumerate(images):
-        header = mx.recordio.IRHeader(0, float(label), number, 0)
-        archive.write_idx(number, mx.recordio.pack(header, data))
-    archive.close()
-    for file in beside:
-        file.replace(prefix.with_name(prefix.name + file.suffix))
+    try:
+        for number, (label, data) in enumerate(images):
+            header = mx.recordio.IRHeader(0, float(label), number, 0)
+            archive.write_idx(number, mx.recordio.pack(header, data))
+        archive.close()
+        for file in beside:
+            file.replace(prefix.with_name(prefix.name + file.suffix))
+    finally:
+        archive.close()
+        for file in beside:
+            with suppress(FileNotFoundError):  # it has its name
+                file.unlink()
