@@ -19,6 +19,11 @@ from dist_ft.config import Config, flag_of
 from dist_ft.errors import UserError
 
 SPEED, WAIT = "speed/images_per_s", "speed/data_wait_share"
+SETTINGS_READ = {"data", "model"}
+SCORES_READ = {
+    *("epoch", "step", "elapsed_s", "train_loss", "train_accuracy", "test_loss"),
+    *("test_accuracy", "test_correct", "test_images", "confusion"),
+}
 DEFAULTS = {f.name: f.default for f in fields(Config)}
 
 
@@ -146,6 +151,15 @@ def read(folder: Path) -> History:
             rows.append(json.loads(line))
     if not rows:
         raise UserError(f"{folder}: no epoch is over yet, so there are no scores to show")
+    for name, told, needed in (
+        ("config.json", [settings], SETTINGS_READ),
+        ("scores.jsonl", rows, SCORES_READ),
+    ):
+        if not all(isinstance(each, dict) and needed <= set(each) for each in told):
+            raise UserError(
+                f"{folder / name}: not of dist_ft.train, which writes {', '.join(sorted(needed))};"
+                " name the folder that was its --out"
+            )
     return History(folder, settings, rows, checkpoint.best(folder), list(_paces(folder)))
 
 

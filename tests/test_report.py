@@ -270,6 +270,22 @@ def test_a_folder_without_a_run_is_named(tmp_path):
         history.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        *(("config.json", words) for words in ("[]", '{"architectures": ["Net"]}')),
+        *(("scores.jsonl", words) for words in ("3\n", '{"epoch": 1, "loss": 0.5}\n')),
+    ],
+)
+def test_another_programs_files_are_named(run, tmp_path, name, words):
+    for own in ("config.json", "scores.jsonl"):
+        shutil.copy(run / own, tmp_path)
+    (tmp_path / name).write_text(words)
+    ended = run_job(["-m", "dist_ft.report", str(tmp_path)], timeout_s=60)
+    assert ended.status == 1
+    assert f"dist_ft: {tmp_path / name}: not of dist_ft.train" in ended.output
+
+
 def test_the_page_is_equal_for_an_equal_run(run, data):
     read = history.read(run)
     pages = {report.report(history.read(run), [read], "none") for _ in range(2)}
