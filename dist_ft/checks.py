@@ -8,11 +8,22 @@ from typing import Any, Dict
 import mxnet as mx
 import numpy as np
 
-from dist_ft import facts
+from dist_ft import duplicates, facts
 from dist_ft.data.loader import Loader
-from dist_ft.errors import Joint
+from dist_ft.data.split import Folder
+from dist_ft.errors import Joint, UserError
 
 Arrays = Dict[str, mx.nd.NDArray]
+
+
+LEAKS_SOUGHT = 50_000  # training images; of more, looking would keep the first step waiting
+
+
+def apart(folder: Folder) -> None:
+    """No test image is a training image too, to the byte. Raises UserError."""
+    leaks = duplicates.leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
+    if leaks:
+        raise UserError(f"{duplicates.leak_message(leaks)}\n--allow-leak trains on them", 2)
 
 
 def started_alike(mine: facts.Facts, world: Any) -> None:

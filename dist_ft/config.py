@@ -66,6 +66,7 @@ class Config:
     max_bad_share: float = image(
         0.01, "share of unreadable images that stops the run, 0..1", low=0, high=1
     )
+    allow_leak: bool = image(False, "train although test images are training images too")
     views: int = image(
         4, "augmentations of an image, kept where the head alone learns; 0: new each epoch", low=0
     )
@@ -180,7 +181,7 @@ class Config:
 FREE_ON_RESUME = frozenset(
     (
         *("data", "num_workers", "prefetch_mb", "cache_dir", "max_bad_share", "weights"),
-        *("epochs", "max_steps", "patience"),
+        *("allow_leak", "epochs", "max_steps", "patience"),
         *("device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every"),
         *("hierarchical_allreduce", "autotune", "timeline", "elastic", "commit_every"),
         *("out", "resume", "keep", "save_every", "log_every", "board_every", "histograms"),

@@ -6,15 +6,13 @@ from typing import Any, Iterator
 
 import mxnet as mx
 
-from dist_ft import duplicates, model
+from dist_ft import model
 from dist_ft.data.split import Folder
 from dist_ft.schedule import Plan
 
-LEAKS_SOUGHT = 50_000  # training images; of more, looking would keep the first step waiting
-
 
 def about_images(data: str, folder: Folder) -> Iterator[str]:
-    """How many there are, what is no image, and which of test are in train too."""
+    """How many there are, and what is no image."""
     yield (
         f"{data}: {len(folder.classes)} classes, {len(folder.train)} images to train on,"
         f" {len(folder.test)} to test on"
@@ -22,9 +20,6 @@ def about_images(data: str, folder: Folder) -> Iterator[str]:
     skipped = folder.train.skipped + folder.test.skipped
     if skipped:
         yield f"{len(skipped)} files are no images by their name: {', '.join(skipped[:5])}"
-    leaks = duplicates.leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
-    if leaks:
-        yield f"warning: {duplicates.leak_message(leaks)}"
 
 
 def about_network(

@@ -56,6 +56,8 @@ class Run:
         with world.together():
             self.folder = scan(config.data)
             self.facts = facts.of(config, self.folder)
+            if world.is_chief and not (config.allow_leak or world.kept):
+                checks.apart(self.folder)
         checks.started_alike(self.facts, world)
         self.plan, self.rate = schedule.of(config, len(self.folder.train), world.size)
         self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'

@@ -68,6 +68,7 @@ OTHER = {
     "prefetch_mb": 9.0,
     "cache_dir": "elsewhere",
     "max_bad_share": 0.5,
+    "allow_leak": True,
     "weights": "none",
     "epochs": 30,
     "max_steps": 5,

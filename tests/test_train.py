@@ -184,15 +184,22 @@ def test_too_many_unreadable_images_stop_the_run(config, world, tmp_path, tiny):
     train.fit(replace(broken, max_bad_share=0.05), world)
 
 
-def test_a_test_image_that_is_a_training_image_too_is_told(config, world, tmp_path, capsys):
+def test_a_test_image_that_is_a_training_image_too_stops_the_run_unless_it_may(
+    config, world, tmp_path, capsys
+):
     shutil.copytree(config.data, tmp_path / "data")
     source = next((tmp_path / "data" / "train" / "class_b").iterdir())
     shutil.copy(source, tmp_path / "data" / "test" / "class_b" / "copy.jpg")
     leaky = replace(config, data=str(tmp_path / "data"), out=str(tmp_path / "run"), max_steps=1)
-    train.fit(leaky, world)
-    told = capsys.readouterr().out
-    assert "warning: 1 of the test images are training images too" in told
-    assert f"test/class_b/copy.jpg is {source}" in told
+    with pytest.raises(UserError) as caught:
+        train.fit(leaky, world)
+    assert caught.value.exit_code == 2
+    assert str(caught.value).startswith("1 of the test images are training images too")
+    assert f"test/class_b/copy.jpg is {source}" in str(caught.value)
+    assert "--allow-leak" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    train.fit(replace(leaky, allow_leak=True), world)
+    assert "training images too" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.01])
