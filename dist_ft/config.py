@@ -125,7 +125,7 @@ class Config:
     autotune: bool = ranks(
         False, "let Horovod find its fusion buffer and cycle, in 180 steps; kept for later runs"
     )
-    timeline: str = ranks("", "FILE of when each sum was made; takes a core of rank 0's")
+    horovod_timeline: str = ranks("", "FILE of when each sum was made; takes a core of rank 0's")
     stall_timeout: float = ranks(300.0, "wait without progress that ends the job, s", low=1)
     elastic: bool = ranks(False, "outlive the loss of ranks, take in new ones: launch/elastic.sh")
     commit_every: int = ranks(10, "steps between states that an elastic run keeps in memory", low=1)
@@ -183,7 +183,7 @@ FREE_ON_RESUME = frozenset(
         *("data", "num_workers", "prefetch_mb", "cache_dir", "max_bad_share", "weights"),
         *("allow_leak", "epochs", "max_steps", "patience"),
         *("device", "num_groups", "fusion_mb", "cycle_ms", "stall_timeout", "check_every"),
-        *("hierarchical_allreduce", "autotune", "timeline", "elastic", "commit_every"),
+        *("hierarchical_allreduce", "autotune", "horovod_timeline", "elastic", "commit_every"),
         *("out", "resume", "keep", "save_every", "log_every", "board_every", "histograms"),
     )
 )
@@ -236,8 +236,8 @@ def _joint_problems(c: Config) -> Iterator[str]:
         yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
     if c.elastic and c.scale_batch:
         yield "--elastic: a batch cannot grow with ranks that come and go; drop --scale-batch"
-    if c.elastic and (c.autotune or c.timeline):
-        yield "--elastic: --autotune and --timeline are for ranks that stay; leave them out"
+    if c.elastic and (c.autotune or c.horovod_timeline):
+        yield "--elastic: --autotune and --horovod-timeline are for ranks that stay; leave them out"
     if c.autotune and c.fusion_mb and c.cycle_ms:
         yield "--autotune finds --fusion-mb and --cycle-ms: leave one of them to it"
     if c.elastic and c.dtype == "auto":

@@ -240,7 +240,7 @@ def start(
         if host.launched_size() == 0:
             world = Solo(device, stall_timeout)
             if tuning.is_told_by_first:
-                print("one process sums nothing: --timeline and --autotune are left out")
+                print("one process sums nothing: --horovod-timeline and --autotune are left out")
         else:
             world = many(device, stall_timeout, tuning)
     except UserError as error:

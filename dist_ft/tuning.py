@@ -62,7 +62,8 @@ class Tuning(NamedTuple):
             Path(self.timeline).write_bytes(b"")
         except OSError as error:
             raise UserError(
-                f"--timeline {self.timeline}: cannot be written ({error.strerror}): choose another"
+                f"--horovod-timeline {self.timeline}: cannot be written ({error.strerror}):"
+                " choose another"
             ) from error
 
     def tuner(self, on_gpu: bool) -> Tuner | None:
@@ -124,7 +125,7 @@ def of(config: Config) -> Tuning:
         c.fusion_mb,
         c.cycle_ms,
         c.hierarchical_allreduce,
-        c.timeline,
+        c.horovod_timeline,
         c.tuning_folder if c.autotune else None,
         (*((name, getattr(c, name)) for name in names), ("learns", learns)),
     )

@@ -79,7 +79,7 @@ OTHER = {
     "cycle_ms": 2.0,
     "hierarchical_allreduce": True,
     "autotune": True,
-    "timeline": "there.json",
+    "horovod_timeline": "there.json",
     "elastic": True,
     "commit_every": 3,
     "stall_timeout": 9.0,

@@ -40,7 +40,7 @@ def kinds(timeline):
 @pytest.mark.parametrize("mpi", LAUNCHERS)
 def test_a_timeline_shows_the_sums_of_all_gradients(tiny, tmp_path, mpi):
     file = tmp_path / "new" / "timeline.json"
-    flags = words_of(tiny, tmp_path / "run", "--timeline", str(file))
+    flags = words_of(tiny, tmp_path / "run", "--horovod-timeline", str(file))
     train(*flags, num_ranks=2, mpi=mpi)
     seen = kinds(file)
     assert seen["ALLREDUCE"] == seen["NEGOTIATE_ALLREDUCE"] > 3 * 80  # steps x gradients
@@ -49,7 +49,7 @@ def test_a_timeline_shows_the_sums_of_all_gradients(tiny, tmp_path, mpi):
 @pytest.mark.parametrize("kind, told", [("terminate", "stopped by SIGTERM"), ("exception", "Zero")])
 def test_a_timeline_is_whole_where_a_run_is_cut_short(tiny, tmp_path, kind, told):
     file = tmp_path / "timeline.json"
-    flags = words_of(tiny, tmp_path / "run", "--timeline", str(file))
+    flags = words_of(tiny, tmp_path / "run", "--horovod-timeline", str(file))
     ended = run_job(["tests/workers/fault.py", kind, "0", "2", *flags], 90, num_ranks=2)
     assert ended.status != 0 and told in ended.output
     assert kinds(file)["ALLREDUCE"] > 80
@@ -59,7 +59,7 @@ def test_a_timeline_is_whole_where_a_run_is_cut_short(tiny, tmp_path, kind, told
 def test_what_cannot_be_written_or_summed_so_ends_the_job_with_a_word(tiny, tmp_path, mpi):
     (tmp_path / "file").write_text("")
     for flags, told in (
-        (["--timeline", str(tmp_path / "file" / "x")], "x: cannot be written"),
+        (["--horovod-timeline", str(tmp_path / "file" / "x")], "x: cannot be written"),
         (["--hierarchical-allreduce"], "--hierarchical-allreduce: takes GPUs"),
     ):
         words = ["-m", "dist_ft.train", *words_of(tiny, tmp_path / "run", *flags)]
@@ -123,7 +123,7 @@ def test_ranks_that_mpi_starts_hear_of_the_search_and_of_what_it_found(
 
 def test_one_process_says_that_it_sums_nothing(tiny, tmp_path):
     file = tmp_path / "timeline.json"
-    ended = train(*words_of(tiny, tmp_path / "run", "--timeline", str(file)))
+    ended = train(*words_of(tiny, tmp_path / "run", "--horovod-timeline", str(file)))
     assert "one process sums nothing" in ended.output
     assert not file.exists()
 
