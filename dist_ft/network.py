@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import fcntl
 import socket
 import struct
@@ -10,18 +11,28 @@ from typing import Iterable
 
 from dist_ft.errors import UserError
 
-SIOCGIFADDR = 0x8915  # of linux/sockios.h
+SIOCGIFCONF = 0x8912  # of linux/sockios.h
+IFREQ = 40  # bytes of a struct ifreq, on 64 bits
+MOST = 1024  # addresses
+
+
+def addresses() -> dict[str, str]:
+    """The interface of each of this host's IPv4 addresses."""
+    room = array.array("B", bytes(MOST * IFREQ))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        wanted = struct.pack("iL", len(room), room.buffer_info()[0])
+        size, _ = struct.unpack("iL", fcntl.ioctl(asked, SIOCGIFCONF, wanted))
+    found = {}
+    for start in range(0, size, IFREQ):
+        entry = room[start : start + IFREQ].tobytes()
+        label = entry[:16].split(b"\0")[0].decode()
+        found[socket.inet_ntoa(entry[20:24])] = label.split(":")[0]  # eth0:1 is eth0's
+    return found
 
 
 def interfaces() -> dict[str, str]:
-    """The IPv4 address of each interface that has one."""
-    found = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # it has none
-                answer = fcntl.ioctl(asked, SIOCGIFADDR, struct.pack("256s", name.encode()))
-                found[name] = socket.inet_ntoa(answer[20:24])
-    return found
+    """The first IPv4 address of each interface that has one."""
+    return {name: address for address, name in reversed([*addresses().items()])}
 
 
 def address_of(host: str) -> str:
@@ -48,7 +59,7 @@ def interface_towards(hosts: Iterable[str]) -> str:
     Raises UserError where there are several.
     """
     others = {address_of(host) for host in hosts if not is_here(host)} - {""}
-    names = {address: name for name, address in interfaces().items()}
+    names = addresses()
     used = sorted({names[own] for own in map(_own_address, others) if own in names})
     if len(used) > 1:
         raise UserError(

@@ -7,7 +7,7 @@
 #
 # HOSTS is that list, or a file with a line "host1 slots=4" for each.
 #   --mpi              by MPI instead of Gloo; Horovod has to be built with it
-#   --interface NAME   the network between the hosts    (default: horovodrun looks for one)
+#   --interface NAME   the network between the hosts    (default: that by which this host reaches the others)
 #   --port, --key      of ssh
 #   --dry-run          print the command, run nothing
 set -euo pipefail
@@ -16,9 +16,34 @@ set -euo pipefail
 controller=--gloo
 [ "${1:-}" != --mpi ] || { controller=--mpi; shift; }
 read_where "$@"
-[ -n "$dry_run" ] || { check_settings "${flags[@]}"; check_hosts; }
+
+# Horovodrun writes all of its environment into the ranks' command lines, where any user of the hosts can read it: only
+# what a run may need is left there.
+hide_environment() {
+    local name
+    for name in $(compgen -e); do
+        case $name in
+            PATH | HOME | USER | LOGNAME | SHELL | TERM | TZ | TMPDIR | LANG | LC_* | XDG_* | SSH_AUTH_SOCK) ;;
+            PYTHON* | VIRTUAL_ENV | LD_* | MALLOC_* | CUDA_* | NVIDIA_* | OMP_* | GOMP_* | KMP_* | MKL_* | DNNL_*) ;;
+            ONEDNN_* | MXNET_* | HOROVOD_* | NCCL_* | OMPI_* | UCX_* | DIST_FT_* | SLURM_* | LSB_* | *_proxy | *_PROXY) ;;
+            *) export -n "${name?}" ;;
+        esac
+    done
+}
+
+if [ -z "$dry_run" ]; then
+    check_settings "${flags[@]}"
+    # horovodrun's own search listens on all networks, and puts the key to that into command lines.
+    [ -n "$interface" ] || interface=$(find_interface)
+    check_hosts
+    hide_environment
+fi
+
+# horovodrun's MPI would also try the other networks for its own messages.
+oob=''
+[ $controller = --gloo ] || oob=${interface:+"--mpi-args=-mca oob_tcp_if_include $interface"}
 
 # The cache would have an hour-old answer to which network is up.
 become env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache -np "$size" -H "$hosts" "$controller" \
     ${port:+-p "$port"} ${key:+-i "$key"} ${interface:+--network-interface "$interface"} \
-    "$python" -m dist_ft.train "${flags[@]}"
+    ${oob:+"$oob"} "$python" -m dist_ft.train "${flags[@]}"

@@ -58,6 +58,21 @@ read_hosts() {
     for host in ${hosts//,/ }; do size=$((size + ${host##*:})); done
 }
 
+# Prints the interface by which this host reaches the others; nothing where there are no others.
+find_interface() {
+    local host names=()
+    for host in ${hosts//,/ }; do names+=("${host%:*}"); done
+    "$python" -c 'if True:
+        import sys
+        from dist_ft import errors, network
+        try:
+            print(network.interface_towards(sys.argv[1:]))
+        except errors.UserError as error:
+            print(f"hosts: {error}", file=sys.stderr)
+            sys.exit(2)
+    ' "${names[@]}"
+}
+
 # Looks at every host at once, since what the launchers themselves say of a dead one is late and dark.
 check_hosts() {
     local host checks=() check bad=0

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -330,6 +331,13 @@ def test_the_side_that_listens_serves_only_who_knows_the_token():
 
 def test_this_host_knows_its_interfaces_and_itself():
     assert network.interfaces()["lo"] == "127.0.0.1"
+    theirs = {
+        address.address: name
+        for name, has in psutil.net_if_addrs().items()
+        for address in has
+        if address.family == socket.AF_INET
+    }
+    assert network.addresses() == theirs
     assert network.is_here("127.0.0.1") and not network.is_here("192.0.2.77")
     assert network.interface_towards(["127.0.0.1"]) == ""
     assert network.address_of("no.such.host.invalid") == ""

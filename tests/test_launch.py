@@ -60,7 +60,8 @@ DRY = {
     ),
     "hosts.sh --dry-run a:4,b:2 --data d": f"{HOSTS} -np 6 -H a:4,b:2 --gloo {TRAIN} --data d",
     "hosts.sh --mpi --interface ib0 --port 2222 --key k --dry-run a:1,b:1": (
-        f"{HOSTS} -np 2 -H a:1,b:1 --mpi -p 2222 -i k --network-interface ib0 {TRAIN}"
+        f"{HOSTS} -np 2 -H a:1,b:1 --mpi -p 2222 -i k --network-interface ib0"
+        f" '--mpi-args=-mca oob_tcp_if_include ib0' {TRAIN}"
     ),
     "mpirun.sh --dry-run a:4,b:2 --data d": (
         f"mpirun -np 6 -H a:4,b:2 {MPIRUN} -mca btl_tcp_if_exclude lo,docker0,virbr0"

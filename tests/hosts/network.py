@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -101,6 +102,26 @@ class Network:
         """All processes of a host that run, but its process 1."""
         children = psutil.Process(self._first(host)).children(recursive=True)
         return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+
+    def sockets(self, host: str, state: str) -> set[tuple[str, str]]:
+        """The address and the program of a host's TCP sockets, but sshd's and those of ssh."""
+        words = [*self._entering(host, "--net"), "ss", "-tnpH", "state", state]
+        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return {
+            (own.rsplit(":", 1)[0].strip("[]"), who)
+            for own, who in re.findall(r'^\d+ +\d+ +(\S+) .*users:\(\("([^"]+)', told, re.M)
+            if who not in ("sshd", "ssh", "sshd-session")
+        }
+
+    def command_lines(self, host: str) -> set[str]:
+        """As all users of a host see them."""
+        space = os.readlink(f"/proc/{self._first(host)}/ns/pid")
+        lines = set()
+        for process in psutil.process_iter():
+            with suppress(OSError, psutil.Error):  # it has just ended
+                if os.readlink(f"/proc/{process.pid}/ns/pid") == space:
+                    lines.add(" ".join(process.cmdline()))
+        return lines
 
     def cut(self, host: str) -> None:
         """Pulls a host's plug: what is sent to it or by it is lost, and nobody is told."""
