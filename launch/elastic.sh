@@ -8,7 +8,7 @@
 # HOSTS is that list; or a file with a line "host1 slots=4" for each, which can be edited while the run goes on; or a
 # program that prints such a list in lines, host1:4, and is asked every second.
 #   --min, --max       processes: with fewer the run waits, ten minutes at most    (default: 1, and no limit)
-#   --interface NAME   the network between the hosts    (default: horovodrun looks for one)
+#   --interface NAME   the network between the hosts    (default: that by which this host reaches the others)
 #   --port, --key      of ssh
 #   --dry-run          print the command, run nothing
 #
@@ -31,8 +31,13 @@ while [[ ${1:-} == -* ]]; do
     shift
 done
 read_where "${options[@]}" "$@"
-[ "$interface" ] || [[ $hosts == *,* ]] || ! is_here "${hosts%:*}" || interface=lo
-[ -n "$dry_run" ] || { check_settings "${flags[@]}"; check_hosts; }
+if [ -z "$dry_run" ]; then
+    check_settings "${flags[@]}"
+    [ -n "$interface" ] || interface=$(find_interface)
+    check_hosts
+    hide_environment
+fi
+[ -n "$interface" ] || [[ $hosts == *,* ]] || ! is_here "${hosts%:*}" || interface=lo
 
 # The timeout has to outlast the start of a new process, cold and from a shared folder: those that run wait for it, and
 # die where it comes too late. It is also when a host that no longer answers is given up.

@@ -17,20 +17,6 @@ controller=--gloo
 [ "${1:-}" != --mpi ] || { controller=--mpi; shift; }
 read_where "$@"
 
-# Horovodrun writes all of its environment into the ranks' command lines, where any user of the hosts can read it: only
-# what a run may need is left there.
-hide_environment() {
-    local name
-    for name in $(compgen -e); do
-        case $name in
-            PATH | HOME | USER | LOGNAME | SHELL | TERM | TZ | TMPDIR | LANG | LC_* | XDG_* | SSH_AUTH_SOCK) ;;
-            PYTHON* | VIRTUAL_ENV | LD_* | MALLOC_* | CUDA_* | NVIDIA_* | OMP_* | GOMP_* | KMP_* | MKL_* | DNNL_*) ;;
-            ONEDNN_* | MXNET_* | HOROVOD_* | NCCL_* | OMPI_* | UCX_* | DIST_FT_* | SLURM_* | LSB_* | *_proxy | *_PROXY) ;;
-            *) export -n "${name?}" ;;
-        esac
-    done
-}
-
 if [ -z "$dry_run" ]; then
     check_settings "${flags[@]}"
     # horovodrun's own search listens on all networks, and puts the key to that into command lines.
