@@ -34,6 +34,7 @@ trap 'stop INT' INT
 for ((again = 0; ; again++)); do
     "$@" &
     child=$!
+    [ -z "$stopped" ] || kill -s "$stopped" "$child"    # it came while there was no child yet
     while wait "$child"; status=$?; kill -0 "$child" 2>/dev/null; do :; done    # a trap interrupts the wait
     child=''
     case $status in 0 | 2 | 126 | 127 | 130) exit $status ;; esac
