@@ -13,7 +13,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/where.sh"
 
-controller=--gloo
+controller=--gloo oob=''
 [ "${1:-}" != --mpi ] || { controller=--mpi; shift; }
 read_where "$@"
 
@@ -25,9 +25,10 @@ if [ -z "$dry_run" ]; then
     hide_environment
 fi
 
-# horovodrun's MPI would also try the other networks for its own messages.
-oob=''
-[ $controller = --gloo ] || oob=${interface:+"--mpi-args=-mca oob_tcp_if_include $interface"}
+# By MPI a host that no longer answers is given up after 20 s; mpirun would wait for it for ever, and would also try the
+# other networks for its own messages.
+mca="-mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3"
+[ $controller = --gloo ] || oob="--mpi-args=$mca${interface:+ -mca oob_tcp_if_include $interface}"
 
 # The cache would have an hour-old answer to which network is up.
 become env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache -np "$size" -H "$hosts" "$controller" \

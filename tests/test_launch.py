@@ -47,9 +47,11 @@ def test_the_launch_files_are_in_order(script):
 TRAIN = f"{PYTHON} -m dist_ft.train"
 HOSTS = f"env PATH={LAUNCH}/ssh:$PATH {HOROVODRUN} --disable-cache"
 MPIRUN = "-bind-to none -map-by slot -mca pml ob1 -mca btl ^openib"
+KEEPALIVE = (
+    "-mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3"
+)
 PATIENCE = (
-    f"-mca plm_rsh_agent {LAUNCH}/ssh/ssh @-mca odls_base_sigkill_timeout 5 "
-    "-mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3 "
+    f"-mca plm_rsh_agent {LAUNCH}/ssh/ssh @-mca odls_base_sigkill_timeout 5 {KEEPALIVE} "
     "-x PYTHONUNBUFFERED=1 -x OMP_NUM_THREADS -x PATH -x PYTHONPATH"
     + (" --allow-run-as-root" if os.geteuid() == 0 else "")
 )
@@ -61,7 +63,7 @@ DRY = {
     "hosts.sh --dry-run a:4,b:2 --data d": f"{HOSTS} -np 6 -H a:4,b:2 --gloo {TRAIN} --data d",
     "hosts.sh --mpi --interface ib0 --port 2222 --key k --dry-run a:1,b:1": (
         f"{HOSTS} -np 2 -H a:1,b:1 --mpi -p 2222 -i k --network-interface ib0"
-        f" '--mpi-args=-mca oob_tcp_if_include ib0' {TRAIN}"
+        f" '--mpi-args={KEEPALIVE} -mca oob_tcp_if_include ib0' {TRAIN}"
     ),
     "mpirun.sh --dry-run a:4,b:2 --data d": (
         f"mpirun -np 6 -H a:4,b:2 {MPIRUN} -mca btl_tcp_if_exclude lo,docker0,virbr0"
