@@ -15,7 +15,7 @@ from tests.conftest import TINY, needs_mpi, run_job
 
 GLOO, MPI = pytest.param(False, id="gloo"), pytest.param(True, id="mpi", marks=needs_mpi)
 STEPS = 9  # of a run's epoch
-LATE_S = 0.5  # of a step, in workers/slow.py
+LATE_S = 0.8  # of a step, in workers/slow.py
 MORE_STEPS = ["--batch-size", "6", "--num-workers", "1"]
 
 

@@ -13,7 +13,7 @@ from dist_ft import cli, train  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
 from dist_ft.run import Run  # noqa: E402
 
-LATE_S = 0.5  # a step
+LATE_S = 0.8  # a step
 
 augmented, exchange, after = Feed._augmented, Run.exchange, Run.after
 
@@ -23,7 +23,7 @@ def slow_augmented(self, epoch):
     fill = augmented(self, epoch)
 
     def late(index, row):
-        time.sleep(LATE_S / 4 if self.rank == rank else 0)
+        time.sleep(LATE_S / 2 if self.rank == rank else 0)
         fill(index, row)
 
     return late
@@ -34,7 +34,7 @@ def slow_exchange(self, step, batch, stop):
     num_images = exchange(self, step, batch, stop)
     if self.world.rank == rank and kind == "device":
         many = train.mx.nd.ones((1000, 1000))
-        for _ in range(20):
+        for _ in range(30):
             many = train.mx.nd.dot(many, many) * 1e-3
     if self.world.rank == rank and kind == "step":
         time.sleep(LATE_S)
