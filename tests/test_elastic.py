@@ -85,7 +85,9 @@ def repeated(log: Path) -> list[int]:
     return [max(a.steps, default=-1) + 1 - b.begins for a, b in zip(found, found[1:])]
 
 
-def carry(root: Path, hosts: list[str], words: list[str], gloo_s: int = 60) -> Ended:
+def carry(
+    root: Path, hosts: list[str], words: list[str], gloo_s: int = 60, timeout_s: float = 300
+) -> Ended:
     """Runs `python WORDS` on the hosts that a file in `root` names at each moment.
 
     gloo_s: silence of a rank after which Gloo gives it up.
@@ -96,7 +98,7 @@ def carry(root: Path, hosts: list[str], words: list[str], gloo_s: int = 60) -> E
         *("--network-interface", "lo", "--gloo-timeout-seconds", str(gloo_s)),
         *("--blacklist-cooldown-range", "1", "2", "--host-discovery-script", f"cat {root}/hosts"),
     ]
-    return run_command([*launcher, sys.executable, *words], 300)
+    return run_command([*launcher, sys.executable, *words], timeout_s)
 
 
 def start(root: Path, hosts: list[str], data: Path, *grief: str, flags=(), gloo_s=60) -> Ended:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -66,17 +67,19 @@ def told(what: str, root: Path, output: str) -> str:
     return f"{what:32} ranks {sizes}, steps made again {again}" + (f", DIED {died}" if died else "")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=20, help="of each kind (default: 20)")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    random.seed(given.seed)
-    wrong = 0
+class Summary(NamedTuple):
+    runs: int  # of each kind
+    wrong: int
+    died: int  # of them, with a rank dead that nobody had killed
+
+
+def run(runs: int, seed: int = 0) -> Summary:
+    random.seed(seed)
+    wrong = died = 0
     with tempfile.TemporaryDirectory() as folder:
         data = make_folder(Path(folder, "data"), (13, 9, 11, 10, 10), (21, 20, 20, 20, 20))
         undisturbed = alone(Path(folder, "alone"), data)
-        for number in range(2 * given.runs):
+        for number in range(2 * runs):
             happen = (kill, add)[number % 2]
             root = Path(folder, str(number))
             root.mkdir()
@@ -85,8 +88,21 @@ def main() -> None:
                 elastic.assert_same_run(root, undisturbed)
             except (AssertionError, pytest.fail.Exception) as error:
                 wrong, line = wrong + 1, f"WRONG: {error}"
+            died += "DIED" in line
             print(f"{number + 1:3} {line}", flush=True)
-    sys.exit(1 if wrong else 0)
+    return Summary(runs, wrong, died)
+
+
+def summary(runs: int) -> dict[str, int]:
+    return run(runs)._asdict()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20, help="of each kind (default: 20)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    sys.exit(1 if run(given.runs, given.seed).wrong else 0)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""A run that tells what it does: `elastic.py LOG [GRIEF SLOT STEP] [await STEP] FLAGS...`.
+"""A run that tells what it does:
+`elastic.py LOG [GRIEF SLOT STEP] [await STEP] [hasty] FLAGS...`.
 
 LOG is a folder; each process writes there, line by line: when the ranks have come together, how
 many, and at which step they begin; and for each step that it has made, the images of its share. The
 process of that slot, as in localhost:0, comes to grief (kill, stop or leave) at some moment of the
-step, once; `await`
-names a step before which one rank waits for more.
+step, once; `await` names a step before which one rank waits for more; `hasty` ones do not wait for
+all gradients before an update.
 """
 
 import hashlib
@@ -23,10 +24,14 @@ if words[0] in ("kill", "stop", "leave"):
     grief, slot, at_step, words = words[0], words[1], int(words[2]), words[3:]
 if words[0] == "await":
     await_step, words = int(words[1]), words[2:]
+is_hasty = words[0] == "hasty"
+words = words[is_hasty:]
 sys.argv[1:] = words
 
 from dist_ft import cli, train  # noqa: E402
+from dist_ft.elastic import Elastic  # noqa: E402
 from dist_ft.run import Run  # noqa: E402
+from dist_ft.runtime import World  # noqa: E402
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "leave": signal.SIGTERM}
 MINE = f"{os.environ.get('HOROVOD_HOSTNAME')}:{os.environ.get('HOROVOD_LOCAL_RANK')}"
@@ -65,9 +70,11 @@ def telling_exchange(run, step, batch, stop):
 
 
 def telling_after(run, step):
-    lines.write(json.dumps({"step": step, "images": held[step]}) + "\n")
+    lines.write(json.dumps({"step": step, "images": held[step], "at": time.time()}) + "\n")
     after(run, step)
 
 
+if is_hasty:
+    Elastic.trainer = World.trainer
 Run.__enter__, Run.exchange, Run.after = telling_enter, telling_exchange, telling_after
 train.main(cli.parse())
