@@ -126,7 +126,7 @@ def deaths(found: dict[str, Any]) -> str:
         took_s = statistics.median(it["after_s"]), max(it["after_s"])
         lines.append(
             f"| {titles[name]} | {it['runs']} | {it['died']} | {how} | {it['unfinished']}"
-            f" | {took_s[0]:.1f} | {took_s[1]:.1f} |"
+            f" | {took_s[0]:.1f} | {took_s[1]:.1f} |".replace("inf", "no next step")
         )
     return "\n".join([*lines, ""])
 
