@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import os
+import re
 from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import fields
