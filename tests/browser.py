@@ -1,23 +1,25 @@
-"""A headless Chromium that tests talk to through a pipe, in its DevTools protocol."""
+"""A headless Chromium, driven by Selenium, for tests of what a person sees."""
 
 from __future__ import annotations
 
-import json
-import os
+import base64
 import shutil
-import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here (apt-get install chromium)"
+    not (CHROMIUM and DRIVER), reason="no chromium here (apt-get install chromium chromium-driver)"
 )
+# Where pictures of what was seen are left, to be looked at after a run of the tests.
+SCREENSHOTS = Path(__file__).resolve().parent.parent / "build" / "screenshots"
+DESKTOP, PHONE = (1280, 900), (390, 844)  # px of the page that are seen at once
 
 # The text of a page, also of what its components keep in a shadow of theirs, and in frames.
-TEXT = """(function text(node) {
+TEXT = """return (function text(node) {
   if (!node || ['SCRIPT', 'STYLE'].includes(node.nodeName)) return '';
   if (node.nodeType === 3) return node.data;
   const inner = [node.shadowRoot, node.contentDocument?.body, ...(node.childNodes || [])];
@@ -26,79 +28,58 @@ TEXT = """(function text(node) {
 
 
 class Browser:
-    """One page; `complaints` are its errors since it was opened."""
+    """One page at a time."""
 
-    def __init__(self, profile: str):
-        down, up = os.pipe(), os.pipe()
-        # Chromium reads commands from 3 and writes answers to 4.
-        shell = f"exec 3<&{down[0]} 4>&{up[1]}; exec"
-        flags = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe"
-        self._process = subprocess.Popen(
-            ["bash", "-c", f'{shell} "$0" "$@"', CHROMIUM, *flags.split()]
-            + [f"--user-data-dir={profile}", "--window-size=1400,1000", "about:blank"],
-            pass_fds=(down[0], up[1]),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(down[0])
-        os.close(up[1])
-        self._to, self._from = os.fdopen(down[1], "wb"), os.fdopen(up[0], "rb")
-        self._read, self._number, self._session = b"", 0, None
-        self.complaints: list[str] = []
-        target = self._do("Target.createTarget", url="about:blank")["targetId"]
-        attached = self._do("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self._do(f"{domain}.enable")
+    def __init__(self) -> None:
+        from selenium import webdriver
 
-    def open(self, address: str) -> None:
-        self._do("Page.navigate", url="about:blank")
-        self.complaints.clear()
-        self._do("Page.navigate", url=address)
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+            options.add_argument(f"--{flag}")
+        for flag in ("disable-background-networking", "disable-component-update", "disable-sync"):
+            options.add_argument(f"--{flag}")  # it is not to ask for anything but the page
+        options.add_argument("--hide-scrollbars")  # as wide as it is said to be
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self._driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
 
-    def value_of(self, script: str) -> Any:
-        return self._do("Runtime.evaluate", expression=script)["result"].get("value")
+    def open(self, address: str, size: tuple[int, int] = DESKTOP) -> None:
+        """size: as narrow as a phone's it is a phone's; its pages have the width they ask for."""
+        self._driver.get("about:blank")
+        self.complaints()
+        width, height = size
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self._do("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
+        self._driver.get(address)
+
+    def complaints(self) -> list[str]:
+        """The errors of the page's scripts and of what it loads, since this was last asked."""
+        return [e["message"] for e in self._driver.get_log("browser") if e["level"] == "SEVERE"]
+
+    def value_of(self, expression: str) -> Any:
+        return self._driver.execute_script(f"return {expression}")
 
     def wait_for(self, words: str, timeout_s: float = 30) -> str:
         """The page's text, once the words are in it."""
         end = time.monotonic() + timeout_s
-        while words not in (text := self.value_of(TEXT) or ""):
+        while words not in (text := self._driver.execute_script(TEXT) or ""):
             assert time.monotonic() < end, f"no {words!r} in {text!r}"
             time.sleep(0.1)
         return text
 
+    def screenshot(self, name: str, whole: bool = False) -> Path:
+        """A PNG of what is seen, or of the whole page; kept in SCREENSHOTS."""
+        shot = self._do("Page.captureScreenshot", captureBeyondViewport=whole)
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+        return SCREENSHOTS / f"{name}.png"
+
+    def printed(self) -> bytes:
+        """The page on paper, as PDF."""
+        return base64.b64decode(self._driver.print_page())
+
     def close(self) -> None:
-        self._do("Browser.close")
-        self._process.wait(timeout=20)
-        self._to.close()
-        self._from.close()
+        self._driver.quit()
 
-    def _do(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self._number += 1
-        call = {"id": self._number, "method": method, "params": parameters}
-        if self._session and not method.startswith(("Target.", "Browser.")):
-            call["sessionId"] = self._session
-        self._to.write(json.dumps(call).encode() + b"\0")
-        self._to.flush()
-        while True:
-            heard = self._next()
-            self._note(heard.get("method"), heard.get("params"))
-            if heard.get("id") == self._number:
-                assert "error" not in heard, heard
-                return heard["result"]
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._read:
-            part = os.read(self._from.fileno(), 65536)
-            assert part, "Chromium has ended"
-            self._read += part
-        message, _, self._read = self._read.partition(b"\0")
-        return json.loads(message)
-
-    def _note(self, method: str | None, told: Any) -> None:
-        if method == "Runtime.exceptionThrown":
-            self.complaints.append(json.dumps(told["exceptionDetails"]))
-        elif method == "Runtime.consoleAPICalled" and told["type"] == "error":
-            self.complaints.append(json.dumps(told["args"]))
-        elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
-            self.complaints.append(told["entry"]["text"])
+    def _do(self, command: str, **parameters: Any) -> dict[str, Any]:
+        return self._driver.execute_cdp_cmd(command, parameters)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.browser import Browser
 from tests.fileserver import FileServer
 from tests.images import make_folder
 
@@ -130,6 +131,13 @@ def tiny(tmp_path_factory) -> Path:
     """Five classes, 53 images to train on and 101 to test on: both prime."""
     root = tmp_path_factory.mktemp("data") / "tiny"
     return make_folder(root, train=(13, 9, 11, 10, 10), test=(21, 20, 20, 20, 20))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    browser = Browser()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,12 +25,9 @@ from dist_ft import cli, history, report, scorecard
 from dist_ft.config import Config
 from dist_ft.errors import UserError
 from dist_ft.page import comparison, exhibits, markup, svg
-from tests.conftest import ENVIRONMENT, TINY, run_job, train
+from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
+from tests.conftest import TINY, run_job, train
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here (apt-get install chromium)"
-)
 HOSTILE = "<script>document.title='caught'</script>&\"'"
 
 
@@ -353,53 +349,38 @@ def test_curves_are_in_the_pages_ink():
     assert "#d55e00" in drawn
 
 
-def browse(page, *flags):
-    """What Chromium writes of a page: standard output, and the lines of its console."""
-    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    profile = f"--user-data-dir={page.parent / 'profile'}"
-    ended = subprocess.run(
-        [*words, "--v=0", profile, *flags, page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=ENVIRONMENT,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout, [line for line in ended.stderr.splitlines() if ":CONSOLE" in line]
-
-
 @needs_chromium
-def test_a_complaint_of_chromiums_would_be_seen(tmp_path):
+def test_a_complaint_of_chromiums_is_heard(browser, tmp_path):
     page = tmp_path / "broken.html"
-    page.write_text("<!DOCTYPE html><script>missing()</script>")
-    _, console = browse(page, "--dump-dom")
-    assert len(console) == 1 and "missing is not defined" in console[0]
+    page.write_text("<!DOCTYPE html><p>here<script>missing()</script>")
+    browser.open(page.as_uri())
+    browser.wait_for("here")
+    assert any("missing is not defined" in complaint for complaint in browser.complaints())
 
 
 @needs_chromium
-def test_chromium_shows_the_page_without_a_complaint(page, tmp_path):
-    picture = tmp_path / "page.png"
-    _, console = browse(page, f"--screenshot={picture}", "--window-size=1280,2000")
-    assert console == []
+@pytest.mark.parametrize("size", [DESKTOP, PHONE, (320, 568)], ids=["1280", "390", "320"])
+def test_chromium_shows_the_page_whole_and_does_not_complain(page, browser, size):
+    browser.open(page.as_uri(), size)
+    browser.wait_for("The least certain")
+    picture = browser.screenshot(f"report-{size[0]}", whole=True)
+    assert browser.complaints() == []
+    assert browser.value_of("document.title") == "first"
+    assert browser.value_of("innerWidth") == size[0]
+    assert browser.value_of("document.documentElement.scrollWidth") == size[0]  # no further aside
+    widths = browser.value_of("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) >= 24 and all(widths)
     with Image.open(picture) as image:
-        assert image.size == (1280, 2000)
+        assert image.width == size[0]
         pixels = np.asarray(image.convert("RGB"))
     assert (abs(pixels.astype(int) - (213, 94, 0)).max(axis=2) < 8).sum() > 200  # the test's curve
 
 
 @needs_chromium
-@pytest.mark.parametrize("width_px", [320, 390, 1280])
-def test_the_page_does_not_scroll_sideways(page, tmp_path, width_px):
-    """In a frame, since a window of Chromium's is never narrower than 500 px."""
-    inside = html.escape(page.read_text(encoding="utf-8"))
-    told = "let d = f.contentDocument; r.textContent = [d.documentElement.scrollWidth, d.title,"
-    told += " [...d.images].filter(i => !i.naturalWidth).length].join('|')"
-    frame = f'<iframe id=f width={width_px} height=800 style="border:0" srcdoc="{inside}"></iframe>'
-    wrapper = tmp_path / "frame.html"
-    script = f"<pre id=r></pre><script>f.onload = () => {{ {told} }}</script>"
-    wrapper.write_text(f"<!DOCTYPE html><meta charset=utf-8>{frame}{script}", encoding="utf-8")
-    shown, console = browse(wrapper, "--dump-dom", "--window-size=1400,900")
-    (found,) = re.findall(r'<pre id="r">([^<]*)</pre>', shown)
-    width, title, num_broken = found.split("|")
-    assert console == [] and title == "first" and int(num_broken) == 0
-    assert 0 < int(width) <= width_px
+def test_the_page_is_printed_on_a_few_sheets_without_its_links(page, browser):
+    browser.open(page.as_uri())
+    browser.wait_for("The least certain")
+    sheets = browser.printed()
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    (SCREENSHOTS / "report.pdf").write_bytes(sheets)
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", sheets)) <= 8

@@ -27,7 +27,7 @@ from dist_ft.data.folder import scan
 from dist_ft.data.view import Views
 from dist_ft.runtime import Solo
 from dist_ft.train import fit
-from tests.browser import Browser, needs_chromium
+from tests.browser import needs_chromium
 from tests.conftest import BIN, ENVIRONMENT, TINY, train
 from tests.networks import settled
 
@@ -228,22 +228,6 @@ def asked(address, body):
         return json.load(answer)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(str(tmp_path_factory.mktemp("profile")))
-    yield browser
-    browser.close()
-
-
-@needs_chromium
-def test_a_complaint_of_chromiums_is_heard(browser, tmp_path):
-    page = tmp_path / "broken.html"
-    page.write_text("<!DOCTYPE html><p>here<script>missing()</script>")
-    browser.open(page.as_uri())
-    browser.wait_for("here")
-    assert any("missing is not defined" in complaint for complaint in browser.complaints)
-
-
 PAGES = {
     "scalars": "best/test_accuracy",
     "images": "mistakes 2",
@@ -260,4 +244,5 @@ PAGES = {
 def test_chromium_shows_each_page_of_tensorboards_without_a_complaint(browser, server, page):
     browser.open(f"{server}#{page}")
     browser.wait_for(PAGES[page])
-    assert browser.complaints == []
+    browser.screenshot(f"tensorboard-{page}")
+    assert browser.complaints() == []

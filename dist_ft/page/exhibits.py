@@ -61,7 +61,7 @@ def _picture(guesses: Guesses, guess: Guess) -> Markup:
     verdict = f"{taken_for} {guess.p_taken:.0%}"
     own = "as it is labelled" if right else f"is {label} {guess.p_label:.0%}"
     alt = f"{label}, taken for {taken_for}"
-    shown = markup.picture(thumbnail(test, guess.index), "jpeg", alt, title=path, loading="lazy")
+    shown = markup.picture(thumbnail(test, guess.index), "jpeg", alt, title=path)
     return element("li", shown, element("b", verdict), element("span", own, class_="soft"))
 
 
