@@ -171,7 +171,7 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the run's files go."""
-        return Path(self.out) if self.out else Path("runs", Path(self.data).resolve().name)
+        return Path(self.out) if self.out else Path("runs", Path(os.path.abspath(self.data)).name)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -39,6 +39,18 @@ TINY = [
 ]
 
 
+# Real photographs and pretrained features, which the project does not contain.
+FOOD5 = Path(os.environ.get("DIST_FT_FOOD5", REPO.parent / "shared" / "food5-64px"))
+WEIGHTS = Path(
+    os.environ.get(
+        "DIST_FT_WEIGHTS", REPO.parent / "shared" / "weights" / "resnet34_v2-food96-64px.params"
+    )
+)
+needs_photographs = pytest.mark.skipif(
+    not FOOD5.is_dir(), reason=f"no images in {FOOD5} (DIST_FT_FOOD5)"
+)
+
+
 class Ended(NamedTuple):
     """A job that is over."""
 
@@ -131,6 +143,19 @@ def tiny(tmp_path_factory) -> Path:
     """Five classes, 53 images to train on and 101 to test on: both prime."""
     root = tmp_path_factory.mktemp("data") / "tiny"
     return make_folder(root, train=(13, 9, 11, 10, 10), test=(21, 20, 20, 20, 20))
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(tmp_path_factory) -> Path:
+    """A run of one epoch on real photographs, by two ranks, from pretrained features."""
+    if not (FOOD5.is_dir() and WEIGHTS.is_file()):
+        pytest.skip(
+            f"no images in {FOOD5} (DIST_FT_FOOD5) or no weights in {WEIGHTS} (DIST_FT_WEIGHTS)"
+        )
+    out = tmp_path_factory.mktemp("fine_tuned") / "run"
+    flags = ["--data", str(FOOD5), "--weights", str(WEIGHTS), "--image-size", "64"]
+    train(*flags, "--epochs", "1", "--out", str(out), num_ranks=2, timeout_s=280)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -22,9 +21,7 @@ from dist_ft.audit import audit
 from dist_ft.data.folder import scan
 from dist_ft.duplicates import leak_message, leaks
 from dist_ft.likeness import similar_pairs, similarity, sketch
-from tests.conftest import REPO, run_job
-
-FOOD5 = Path(os.environ.get("DIST_FT_FOOD5", REPO.parent / "shared" / "food5-64px"))
+from tests.conftest import FOOD5, REPO, needs_photographs, run_job
 
 
 def encoded(picture, kind="JPEG", **options):
@@ -102,7 +99,7 @@ def test_every_planted_copy_is_found_and_nothing_else(data):
     assert found(data) == planted
 
 
-@pytest.mark.skipif(not FOOD5.is_dir(), reason=f"no images in {FOOD5} (DIST_FT_FOOD5)")
+@needs_photographs
 def test_copies_are_found_among_thousands_of_photographs(tmp_path):
     """Nine million pairs of other photographs hold five of the same dish, seen by eye: four
     encoded anew, one cropped."""

@@ -13,16 +13,16 @@ import numpy as np
 import onnx
 import pytest
 
-from dist_ft import export, trained
+from dist_ft import export, model, trained
 from dist_ft.assess import labelled
 from dist_ft.config import Config
 from dist_ft.data.image import read
 from dist_ft.data.view import test_view as centred
 from dist_ft.errors import UserError
+from dist_ft.export import Shown
 from dist_ft.runtime import Solo
 from dist_ft.train import fit
-from tests.conftest import REPO, run_job, train
-from tests.test_real_images import FOOD5, WEIGHTS
+from tests.conftest import FOOD5, REPO, run_job
 
 SIDE = 32
 
@@ -45,7 +45,7 @@ def found(run):
 
 @pytest.fixture(scope="module")
 def pixels():
-    return next(export.noise(SIDE))[:9]
+    return next(export.noise(SIDE)).x[:9]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def test_gluon_files_are_the_network_from_pixels_on(run, tiny, tmp_path, pixels,
     ended = run_job([*words, "--data", str(tiny)], 60)
     assert ended.status == 0, ended.output
     assert "101 of 101 labels equal" in ended.output and "on the test images" in ended.output
+    assert "warning" not in ended.output.lower()
     given = load(out)(mx.nd.array(pixels, dtype="uint8")).asnumpy()
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(given.sum(axis=1), 1, rtol=1e-5)
@@ -141,11 +142,31 @@ def test_int8_files_hold_the_quantized_network(found, tiny, tmp_path, pixels, ex
     assert 1e-4 < np.abs(given - expected).mean() < 0.2
 
 
-def test_int8_that_changes_labels_is_not_written(found, tiny, tmp_path):
+def test_int8_that_changes_labels_is_not_written_unless_it_may(found, tiny, tmp_path):
     """A network that has hardly learned is sure of nothing: every fifth label is another."""
-    with pytest.raises(UserError, match="of 101 labels equal.* nothing is written"):
+    with pytest.raises(
+        UserError, match="of 101 labels equal.* nothing is written; --equal-share 0.97"
+    ):
         export.export(found, "int8", tmp_path / "net", str(tiny))
     assert list(tmp_path.iterdir()) == []
+    made = export.export(found, "int8", tmp_path / "net", str(tiny), equal_share=0.5)
+    assert 0.5 * 101 <= made.num_equal < 0.97 * 101
+    assert (tmp_path / "net" / "model-0000.params").is_file()
+
+
+@pytest.mark.parametrize("name", ["resnet18_v2", "mobilenetv2_0.25", "vgg11", "squeezenet1.1"])
+def test_int8_leaves_the_first_convolution_and_the_head_in_float(name):
+    net = model.build(name, 5, 224, seed=0)
+    nodes = json.loads(net(mx.sym.var("data")).tojson())["nodes"]
+    kinds = {node["name"]: node["op"] for node in nodes}
+    first, *head = export._left_in_float(nodes)
+    convolutions = [own for own, kind in kinds.items() if kind == "Convolution"]
+    assert first == convolutions[0]
+    assert head[-1] == nodes[-1]["name"]
+    if name == "vgg11":  # which has no mean over an image
+        assert [kinds[own] for own in head] == ["FullyConnected"]
+    else:
+        assert kinds[head[0]] == "Pooling" and len(head) <= 4
 
 
 @pytest.mark.parametrize("to", ["gluon", "int8"])
@@ -162,15 +183,27 @@ def test_an_export_that_is_not_the_network_is_not_written(found, tiny, tmp_path,
 
 @pytest.mark.parametrize("shift, good", [(0, True), (1e-4, True), (0.01, False), (np.nan, False)])
 def test_a_difference_counts_from_the_tolerance_on(pixels, expected, shift, good):
-    made = export.compare(lambda x: expected, lambda x: expected + shift, [pixels])
+    made = export.compare(lambda x: expected, lambda x: expected + shift, [Shown(pixels, None)])
     assert made.is_good("gluon") == good
     assert made.num_images == 9
+
+
+def test_an_export_is_told_with_its_accuracy_and_the_networks(pixels):
+    ours = np.float32([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    theirs = np.float32([[0.6, 0.4], [0.7, 0.3], [0.7, 0.3]])
+    shown = [Shown(pixels[:3], np.array([0, 1, 1]))]
+    made = export.compare(lambda x: ours, lambda x: theirs, shown)
+    assert made == (3, 2, 1, pytest.approx(0.5), 3, 2, 1)
+    assert str(made).endswith("accuracy 0.3333 (the network's 0.6667)")
+    assert "accuracy" not in str(export.compare(lambda x: ours, lambda x: theirs, [(pixels, None)]))
 
 
 def test_labels_may_differ_only_where_the_network_is_not_sure(pixels):
     sure, unsure = np.float32([[0.6, 0.4]]), np.float32([[0.5002, 0.4998]])
     for ours, clear in ((sure, 1), (unsure, 0)):
-        made = export.compare(lambda x, p=ours: p, lambda x, p=ours: p[:, ::-1], [pixels[:1]])
+        made = export.compare(
+            lambda x, p=ours: p, lambda x, p=ours: p[:, ::-1], [Shown(pixels[:1], None)]
+        )
         assert (made.num_equal, made.num_clear) == (0, clear)
         assert made.is_good("gluon") == (clear == 0)
 
@@ -191,15 +224,9 @@ def outcome(words):
     return ended.output
 
 
-@pytest.mark.skipif(
-    not (FOOD5.is_dir() and WEIGHTS.is_file()),
-    reason=f"no images in {FOOD5} (DIST_FT_FOOD5) or no weights in {WEIGHTS} (DIST_FT_WEIGHTS)",
-)
-def test_predict_evaluate_and_the_exports_agree_image_by_image(tmp_path):
-    """On a network of one step; gluon's files are run here as they are."""
-    run, said = tmp_path / "run", tmp_path / "said.json"
-    flags = ["--data", str(FOOD5), "--weights", str(WEIGHTS), "--image-size", "64"]
-    train(*flags, "--max-steps", "1", "--out", str(run), timeout_s=100)
+def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, tmp_path):
+    """On real photographs; gluon's files are run here as they are."""
+    run, said = fine_tuned, tmp_path / "said.json"
     row = json.loads((run / "scores.jsonl").read_text().splitlines()[-1])
     outcome(["-m", "dist_ft.evaluate", str(run), str(FOOD5), "--json", str(said)])
     report = json.loads(said.read_text())
@@ -228,3 +255,6 @@ def test_predict_evaluate_and_the_exports_agree_image_by_image(tmp_path):
     made = export.export(found, "onnx", tmp_path / "net.onnx", str(FOOD5))
     if importlib.util.find_spec("onnxruntime"):
         assert made.num_images == made.num_equal == 750
+    made = export.export(found, "int8", tmp_path / "int8", str(FOOD5))
+    assert made.num_equal >= 0.97 * 750
+    assert abs(made.correct - row["test_correct"]) <= made.num_images - made.num_equal
