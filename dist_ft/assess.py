@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -21,15 +22,18 @@ THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import plots, runtime, trained, verdict, whole  # noqa: E402
+from dist_ft import plots, runtime, trained, whole  # noqa: E402
+from dist_ft.calibration import Reliability, reliability  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
+from dist_ft.confusion import by_class  # noqa: E402
 from dist_ft.data import folder, records  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
 from dist_ft.data.loader import Batch  # noqa: E402
 from dist_ft.data.split import Folder, FolderError, Split  # noqa: E402
-from dist_ft.evaluate import Scores, evaluate  # noqa: E402
+from dist_ft.evaluate import TOP, Scores, evaluate  # noqa: E402
+from dist_ft.interval import bootstrap, wilson  # noqa: E402
 from dist_ft.trained import Trained  # noqa: E402
-from dist_ft.verdict import Calibration  # noqa: E402
+from dist_ft.wording import on_one_line  # noqa: E402
 
 MATRIX = 20  # classes, up to which the confusion matrix is printed
 
@@ -63,17 +67,50 @@ def labelled(data: str, name: str, classes: Sequence[str]) -> Split:
     return replace(split, labels=tuple(places[label] for label in split.labels))
 
 
-class Assessment(NamedTuple):
-    """What is found out about a checkpoint; `bad` names the unreadable images."""
+class Outcomes(NamedTuple):
+    """What a network made of each readable image, (n,), in the order of the images."""
+
+    labels: np.ndarray
+    taken_for: np.ndarray
+    losses: np.ndarray
+    confidence: np.ndarray  # the probability of what it was taken for
+
+    def of(self, num_classes: int, weights: np.ndarray) -> np.ndarray:
+        """(3 + C,): loss, calibration error, macro F1 and each class's F1; weights: how often each
+        image counts."""
+        places = self.labels * num_classes + self.taken_for
+        matrix = np.bincount(places, weights, num_classes**2).reshape(num_classes, num_classes)
+        classes, is_right = by_class(matrix), self.labels == self.taken_for
+        error = reliability(is_right, self.confidence, weights).error
+        loss = (weights * self.losses).sum() / max(1, weights.sum())
+        return np.array([loss, error, classes.macro_f1, *classes.f1])
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is found out about a checkpoint."""
 
     found: Trained
     split: Split
     scores: Scores
-    calibration: Calibration
-    bad: dict[str, str]
+    outcomes: Outcomes
+    bad: dict[str, str]  # what is wrong with each unreadable image, by its path
+
+    @property
+    def calibration(self) -> Reliability:
+        o = self.outcomes
+        return reliability(o.labels == o.taken_for, o.confidence)
+
+    @cached_property
+    def intervals(self) -> np.ndarray:
+        """(3 + C, 2): 95 % of loss, calibration error, macro F1, and each class's F1."""
+        num_classes = len(self.found.classes)
+        return bootstrap(partial(self.outcomes.of, num_classes), len(self.outcomes.labels))
 
     def as_json(self) -> dict[str, Any]:
-        s, c, classes = self.scores, self.calibration, verdict.by_class(self.scores.confusion)
+        """Figures, a name_95 being the interval of what is called so."""
+        s, classes, calibration = self.scores, by_class(self.scores.confusion), self.calibration
+        loss, error, macro_f1, *f1 = self.intervals.tolist()
         return {
             "checkpoint": str(self.found.path),
             "step": self.found.step,
@@ -82,15 +119,27 @@ class Assessment(NamedTuple):
             "correct": s.correct,
             "correct_top5": s.correct_top5,
             "loss": s.loss,
+            "loss_95": loss,
             "accuracy": s.accuracy,
-            "accuracy_95": verdict.interval(s.correct, s.num_images),
+            "accuracy_95": wilson(s.correct, s.num_images),
             "accuracy_top5": s.accuracy_top5,
-            "accuracy_top5_95": verdict.interval(s.correct_top5, s.num_images),
-            "calibration_error": c.error,
-            "calibration": {name: sums.tolist() for name, sums in vars(c).items()},
+            "accuracy_top5_95": wilson(s.correct_top5, s.num_images),
+            "macro_f1": classes.macro_f1,
+            "macro_f1_95": macro_f1,
+            "calibration_error": calibration.error,
+            "calibration_error_95": error,
+            "calibration": {name: sums.tolist() for name, sums in calibration._asdict().items()},
             "classes": {
-                name: {part: float(values[k]) for part, values in classes._asdict().items()}
-                for k, name in enumerate(self.found.classes)
+                name: {
+                    "precision": float(classes.precision[k]),
+                    "precision_95": wilson(int(right), int(classes.taken[k])),
+                    "recall": float(classes.recall[k]),
+                    "recall_95": wilson(int(right), int(classes.support[k])),
+                    "f1": float(classes.f1[k]),
+                    "f1_95": f1[k],
+                    "support": int(classes.support[k]),
+                }
+                for k, (name, right) in enumerate(zip(self.found.classes, s.confusion.diagonal()))
             },
             "confusion": s.confusion.tolist(),
             "unreadable": self.bad,
@@ -98,29 +147,43 @@ class Assessment(NamedTuple):
 
     def lines(self) -> Iterator[str]:
         """For the eye."""
-        s, names = self.scores, self.found.classes
+        s, names = self.scores, [on_one_line(name) for name in self.found.classes]
         yield f"{self.found.path} on {self.split.root}: {s.num_images} images"
-        yield f"loss      {s.loss:.4f}"
-        for what, correct in (("top-1", s.correct), ("top-5", s.correct_top5)):
-            low, high = verdict.interval(correct, s.num_images)
-            accuracy = correct / max(1, s.num_images)
-            yield f"{what}     {accuracy:.4f}  (95 % from {low:.3f} to {high:.3f})"
-        yield f"calibration error {self.calibration.error:.4f}  ({verdict.NUM_BINS} bins)"
+        if not s.num_images:
+            yield "none of them could be read, so there are no scores"
+            return
+        classes = by_class(s.confusion)
+        loss, error, macro_f1, *f1 = self.intervals
+        yield _figure("loss", s.loss, loss)
+        yield _figure("top-1", s.accuracy, wilson(s.correct, s.num_images))
+        if len(names) > TOP:
+            yield _figure("top-5", s.accuracy_top5, wilson(s.correct_top5, s.num_images))
+        yield _figure("macro F1", classes.macro_f1, macro_f1)
+        yield _figure("calibration error", self.calibration.error, error)
         width = max(5, *map(len, names))
-        yield f"\n{'class':{width}}  precision  recall      f1  images  recall's 95 %"
-        by_class = zip(*verdict.by_class(s.confusion))
-        for name, right, scores in zip(names, s.confusion.diagonal(), by_class):
-            precision, recall, f1, support = scores
-            low, high = verdict.interval(right, support)
+        yield (
+            f"\n{'class':{width}}  images  precision  recall  {'95 %':14}      F1  {'95 %':14}"
+        ).rstrip()
+        for k, name in enumerate(names):
+            support, right = int(classes.support[k]), int(s.confusion[k, k])
             yield (
-                f"{name:{width}}  {precision:9.3f}  {recall:6.3f}  {f1:6.3f}  {support:6}"
-                f"  {low:.3f} to {high:.3f}"
+                f"{name:{width}}  {support:6}  {classes.precision[k]:9.3f}"
+                f"  {classes.recall[k]:6.3f}  {_between(wilson(right, support))}"
+                f"  {classes.f1[k]:6.3f}  {_between(f1[k])}"
             )
         if len(names) <= MATRIX:
             yield "\nis a row, taken for a column:"
             digits = len(str(s.confusion.max()))
             for name, counts in zip(names, s.confusion):
                 yield f"{name:{width}}  {' '.join(f'{count:{digits}}' for count in counts)}"
+
+
+def _figure(name: str, value: float, ends: Sequence[float]) -> str:
+    return f"{name:17}  {value:.4f}  (95 %: {_between(ends)})"
+
+
+def _between(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def assess(
@@ -131,21 +194,27 @@ def assess(
     share = Config.seed, world.rank, world.size
     both = Folder(found.classes, split, split)  # of which the test images are looked at
     feed = Feed(both, views, *share, num_workers, Config.prefetch_mb)
-    calibration = Calibration()
+    shares, seen = feed.test_shares(), []
 
-    def watch(batch: Batch, taken_for: np.ndarray, p: np.ndarray) -> None:
-        real = batch.mask > 0
-        calibration.add((taken_for == batch.labels)[real], p.max(axis=1)[real])
+    def watch(batch: Batch, taken_for: np.ndarray, losses: np.ndarray, p: np.ndarray) -> None:
+        indices, _ = next(shares)
+        columns = indices, batch.labels, taken_for, losses, p.max(axis=1)
+        seen.append(np.stack([each.astype(np.float64) for each in columns])[:, batch.mask > 0])
 
     try:
         scores = evaluate(net, feed.test(), len(found.classes), world, watch)
     finally:
         feed.close()
-    bad: dict[str, str] = {}
-    for theirs in world.gather(dict(feed.test_loader.bad)):
-        bad.update(theirs)
-    assert scores.num_images + len(bad) == len(split)
-    return Assessment(found, split, scores, calibration.over_ranks(world), bad)
+    none = np.empty((5, 0))
+    mine = np.concatenate([none, *seen], axis=1), dict(feed.test_loader.bad)
+    everyones, bad = zip(*world.gather(mine))
+    columns = np.concatenate(everyones, axis=1)
+    columns = columns[:, np.argsort(columns[0])]
+    outcomes = Outcomes(*columns[1:3].astype(np.int64), *columns[3:])
+    assert scores.num_images == len(outcomes.labels)
+    all_bad = {path: reason for theirs in bad for path, reason in theirs.items()}
+    assert scores.num_images + len(all_bad) == len(split)
+    return Assessment(found, split, scores, outcomes, all_bad)
 
 
 def _write(assessment: Assessment, args: argparse.Namespace) -> None:

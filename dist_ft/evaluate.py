@@ -94,19 +94,19 @@ def evaluate(
     batches: Iterable[Batch],
     num_classes: int,
     world,
-    watch: Callable[[Batch, np.ndarray, np.ndarray], None] = lambda batch, taken_for, p: None,
+    watch: Callable[[Batch, np.ndarray, np.ndarray, np.ndarray], None] = lambda *told: None,
 ) -> Scores:
     """Scores of the network, (n, H, W, 3) uint8 -> (n, C) logits, over all ranks' batches.
 
-    watch: is told of each of this rank's batches, which classes its rows were taken for, (n,), and
-    their probabilities, (n, C); rows with a mask of 0 are there, too.
+    watch: is told of each of this rank's batches, which classes its rows were taken for, (n,),
+    their losses, (n,), and the probabilities, (n, C); rows with a mask of 0 are there, too.
     """
     scores, behind = Scores.none(num_classes), Behind()
 
     def count(finished):
         for (taken_for, rank, losses, *p), batch in finished:
             scores.add(batch.labels, taken_for, rank, losses, batch.mask)
-            watch(batch, taken_for, np.stack(p, axis=1))
+            watch(batch, taken_for, losses, np.stack(p, axis=1))
 
     for batch in batches:
         world.at("evaluation")

@@ -53,7 +53,7 @@ class Witness:
         self.points, self._passing = [], deque()
         shares, kept = feed.test_shares(), set(spread(len(feed.folder.test), MOST_POINTS).tolist())
 
-        def watch(batch: Batch, taken_for: np.ndarray, p: np.ndarray) -> None:
+        def watch(batch: Batch, taken_for: np.ndarray, _: np.ndarray, p: np.ndarray) -> None:
             indices, _ = next(shares)
             real = np.flatnonzero(batch.mask)
             thresholds.add(batch.labels[real], p[real])

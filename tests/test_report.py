@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from dist_ft import cli, history, report, scorecard
+from dist_ft import cli, history, report
 from dist_ft.config import Config
+from dist_ft.confusion import most_confused, of_each_class
 from dist_ft.errors import UserError
+from dist_ft.interval import Z, wilson
 from dist_ft.page import comparison, exhibits, markup, svg
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
@@ -311,20 +313,18 @@ def test_any_text_is_shown_as_text(words):
 def test_the_interval_solves_wilsons_equation(counts):
     """Its ends are the shares p from which the observed one is Z standard errors of p away."""
     correct, num = counts
-    for end in scorecard.wilson(correct, num):
+    for end in wilson(correct, num):
         distance = (correct / num - end) ** 2
-        assert math.isclose(
-            distance, scorecard.Z**2 * end * (1 - end) / num, rel_tol=1e-6, abs_tol=1e-12
-        )
+        assert math.isclose(distance, Z**2 * end * (1 - end) / num, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def test_the_most_confused_pairs_are_the_most_frequent():
-    pairs = scorecard.most_confused(np.array([[9, 1, 0], [5, 9, 1], [0, 2, 9]]), 3)
+    pairs = most_confused(np.array([[9, 1, 0], [5, 9, 1], [0, 2, 9]]), 3)
     assert pairs == [(1, 0, 5), (2, 1, 2), (0, 1, 1)]
 
 
 def test_each_class_has_what_it_is_most_taken_for():
-    pairs = scorecard.of_each_class(np.array([[9, 1, 3], [5, 9, 1], [0, 0, 9]]))
+    pairs = of_each_class(np.array([[9, 1, 3], [5, 9, 1], [0, 0, 9]]))
     assert pairs[:2] == [(0, 2, 3), (1, 0, 5)] and pairs[2].num_images == 0
 
 

@@ -2,9 +2,7 @@
 
 import hashlib
 import io
-import os
 import zipfile
-from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -14,6 +12,7 @@ from mxnet.gluon.model_zoo.vision import BasicBlockV2, ResNetV2
 
 from dist_ft import weights
 from dist_ft.errors import Unavailable, UserError
+from tests.conftest import WEIGHTS
 from tests.fileserver import left_in, sha256
 
 X = np.random.RandomState(0).rand(2, 3, 64, 64).astype(np.float32)
@@ -139,14 +138,12 @@ def test_the_published_files_are_known_by_mxnets_own_names(monkeypatch):
 
 
 def test_real_weights_of_96_classes_go_into_a_network_of_five():
-    beside = Path(__file__).resolve().parents[2] / "shared" / "weights"
-    name = os.environ.get("DIST_FT_WEIGHTS", beside / "resnet34_v2-food96-64px.params")
-    if not Path(name).is_file():
-        pytest.skip(f"no {name}; DIST_FT_WEIGHTS names a resnet34_v2 .params file")
+    if not WEIGHTS.is_file():
+        pytest.skip(f"no {WEIGHTS}; DIST_FT_WEIGHTS names a resnet34_v2 .params file")
     net = mx.gluon.model_zoo.vision.resnet34_v2(classes=5)
     net.initialize()
     net(mx.nd.array(X))
-    arrays = weights.read(Path(name))
+    arrays = weights.read(WEIGHTS)
     assert len(weights.fill(net, arrays, "output.")) == 176
     first = net.features[1].weight.data().asnumpy()
     np.testing.assert_array_equal(first, arrays["features.1.weight"].asnumpy())

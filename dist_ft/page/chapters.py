@@ -7,9 +7,10 @@ import time
 
 import numpy as np
 
-from dist_ft import scorecard, verdict
 from dist_ft.config import flag_of
+from dist_ft.confusion import by_class, most_confused, of_each_class
 from dist_ft.history import DEFAULTS, History
+from dist_ft.interval import wilson
 from dist_ft.mistakes import Guesses
 from dist_ft.page import words
 from dist_ft.page.exhibits import bar, counted, figures, key, mapped, pictures
@@ -73,7 +74,7 @@ def confusion(run: History) -> Markup:
     told = "Best epoch: a row's images are of its class, and were taken for the column's."
     pairs = (
         row(names[pair.label], names[pair.taken_for], f"{pair.num_images:,}")
-        for pair in scorecard.most_confused(counts, MOST_CONFUSED)
+        for pair in most_confused(counts, MOST_CONFUSED)
     )
     head = ["is", "taken for", "images"]
     often = table(head, pairs, "The most frequent confusions", "words")
@@ -84,11 +85,11 @@ def confusion(run: History) -> Markup:
 
 def classes(run: History) -> Markup:
     counts, names = run.confusion, run.classes
-    scored, mistaken = verdict.by_class(counts), scorecard.of_each_class(counts)
+    scored, mistaken = by_class(counts), of_each_class(counts)
     rows = []
     for label in np.argsort(scored.recall, kind="stable").tolist():
         _, taken_for, times = mistaken[label]
-        low, high = scorecard.wilson(int(counts[label, label]), int(scored.support[label]))
+        low, high = wilson(int(counts[label, label]), int(scored.support[label]))
         rows.append(
             row(
                 names[label],

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dist_ft import scorecard
+from dist_ft.interval import wilson
 
 
 def interval(row: dict[str, Any]) -> str:
     """The 95 % interval of a test accuracy; row: of scores.jsonl."""
-    low, high = scorecard.wilson(row["test_correct"], row["test_images"])
+    low, high = wilson(row["test_correct"], row["test_images"])
     return f"{low:.3f} to {high:.3f}"
 
 
