@@ -3,6 +3,7 @@
 import io
 import resource
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -267,3 +268,62 @@ def test_an_exif_segment_of_anything_leaves_the_pixels(content):
     segment = b"Exif\0\0" + content
     header = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big")
     assert error(image.decode(jpeg[:2] + header + segment + jpeg[2:]), smooth()) < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_exif_that_cannot_be_written_anew_is_good_enough_to_turn_a_picture(kind):
+    """Words where a number belongs: cameras and programs leave many such."""
+    tags = exif(6)
+    tags[0x10E] = "many words"  # a description
+    data = encoded(PICTURE, kind, exif=tags, quality=95)
+    entry = struct.pack("<HH", 0x10E, 2) if b"II*\0" in data else struct.pack(">HH", 0x10E, 2)
+    assert data.count(entry) == 1
+    width = entry.replace(b"\x0e", b"\x00")  # a tag of numbers
+    assert error(image.decode(data.replace(entry, width)), np.rot90(smooth(), 3)) < 6
+
+
+def test_a_rotation_is_found_in_adobes_words_and_behind_fill_bytes():
+    jpeg = encoded(PICTURE, "JPEG", quality=95)
+    words = b"http://ns.adobe.com/xap/1.0/\0" + b'<x tiff:Orientation="6"/>'
+    segment = b"\xff\xe1" + (len(words) + 2).to_bytes(2, "big") + words
+    assert error(image.decode(jpeg[:2] + segment + jpeg[2:]), np.rot90(smooth(), 3)) < 4
+    turned = encoded(PICTURE, "JPEG", quality=95, exif=exif(6))
+    place = turned.index(b"\xff\xe1")
+    filled = turned[:place] + b"\xff" * 5 + turned[place:]
+    assert error(image.decode(filled), np.rot90(smooth(), 3)) < 4
+
+
+def test_millions_of_bytes_that_are_no_segment_take_no_time():
+    started = time.process_time()
+    with pytest.raises(CorruptImage):
+        image.decode(b"\xff\xd8\xff\xe0\0\x10" + bytes(50_000_000))
+    with pytest.raises(CorruptImage):
+        image.decode(b"\xff\xd8" + b"\xff\xe0\0\0" * 1000)
+    assert time.process_time() - started < 5
+
+
+def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
+    """Pillow has Ghostscript read PostScript, whatever the file is called."""
+    gs = tmp_path / "gs"
+    gs.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n"
+    with pytest.raises(CorruptImage, match="no image of a kind that is read"):
+        image.decode(page)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    "values, dtype, shown",
+    [
+        ([0, 0.5, 1], np.float32, [0, 127, 255]),
+        ([0, 100, 200], np.float32, [0, 100, 200]),
+        ([0, 257, 65535], np.uint16, [0, 1, 255]),
+        ([0, 100, 255], np.uint16, [0, 0, 0]),  # a dark picture of 16 bits stays one
+        ([0, 100, 255], np.int32, [0, 100, 255]),
+    ],
+)
+def test_grey_numbers_of_any_kind_have_their_white(values, dtype, shown):
+    data = encoded(Image.fromarray(np.array([values], dtype)), "TIFF")
+    assert abs(image.decode(data)[0, :, 0].astype(int) - shown).max() <= 1

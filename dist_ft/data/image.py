@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -10,14 +11,28 @@ from typing import Tuple, Union
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a decompression bomb: a quarter GB of RGB
 ORIENTATION = 0x112  # Exif's tag
-START_OF_SCAN = b"\xff\xda"  # of a JPEG: what stands before it are its segments
+# A JPEG's next segment: its kind behind fill bytes, and its length with these two bytes.
+SEGMENT = re.compile(rb"\xff+([^\xff])(..)", re.DOTALL)
+START_OF_SCAN = b"\xda"  # the kind of segment before which all others stand
+# Of Pillow's readers those that photographs come in: another one runs Ghostscript, say.
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+TURNED = {
+    2: Image.FLIP_LEFT_RIGHT,
+    3: Image.ROTATE_180,
+    4: Image.FLIP_TOP_BOTTOM,
+    5: Image.TRANSPOSE,
+    6: Image.ROTATE_270,
+    7: Image.TRANSVERSE,
+    8: Image.ROTATE_90,
+}  # what makes a picture of such an orientation upright
 BLANK = (124, 116, 104)  # ImageNet's mean colour: what a row without an image holds
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused below
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")  # what is wrong with Exif
 
 Box = Tuple[int, int, int, int]  # left, top, width, height
 
@@ -87,7 +102,7 @@ Picture = Union[Jpeg, Pixels]
 
 
 def read(path: str | Path) -> np.ndarray:
-    """Pixels of an image file of any kind that Pillow reads, upright, without alpha.
+    """Pixels of an image file of any of KINDS, upright, without alpha.
 
     Transparent images are laid on white; of an animation the first frame counts. Raises
     CorruptImage, which names the file, where it is missing, empty, truncated, no image, or over
@@ -121,37 +136,49 @@ def picture(data: bytes) -> Picture:
 
 
 def _is_upright(jpeg: bytes) -> bool:
-    """Whether no Exif segment stands before the image proper, or one that tells of no rotation."""
-    position = 2
-    while jpeg[position : position + 2] not in (START_OF_SCAN, b""):
-        length = int.from_bytes(jpeg[position + 2 : position + 4], "big")
-        segment = jpeg[position + 4 : position + 2 + length]
-        if segment[:6] == b"Exif\0\0":
-            return _orientation(segment) == 1
-        position += 2 + length
-    return True
+    """Whether what stands before the image proper tells of no rotation, as far as is seen here."""
+    found = SEGMENT.match(jpeg, 2)
+    while found and found[1] != START_OF_SCAN:
+        end = found.start(2) + int.from_bytes(found[2], "big")
+        segment = jpeg[found.end() : end]
+        if segment.startswith(b"Exif\0\0"):
+            return _orientation_of(segment) == 1
+        if b"tiff:Orientation" in segment:  # of Adobe's XMP, which Pillow reads
+            return False
+        found = SEGMENT.match(jpeg, end) if end >= found.end() else None
+    return found is not None
 
 
-def _orientation(segment: bytes) -> int | None:
+def _orientation_of(segment: bytes) -> int:
     exif = Image.Exif()
     try:
         exif.load(segment)
         return exif.get(ORIENTATION)
     except Exception:  # Pillow's reader of TIFF raises many kinds for bytes that are none
-        return None
+        return 0
 
 
 def _by_pillow(data: bytes) -> Pixels:
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # gluoncv's import lets half a file pass for a picture
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=KINDS) as image:
             _check_size(*image.size)
-            return Pixels(np.asarray(_as_rgb(ImageOps.exif_transpose(image))))
+            return Pixels(np.asarray(_as_rgb(_upright(image))))
     except CorruptImage:
         raise
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        # Pillow's plug-ins raise SyntaxError for a broken header.
+    except UnidentifiedImageError as error:
+        raise CorruptImage(f"no image of a kind that is read ({', '.join(KINDS)})") from error
+    except Exception as error:  # Pillow's readers raise of every kind for bytes that they lack
         raise CorruptImage(str(error) or type(error).__name__) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose, which writes the Exif anew, too, and fails where it cannot."""
+    try:
+        turn = TURNED.get(image.getexif().get(ORIENTATION))
+    except Exception:  # as above
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _buffer(size: int) -> np.ndarray:
@@ -166,11 +193,21 @@ def _check_size(width: int, height: int) -> None:
         raise CorruptImage(f"{width} x {height} px, more than the {MAX_PIXELS} px that are read")
 
 
+def _share_of_white(grey: np.ndarray, mode: str) -> np.ndarray:
+    """0..1 of grey that is no byte. 16 bits say what is white; of other numbers it is the least of
+    1 (of floats), 255 and 65535 that none exceeds."""
+    top = float(grey.max())
+    if mode.startswith("I;16") or top > 255:
+        white = 65535.0
+    else:
+        white = 1.0 if mode == "F" and top <= 1 else 255.0
+    return np.clip(grey / white, 0, 1)
+
+
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16-bit grey: convert() would clip, not scale
+    if image.mode.startswith(("I", "F")):  # convert() would clip, not scale
         grey = np.asarray(image, np.float32)
-        grey = grey * (255 / 65535) if grey.max() > 255 else grey
-        image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+        image = Image.fromarray((_share_of_white(grey, image.mode) * 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
