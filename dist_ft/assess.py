@@ -8,7 +8,6 @@ counts are the same, only sooner. The exit status is 1 where an image cannot be 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,7 +21,7 @@ THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import plots, runtime, trained, whole  # noqa: E402
+from dist_ft import answer, cli, plots, runtime, trained, whole  # noqa: E402
 from dist_ft.calibration import Reliability, reliability  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.confusion import by_class  # noqa: E402
@@ -33,7 +32,7 @@ from dist_ft.data.split import Folder, FolderError, Split  # noqa: E402
 from dist_ft.evaluate import TOP, Scores, evaluate  # noqa: E402
 from dist_ft.interval import bootstrap, wilson  # noqa: E402
 from dist_ft.trained import Trained  # noqa: E402
-from dist_ft.wording import on_one_line  # noqa: E402
+from dist_ft.wording import as_json, on_one_line  # noqa: E402
 
 MATRIX = 20  # classes, up to which the confusion matrix is printed
 
@@ -148,7 +147,7 @@ class Assessment:
     def lines(self) -> Iterator[str]:
         """For the eye."""
         s, names = self.scores, [on_one_line(name) for name in self.found.classes]
-        yield f"{self.found.path} on {self.split.root}: {s.num_images} images"
+        yield on_one_line(f"{self.found.path} on {self.split.root}: {s.num_images} images")
         if not s.num_images:
             yield "none of them could be read, so there are no scores"
             return
@@ -220,8 +219,7 @@ def assess(
 def _write(assessment: Assessment, args: argparse.Namespace) -> None:
     if args.json:
         with whole.file(args.json, "--json") as beside:
-            text = json.dumps(assessment.as_json(), indent=1, ensure_ascii=False)
-            beside.write_text(text, encoding="utf-8", errors="surrogateescape")
+            beside.write_text(as_json(assessment.as_json(), indent=1), encoding="utf-8")
     if args.png:
         with whole.file(args.png, "--png") as beside:
             figure = plots.confusion(assessment.scores.confusion, assessment.found.classes)
@@ -229,7 +227,7 @@ def _write(assessment: Assessment, args: argparse.Namespace) -> None:
     print("\n".join(assessment.lines()))
     if assessment.bad:
         sys.stdout.flush()
-        told = "\n".join(assessment.bad.values())
+        told = "\n".join(map(on_one_line, assessment.bad.values()))
         print(f"{told}\ndist_ft: {len(assessment.bad)} images cannot be read", file=sys.stderr)
 
 
@@ -246,11 +244,13 @@ def main() -> None:
     flag("--json", type=Path, metavar="FILE", help="write all that is found there, too")
     flag("--png", type=Path, metavar="FILE", help="draw the confusion matrix there")
     flag("--device", default=Config.device, choices=("auto", "cpu", "gpu"), help="as of train")
-    flag("--dtype", default="", help="as of train (default: that of the training run)")
-    flag("--num-workers", type=int, default=THREADS, help="decoding threads of each process")
+    cli.add_dtype(parser)
+    cli.add_count(parser, "--num-workers", THREADS, "decoding threads of each process")
     args = parser.parse_args()
-    with runtime.start(args.device) as world:
+    with answer.given(), runtime.start(args.device) as world:
         with world.together():
+            whole.check_file(args.json, "--json")
+            whole.check_file(args.png, "--png")
             found = trained.find(args.checkpoint)
             split = labelled(args.data, args.split, found.classes)
         net = found.network(world, args.dtype)

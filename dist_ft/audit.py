@@ -8,7 +8,6 @@ found by their bytes and to the eye: encoded anew, resized, and mirrored too.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -17,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple
 
-from dist_ft import duplicates
+from dist_ft import answer, cli, duplicates, whole
 from dist_ft.data.folder import scan
 from dist_ft.duplicates import Copy, Group, Image, Look
 from dist_ft.errors import UserError
+from dist_ft.wording import as_json, on_one_line
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"
 TINY_PX = 32  # the shorter side of an image that shows too little
@@ -56,7 +56,7 @@ class Finding(NamedTuple):
     def shown(self, num_examples: int) -> str:
         """As lines of a report, with the first examples."""
         lines = [f"{self.verdict:4}  {self.name:10} {self.found}"]
-        lines += [f"{'':17}{example}" for example in self.examples[:num_examples]]
+        lines += [f"{'':17}{on_one_line(example)}" for example in self.examples[:num_examples]]
         if len(self.examples) > num_examples:
             lines.append(f"{'':17}and {len(self.examples) - num_examples} more")
         return "\n".join(lines + [f"{'':17}-> {self.remedy}"] * bool(self.remedy))
@@ -193,19 +193,6 @@ def _sizes(looks: Iterable[Look]) -> dict[str, str]:
     return {seen.image.path: f"{seen.width} x {seen.height} px" for seen in looks}
 
 
-def write(path: Path, findings: Findings) -> None:
-    """The findings as JSON, whole or not at all. Raises UserError where it cannot be written."""
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump(findings.as_json(), file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error.strerror})") from error
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dist_ft.audit",
@@ -217,28 +204,32 @@ def main() -> None:
     flag = parser.add_argument
     flag("data", metavar="DATA", help="image folder, as of dist_ft.train")
     flag("--json", type=Path, metavar="FILE", help="write all findings there, too")
-    flag("--show", type=int, default=duplicates.NUM_SHOWN, metavar="N", help="examples of each")
-    help_least = "pictures that are so much alike, up to 1, count as one (default: %(default)s)"
-    flag("--alike", type=_share, default=duplicates.LEAST, metavar="X", help=help_least)
+    cli.add_count(parser, "--show", duplicates.NUM_SHOWN, "examples of each finding")
+    alike = "pictures that are so much alike, from 0.5 to 1, count as one"
+    cli.add_share(parser, "--alike", duplicates.LEAST, alike)
     args = parser.parse_args()
-    start = time.monotonic()
-    try:
-        findings = audit(args.data, args.alike)
-        if args.json:
-            write(args.json, findings)
-    except UserError as error:
-        parser.exit(2, f"{error}\n")
-    num_images = sum(sum(counts.values()) for counts in findings.num_images.values())
-    print(f"{args.data}: {num_images:,} images in {time.monotonic() - start:.0f} s")
-    for finding in report(findings):
-        print(finding.shown(args.show))
+    if args.alike < 0.5:
+        parser.error(f"--alike {args.alike:g}: strangers are that much alike: take 0.5 or more")
+    with answer.given():
+        try:
+            findings = _looked_at(args)
+        except UserError as error:
+            parser.exit(2, f"{error}\n")
     sys.exit(0 if findings.is_clean else 1)
 
 
-def _share(text: str) -> float:
-    if not 0.5 <= float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0.5 to 1")
-    return float(text)
+def _looked_at(args: argparse.Namespace) -> Findings:
+    start = time.monotonic()
+    whole.check_file(args.json, "--json")
+    findings = audit(args.data, args.alike)
+    num_images = sum(sum(counts.values()) for counts in findings.num_images.values())
+    print(on_one_line(f"{args.data}: {num_images:,} images in {time.monotonic() - start:.0f} s"))
+    for finding in report(findings):
+        print(finding.shown(args.show))
+    if args.json:
+        with whole.file(args.json, "--json") as beside:
+            beside.write_text(as_json(findings.as_json(), indent=1), encoding="utf-8")
+    return findings
 
 
 if __name__ == "__main__":

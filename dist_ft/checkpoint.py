@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, NamedTuple
+from typing import Any, Dict, Iterator, NamedTuple, Sequence
 
 import mxnet as mx
 
@@ -90,24 +91,38 @@ def save(run: Path, state: dict[str, Any], net: Arrays, trainer: Arrays, keep: i
 
 def latest(run: Path) -> Checkpoint | None:
     """The run's last whole checkpoint; None where there is none."""
-    return next(_whole(run), None)
+    return next(_whole(run, (NET, TRAINER)), None)
 
 
 def best(run: Path) -> Checkpoint | None:
-    """The whole checkpoint of the best test accuracy, the earlier of equals."""
-    return max(reversed(list(_whole(run))), key=lambda found: found.accuracy, default=None)
+    """The checkpoint of the best test accuracy, the earlier of equals, whose network is whole."""
+    found = reversed(list(_whole(run, (NET,))))
+    return max(found, key=lambda checkpoint: checkpoint.accuracy, default=None)
 
 
-def _whole(run: Path) -> Iterator[Checkpoint]:
-    """The checkpoints whose files are what was written, the last first."""
+def read(path: Path, parts: Sequence[str] = (NET,)) -> Checkpoint:
+    """The checkpoint of one folder, once its state and these parts of it have been found whole.
+
+    Raises UserError where they are not, which names the part.
+    """
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        found = {STATE: _seal(state), **{name: _sha256(path / name) for name in parts}}
+        damaged = [name for name, digest in found.items() if state["sha256"][name] != digest]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: no whole checkpoint ({error})") from error
+    if damaged:
+        raise UserError(f"{path / damaged[0]}: not as it was written")
+    return Checkpoint(path, state)
+
+
+def _whole(run: Path, parts: Sequence[str]) -> Iterator[Checkpoint]:
+    """The checkpoints whose files are what was written, the last first; others are named."""
     for path in _directories(run):
         try:
-            state = json.loads((path / STATE).read_text())
-            found = {STATE: _seal(state), **{n: _sha256(path / n) for n in (NET, TRAINER)}}
-            if state["sha256"] == found:
-                yield Checkpoint(path, state)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+            yield read(path, parts)
+        except UserError as error:
+            print(f"dist_ft: {error}: passed over", file=sys.stderr, flush=True)
 
 
 def _directories(run: Path) -> list[Path]:

@@ -6,11 +6,12 @@ import argparse
 import difflib
 import runpy
 import sys
+from contextlib import suppress
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Sequence
 
-from dist_ft.config import Config, ConfigError, flag_of
+from dist_ft.config import DTYPES, Config, ConfigError, flag_of
 
 COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate", "export")
 
@@ -50,6 +51,37 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     except ConfigError as error:
         problems = "\n".join("  " + line for line in str(error).splitlines())
         parser.exit(2, f"dist_ft: these settings cannot be used:\n{problems}\n")
+
+
+def add_count(parser: argparse.ArgumentParser, flag: str, default: int, text: str) -> None:
+    """A flag for a number of things, of which there is one at least."""
+    told = f"{text} (default: %(default)s)"
+    parser.add_argument(flag, type=_count, default=default, metavar="N", help=told)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """The flag for what a trained network computes in."""
+    text = "as of train (default: that of the training run)"
+    parser.add_argument("--dtype", choices=("", *DTYPES), default="", metavar="TYPE", help=text)
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number from 1 on")
+    return int(word)
+
+
+def add_share(parser: argparse.ArgumentParser, flag: str, default: float, text: str) -> None:
+    """A flag for a share of a whole."""
+    told = f"{text} (default: %(default)s)"
+    parser.add_argument(flag, type=_share, default=default, metavar="X", help=told)
+
+
+def _share(word: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(word) <= 1:
+            return float(word)
+    raise argparse.ArgumentTypeError(f"{word!r} is no share: a number above 0 and up to 1")
 
 
 def _add_flag(group: Any, f: Field) -> None:

@@ -27,7 +27,7 @@ import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 from mxnet.contrib import quantization  # noqa: E402
 
-from dist_ft import model, onnxfile, runtime, trained, whole  # noqa: E402
+from dist_ft import answer, cli, model, onnxfile, runtime, trained, whole  # noqa: E402
 from dist_ft.assess import labelled  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import image, view  # noqa: E402
@@ -37,6 +37,7 @@ from dist_ft.data.split import Split  # noqa: E402
 from dist_ft.data.view import Views  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.trained import Trained  # noqa: E402
+from dist_ft.wording import as_json  # noqa: E402
 
 TOLERANCE = 1e-3  # of a probability, for what computes in float32
 EQUAL_SHARE = 0.97  # of labels, that int8 has to keep
@@ -126,7 +127,10 @@ def quantized(core: mx.gluon.HybridBlock, batches: Iterable[Shown]) -> mx.gluon.
 
     batches: over which the ranges of the layers' outputs are taken.
     """
-    pixels = np.concatenate([x for x, _ in batches])
+    shown = [x for x, _ in batches]
+    if not shown:
+        raise UserError("--to int8: none of the training images can be read, to calibrate with")
+    pixels = np.concatenate(shown)
     x = model.Normalize()(mx.nd.array(pixels, dtype="uint8"))
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # it would announce itself
     with _untold_types():
@@ -186,8 +190,8 @@ def described(found: Trained) -> dict[str, Any]:
         "classes": list(found.classes),
         "input": f"uint8 RGB pixels (n, {side}, {side}, 3); they are normalised inside",
         "output": f"probabilities (n, {len(found.classes)})",
-        "preprocessing": f"resize the upright image, bilinear, until {fit}; take the central"
-        f" {side} x {side} px",
+        "preprocessing": "resize the upright image, bilinear, without antialiasing (as OpenCV's"
+        f" INTER_LINEAR), until {fit}; take the central {side} x {side} px",
         **{"image_size": side, "resize": resize, "keep_ratio": bool(keep_ratio)},
         **{"model": found.model, "checkpoint": str(found.path), "step": found.step},
     }
@@ -198,8 +202,8 @@ def write_gluon(core: mx.gluon.Block, found: Trained, folder: Path) -> Classifie
     net = on_pixels(core)
     net(mx.nd.zeros((1, found.views.side, found.views.side, 3), dtype="uint8"))
     net.export(str(folder / "model"), epoch=0)
-    text = json.dumps(described(found), indent=1, ensure_ascii=False)
-    (folder / "model.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    text = as_json(described(found), indent=1)
+    (folder / "model.json").write_text(text, encoding="utf-8")
     files = str(folder / "model-symbol.json"), ["data"], str(folder / "model-0000.params")
     with _untold_types():
         return classifier(mx.gluon.SymbolBlock.imports(*files))
@@ -236,6 +240,8 @@ def export(
         else:
             written = write_gluon(core, found, beside)
         made = compare(network, written, batches) if written else None
+        if made and not made.num_images:
+            raise UserError(f"{data}: none of its test images can be read: nothing is written")
         if made and not made.is_good(to, equal_share):
             remedy = f"; --equal-share {equal_share:g} of the labels have to stay"
             raise UserError(
@@ -256,12 +262,11 @@ def main() -> None:
     flag("--to", required=True, choices=("gluon", "onnx", "int8"), help="int8 is gluon's for a CPU")
     flag("--out", required=True, type=Path, metavar="PATH", help="folder, or file of onnx")
     flag("--data", default="", metavar="DIR", help="images, as of dist_ft.train; int8 takes them")
-    share = f"of the labels, that int8 has to keep (default: {EQUAL_SHARE})"
-    flag("--equal-share", type=_share, default=EQUAL_SHARE, metavar="X", help=share)
+    cli.add_share(parser, "--equal-share", EQUAL_SHARE, "of the labels, that int8 has to keep")
     args = parser.parse_args()
     if args.to == "int8" and not args.data:
         parser.error("--to int8: takes images to calibrate with: --data DIR")
-    with runtime.start("cpu") as world:
+    with answer.given(), runtime.start("cpu") as world:
         if world.size > 1:
             raise UserError("dist_ft.export is for one process: leave horovodrun out")
         found = trained.find(args.checkpoint)
@@ -269,12 +274,6 @@ def main() -> None:
         on = "the test images" if args.data else "random noise, for want of --data"
         untried = "not compared, for want of onnxruntime: pip install onnxruntime"
         print(f"{args.out}: {f'{made}, on {on}' if made else untried}")
-
-
-def _share(text: str) -> float:
-    if not 0 < float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 1")
-    return float(text)
 
 
 if __name__ == "__main__":

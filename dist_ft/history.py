@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from dist_ft import checkpoint
@@ -151,16 +152,32 @@ def read(folder: Path) -> History:
             rows.append(json.loads(line))
     if not rows:
         raise UserError(f"{folder}: no epoch is over yet, so there are no scores to show")
-    for name, told, needed in (
-        ("config.json", [settings], SETTINGS_READ),
-        ("scores.jsonl", rows, SCORES_READ),
+    for name, is_told, needed in (
+        (
+            "config.json",
+            isinstance(settings, dict) and set(settings) >= SETTINGS_READ,
+            SETTINGS_READ,
+        ),
+        ("scores.jsonl", all(map(_is_row, rows)), SCORES_READ),
     ):
-        if not all(isinstance(each, dict) and needed <= set(each) for each in told):
+        if not is_told:
             raise UserError(
                 f"{folder / name}: not of dist_ft.train, which writes {', '.join(sorted(needed))};"
                 " name the folder that was its --out"
             )
     return History(folder, settings, rows, checkpoint.best(folder), list(_paces(folder)))
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a line of scores.jsonl has all that is read of it: numbers, and a square matrix."""
+    if not (isinstance(row, dict) and set(row) >= SCORES_READ):
+        return False
+    numbers, matrix = SCORES_READ - {"confusion"}, row["confusion"]
+    return all(isinstance(row[name], (int, float)) for name in numbers) and (
+        isinstance(matrix, list)
+        and all(isinstance(counts, list) and len(counts) == len(matrix) for counts in matrix)
+        and all(isinstance(count, int) for counts in matrix for count in counts)
+    )
 
 
 def _paces(folder: Path) -> Iterator[Pace]:
@@ -181,14 +198,17 @@ def _paces(folder: Path) -> Iterator[Pace]:
 
 def _events(path: Path) -> Iterator[Event]:
     """The records of a TFRecord file: 8 bytes of length, 4 of their CRC, the record, 4 of its CRC;
-    the last may be cut."""
+    as far as they can be read: the last may be cut."""
     data, start = path.read_bytes(), 0
     while start + 12 <= len(data):
         (length,) = struct.unpack_from("<Q", data, start)
         end = start + 12 + length
         if end + 4 > len(data):
             return
-        yield Event.FromString(data[start + 12 : end])
+        try:
+            yield Event.FromString(data[start + 12 : end])
+        except DecodeError:
+            return
         start = end + 4
 
 

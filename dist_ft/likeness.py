@@ -62,10 +62,11 @@ def similarity(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def similar_pairs(sketches: np.ndarray, least: float) -> Pairs:
-    """All pairs of rows whose similarity is at least `least`, of (n, NUM_FINE ** 2) sketches.
+    """Pairs of rows whose similarity is at least `least`, of (n, NUM_FINE ** 2) sketches.
 
     Time grows with n squared, 33 s of processor time for 100,000; memory with n and the pairs.
-    Candidates are the pairs whose coarse frequencies alone are that similar.
+    Candidates are the pairs whose coarse frequencies alone are that similar, as those of pictures
+    that are alike are: of a copy they are the best kept.
     """
     found = [
         (first[alike], second[alike])

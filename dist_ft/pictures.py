@@ -13,6 +13,7 @@ from dist_ft.data import image, view
 from dist_ft.data.folder import EXTENSIONS
 from dist_ft.data.image import CorruptImage
 from dist_ft.data.view import Views
+from dist_ft.errors import UserError
 
 MAX_BYTES = 2**29  # of an encoded image
 
@@ -21,6 +22,7 @@ def listed(words: Iterable[str], lines: Iterable[str]) -> list[str]:
     """The images that a command line names, in its order; a folder's are sorted by name.
 
     lines: what '-' stands for. A name of nothing that exists stays, to be told of as unreadable.
+    Raises UserError for a folder that cannot be listed.
     """
     found: list[str] = []
     for word in words:
@@ -29,19 +31,35 @@ def listed(words: Iterable[str], lines: Iterable[str]) -> list[str]:
         elif os.path.isdir(word):
             found += _below(word)
         elif not os.path.lexists(word) and glob.has_magic(word):
-            found += listed(sorted(glob.glob(word, recursive=True)), ()) or [word]
+            named = sorted(glob.glob(word, recursive=True))
+            if "**" in word:  # it has named what is in the folders, too
+                named = [path for path in named if not os.path.isdir(path)]
+            found += listed(named, ()) or [word]
         else:
             found.append(word)
     return found
 
 
-def _below(root: str) -> Iterator[str]:
-    """Files in a folder that are images by their name; hidden ones are left out, as by train."""
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith("."):
-                yield os.path.join(folder, name)
+def _below(root: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Files in a folder that are images by their name, and in those below it, also through links;
+    hidden ones are left out, as by train.
+
+    above: what the folders around it really are: a link to one of them would have no end.
+    """
+    own = os.path.realpath(root)
+    if own in above:
+        return
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be listed ({error.strerror})") from error
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in visible:
+        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS and not os.path.isdir(entry.path):
+            yield entry.path
+    for entry in visible:
+        if os.path.isdir(entry.path):
+            yield from _below(entry.path, (*above, own))
 
 
 class Pictures:

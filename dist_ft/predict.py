@@ -23,7 +23,7 @@ import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 import simplejpeg  # noqa: E402
 
-from dist_ft import rows, runtime, trained, whole  # noqa: E402
+from dist_ft import answer, cli, rows, runtime, trained, whole  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import shard  # noqa: E402
 from dist_ft.data.feed import TEST_BATCH  # noqa: E402
@@ -35,6 +35,7 @@ from dist_ft.pictures import Pictures, listed  # noqa: E402
 from dist_ft.rows import Row  # noqa: E402
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
+LONGEST = 100  # bytes of an image's name, in its thumbnail's
 
 
 def predict(
@@ -103,7 +104,8 @@ def _write_thumbnails(mine: list[tuple[int, Row]], batch: Batch, folder: Path) -
             continue
         label, probability = row.top[0]
         place = folder / (label.replace("/", "_") if label.strip(".") else f"_{label}")
-        name = f"{probability:.3f}-{index:06}-{Path(row.path).stem[:100]}.jpg"
+        own = os.fsencode(Path(row.path).stem)[:LONGEST].decode("utf-8", "ignore")
+        name = f"{probability:.3f}-{index:06}-{own}.jpg"
         with whole.file(place / name, "--out") as beside:
             beside.write_bytes(simplejpeg.encode_jpeg(pixels, quality=90))
 
@@ -123,7 +125,8 @@ def _writer(kind: str, output: str, top: int, paths: Sequence[str], classes: Seq
             words = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
             file = stack.enter_context(open(place, "w", **words))
         else:
-            sys.stdout.reconfigure(errors="surrogateescape")  # a name may be no UTF-8
+            if kind != "table":  # for a program, which wants the bytes of a name, whatever they are
+                sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         if kind == "csv":
             yield rows.Csv(file, top)
         elif kind == "jsonl":
@@ -136,6 +139,7 @@ def run(args: argparse.Namespace, world: runtime.Solo) -> int:
     """Labels what the command line names; rank 0 returns how many images could not be read."""
     with world.together():
         found = trained.find(args.checkpoint)
+        sys.stdin.reconfigure(errors="surrogateescape")
         paths = listed(args.paths, sys.stdin) if world.is_chief else None
         _check(args, found, paths)
     paths = world.gather(paths)[0]  # only rank 0 has a standard input
@@ -157,13 +161,14 @@ def run(args: argparse.Namespace, world: runtime.Solo) -> int:
 
 def _check(args: argparse.Namespace, found: trained.Trained, paths: list[str] | None) -> None:
     """Raises UserError for what cannot be done, before anything is."""
-    if not 1 <= args.top <= len(found.classes):
+    if args.top > len(found.classes):
         raise UserError(f"--top {args.top}: {found.path} knows {len(found.classes)} classes")
     if args.format == "parquet" and not args.output:
         raise UserError("--format parquet: name a file for it with --output FILE")
     rows.check(args.format)
-    if args.out and args.out.exists() and any(args.out.iterdir()):
-        raise UserError(f"--out {args.out}: has files in it: choose another")
+    if args.out and args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
+        raise UserError(f"--out {args.out}: is no empty folder: choose another")
+    whole.check_file(Path(args.output) if args.output else None, "--output")
     if paths is not None and not paths:
         raise UserError(f"{' '.join(args.paths)}: no image is named there")
 
@@ -179,15 +184,15 @@ def _parsed() -> argparse.Namespace:
     flag = parser.add_argument
     flag("checkpoint", metavar="RUN", help=trained.HELP)
     flag("paths", metavar="PATH", nargs="+", help="image, folder, pattern, or '-'")
-    flag("--top", type=int, default=1, metavar="K", help="labels an image (default: %(default)s)")
+    cli.add_count(parser, "--top", 1, "labels an image")
     flag("--format", choices=FORMATS, help="default: as FILE ends; a table on a terminal; csv")
     flag("--output", default="", metavar="FILE", help="write the rows there, whole or not at all")
     flag("--out", type=Path, metavar="DIR", help="write a thumbnail of each image to DIR/LABEL")
     flag("--device", default=Config.device, choices=("auto", "cpu", "gpu"), help="as of train")
-    flag("--dtype", default="", help="as of train (default: that of the training run)")
-    flag("--num-workers", type=int, default=THREADS, help="decoding threads of each process")
+    cli.add_dtype(parser)
+    cli.add_count(parser, "--num-workers", THREADS, "decoding threads of each process")
     args = parser.parse_args()
-    ending = Path(args.output).suffix[1:]
+    ending = Path(args.output).suffix[1:].lower()
     by_name = ending if ending in FORMATS else "csv"
     args.format = args.format or ("table" if not args.output and sys.stdout.isatty() else by_name)
     return args
@@ -195,13 +200,8 @@ def _parsed() -> argparse.Namespace:
 
 def main() -> None:
     args = _parsed()
-    try:
-        with runtime.start(args.device) as world:
-            num_unreadable = run(args, world)
-        sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`, say, which has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    with answer.given(), runtime.start(args.device) as world:
+        num_unreadable = run(args, world)
     sys.exit(1 if num_unreadable else 0)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from typing import Any, NamedTuple, Sequence, TextIO
 
 from dist_ft.errors import UserError
+from dist_ft.wording import as_json
 
 WIDEST = 60  # characters of a path in a table
 
@@ -49,9 +49,7 @@ class JsonLines:
             label, probability = row.top[0] if row.top else (None, None)
             top = [{"label": name, "probability": p} for name, p in row.top]
             line = {"path": row.path, "label": label, "probability": probability, "top": top}
-            self._file.write(
-                json.dumps({**line, "error": row.error or None}, ensure_ascii=False) + "\n"
-            )
+            self._file.write(as_json({**line, "error": row.error or None}) + "\n")
 
 
 class Table:
@@ -110,7 +108,9 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow  # nobody needs it for anything else
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError("--format parquet: takes pyarrow: pip install pyarrow") from error
+        raise UserError(
+            f"--format parquet: takes pyarrow ({error}): pip install 'pyarrow<25'"
+        ) from error
     return pyarrow, parquet
 
 

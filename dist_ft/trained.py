@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +50,7 @@ def find(place: str) -> Trained:
     """
     path = Path(place)
     if (path / checkpoint.STATE).is_file():
-        state = _state(path)
+        state = checkpoint.read(path).state
     else:
         found = checkpoint.best(path)
         if found is None:
@@ -71,16 +69,3 @@ def find(place: str) -> Trained:
             f"{path / checkpoint.STATE}: says nothing of {error}: written by another version of"
             " dist_ft, which can use it"
         ) from error
-
-
-def _state(path: Path) -> dict[str, Any]:
-    """A checkpoint's state, once its parameters have been found to be whole."""
-    try:
-        state = json.loads((path / checkpoint.STATE).read_text(encoding="utf-8"))
-        parameters = (path / checkpoint.NET).read_bytes()
-        whole = state["sha256"][checkpoint.NET] == hashlib.sha256(parameters).hexdigest()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no whole checkpoint ({error}): take another one") from error
-    if not whole:
-        raise UserError(f"{path / checkpoint.NET}: not as it was written: take another checkpoint")
-    return state

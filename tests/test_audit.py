@@ -6,6 +6,7 @@ import importlib.util
 import io
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from dist_ft.audit import audit
 from dist_ft.data.folder import scan
 from dist_ft.duplicates import leak_message, leaks
 from dist_ft.likeness import similar_pairs, similarity, sketch
-from tests.conftest import FOOD5, REPO, needs_photographs, run_job
+from tests.conftest import ENVIRONMENT, FOOD5, REPO, needs_photographs, run_job
 
 
 def encoded(picture, kind="JPEG", **options):
@@ -178,11 +179,26 @@ def test_no_data_set_ends_with_status_2_and_a_message(tmp_path):
     assert "no such folder" in ended.output and "Traceback" not in ended.output
 
 
-def test_a_report_that_cannot_be_written_is_said_so(data, tmp_path):
-    target = tmp_path / "absent" / "findings.json"
-    ended = run_job(["-m", "dist_ft.audit", str(data), "--json", str(target)], 60)
-    assert ended.status == 2
-    assert f"--json {target}: cannot be written" in ended.output
+def test_a_report_that_cannot_be_written_is_said_so_before_anything_is_read(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    for target, reason in ((tmp_path / "file" / "x", "cannot be written"), (data, "is a folder")):
+        ended = run_job(["-m", "dist_ft.audit", str(data), "--json", str(target)], 60)
+        assert ended.status == 2
+        assert f"--json {target}: {reason}" in ended.output
+        assert "images in" not in ended.output
+
+
+def test_names_that_are_no_text_are_told_on_a_strict_terminal(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONIOENCODING", "utf-8:strict")
+    file = os.fsencode(data / "train" / "baklava" / "000.jpg")
+    copy = os.fsencode(data / "test" / "baklava") + b"/caf\xe9\n.jpg"
+    shutil.copy(file, copy)
+    told = tmp_path / "findings.json"
+    ended = run_job(["-m", "dist_ft.audit", str(data), "--json", str(told)], 60)
+    assert ended.status == 1
+    assert "baklava/caf\\udce9\\n.jpg is train/baklava/000.jpg" in ended.output
+    ((_, leaked),) = json.loads(told.read_text(encoding="utf-8"))["leaks"]
+    assert os.fsencode(data / leaked) == copy
 
 
 files = st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=8)

@@ -27,7 +27,7 @@ from dist_ft.errors import UserError
 from dist_ft.pictures import Pictures, listed
 from dist_ft.runtime import Solo
 from dist_ft.train import fit
-from tests.conftest import run_job
+from tests.conftest import run_command, run_job
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,8 @@ def test_an_unreadable_file_has_its_error_in_its_row(run, hostile, num_ranks, tm
 
 def test_a_list_on_the_standard_input_keeps_its_order(run, tiny, monkeypatch, capsys, tmp_path):
     names = [str(tiny / f"test/class_{c}/00{n}.jpg") for c, n in ("c1", "a0", "e2", "a0")]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(names)))
+    given = io.TextIOWrapper(io.BytesIO("\n".join(names).encode()), "utf-8")
+    monkeypatch.setattr(sys, "stdin", given)
     words = ["predict", str(run), "-", "--output", str(tmp_path / "rows.jsonl")]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:
@@ -161,6 +162,18 @@ def test_a_checkpoint_alone_suffices_without_its_optimizer(run, tiny, world, tmp
         trained.find(str(tmp_path))
 
 
+def test_a_damaged_best_checkpoint_is_named_where_another_one_takes_its_place(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    best = checkpoint.best(tmp_path / "run").path
+    (best / "trainer.params").write_bytes(b"")  # which no prediction needs
+    assert trained.find(str(tmp_path / "run")).path == best
+    (best / "net.params").write_bytes(b"")
+    image = str(tmp_path / "nowhere.jpg")
+    ended = run_job(["-m", "dist_ft.predict", str(tmp_path / "run"), image], 60)
+    assert f"dist_ft: {best / 'net.params'}: not as it was written: passed over" in ended.output
+    assert ended.output.count("passed over") == 1
+
+
 BAD_COMMANDS = {
     "neither a run with a whole checkpoint": ["nowhere", "x.jpg"],
     "knows 5 classes": ["RUN", "x.jpg", "--top", "6"],
@@ -169,6 +182,54 @@ BAD_COMMANDS = {
     "--dtype float16: takes a GPU": ["RUN", "x.jpg", "--dtype", "float16"],
     "sees no GPU": ["RUN", "x.jpg", "--device", "gpu"],
 }
+
+
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--num-workers", "0"], "--num-workers: '0' is no number from 1 on"),
+        (["--top", "many"], "--top: 'many' is no number from 1 on"),
+        (["--dtype", "float8"], "--dtype: invalid choice: 'float8'"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_told_at_once(run, flags, told):
+    ended = run_job(["-m", "dist_ft.predict", str(run), "x.jpg", *flags], 60)
+    assert ended.status == 2
+    assert told in ended.output and "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize(
+    "flag, told", [("--output", "is a folder: name a file"), ("--out", "is no empty folder")]
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run, tiny, tmp_path, flag, told):
+    (tmp_path / "place").write_text("mine")
+    place = tmp_path / "place" if flag == "--out" else tmp_path
+    ended = run_job(["-m", "dist_ft.predict", str(run), str(tiny / "test"), flag, str(place)], 60)
+    assert ended.status == 1
+    assert f"dist_ft: {flag} {place}: {told}" in ended.output
+    assert "Traceback" not in ended.output and "class_a" not in ended.output
+    assert (tmp_path / "place").read_text() == "mine"
+
+
+@pytest.mark.parametrize("reader, status", [("head -1", 1), ("cat > /dev/full", 1)])
+def test_a_reader_that_ends_ends_the_command_without_a_traceback(run, tiny, reader, status):
+    predict_all = f"{sys.executable} -m dist_ft.predict {run} {tiny / 'test'}"
+    line = f"{predict_all} > /dev/full" if "full" in reader else f"{predict_all} | {reader}"
+    ended = run_command(["bash", "-o", "pipefail", "-c", line], 60)
+    assert ended.status == status
+    assert "Traceback" not in ended.output and "Exception" not in ended.output
+    assert ("No space left" in ended.output) == ("full" in reader)
+
+
+def test_long_names_have_thumbnails_too(run, tiny, tmp_path):
+    for name in ("中" * 80, "x" * 250):
+        shutil.copy(tiny / "test/class_a/000.jpg", tmp_path / f"{name}.jpg")
+    flags = ["--out", str(tmp_path / "look"), "--output", str(tmp_path / f"{'y' * 250}.csv")]
+    paths = sorted(map(str, tmp_path.glob("*.jpg")))
+    ended = run_job(["-m", "dist_ft.predict", str(run), *paths, *flags], 60)
+    assert ended.status == 0, ended.output
+    assert len(list((tmp_path / "look").glob("*/*.jpg"))) == 2
+    assert len((tmp_path / f"{'y' * 250}.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("words", BAD_COMMANDS)
@@ -191,6 +252,20 @@ def test_a_folder_is_searched_and_a_pattern_expanded(tmp_path):
     assert listed(["-", "[x].jpg"], [f"{tmp_path / 'b'}\n", "\n", "y.jpg"]) == [
         *(below[1], below[2], "y.jpg", "[x].jpg"),
     ]
+    everything = [*below[:1], str(tmp_path / "a/notes.txt"), *below[1:]]
+    assert sorted(listed([str(tmp_path / "**")], ())) == sorted(everything)  # each once
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/1.jpg").write_bytes(b"")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/cats").symlink_to(tmp_path / "real")
+    (tmp_path / "data/dogs").symlink_to(tmp_path / "real")
+    (tmp_path / "real/back").symlink_to(tmp_path / "data")
+    (tmp_path / "real/itself").symlink_to("itself")
+    found = listed([str(tmp_path / "data")], ())
+    assert found == [str(tmp_path / "data" / name / "1.jpg") for name in ("cats", "dogs")]
 
 
 def test_a_name_that_no_file_can_have_is_unreadable():

@@ -284,6 +284,39 @@ def test_another_programs_files_are_named(run, tmp_path, name, words):
     assert f"dist_ft: {tmp_path / name}: not of dist_ft.train" in ended.output
 
 
+def test_events_that_are_damaged_end_where_they_are(run, tmp_path):
+    shutil.copytree(run / "tensorboard", tmp_path / "tensorboard")
+    (path,) = (tmp_path / "tensorboard").glob("events*")
+    data, whole = bytearray(path.read_bytes()), list(history._events(path))
+    place = data.rindex(b"speed/images_per_s")
+    data[place - 4 : place] = b"\xff" * 4
+    path.write_bytes(data)
+    assert 0 < len(list(history._events(path))) < len(whole)
+
+
+@pytest.mark.parametrize(
+    "change", [{"test_accuracy": None}, {"confusion": [[1, 2], [3]]}, {"confusion": [[0.5]]}]
+)
+def test_a_row_of_scores_that_is_damaged_is_told(run, tmp_path, change):
+    shutil.copy(run / "config.json", tmp_path)
+    rows = [{**row, **change} for row in rows_of(run)]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"scores\.jsonl: not of dist_ft\.train"):
+        history.read(tmp_path)
+
+
+def test_images_of_another_checkpoint_than_the_best_epochs_are_said_to_be(run, data, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    best = history.read(tmp_path / "run").best.path
+    (best / "net.params").write_bytes(b"")
+    left = history.read(tmp_path / "run")
+    page = report.report(left, [], report.guesses_of(left, str(data)))
+    said = "is missing or damaged: this is what the network of step"
+    assert said in page
+    whole = history.read(run)
+    assert said not in report.report(whole, [], report.guesses_of(whole, str(data)))
+
+
 def test_the_page_is_equal_for_an_equal_run(run, data):
     read = history.read(run)
     pages = {report.report(history.read(run), [read], "none") for _ in range(2)}

@@ -110,14 +110,19 @@ def images(run: History, guesses: Guesses | str) -> Markup:
     """The worst mistakes and the least certain, or why they are missing."""
     if isinstance(guesses, str):
         return element("p", f"No images are shown: {guesses}.", class_="note")
-    changed = (
-        "" if guesses.is_the_runs else "The test images are others than the run was tested on."
-    )
+    notes = []
+    if not guesses.is_the_runs:
+        notes.append("The test images are others than the run was tested on.")
+    if run.best and run.best.step != run.top["step"]:
+        notes.append(
+            f"The best epoch's checkpoint, of step {run.top['step']:,}, is missing or damaged: this"
+            f" is what the network of step {run.best.step:,} says."
+        )
     worst, uncertain = guesses.worst(MOST_IMAGES), guesses.least_certain(MOST_IMAGES)
     return join(
-        element("p", changed, class_="note") if changed else "",
+        *(element("p", note, class_="note") for note in notes),
         element("h3", "The worst mistakes"),
-        element("p", "Where the best epoch's network gave the label least.", class_="soft"),
+        element("p", "Where the network gave the label least.", class_="soft"),
         pictures(guesses, worst) if worst else element("p", "There are none."),
         element("h3", "The least certain"),
         element("p", "Where no class stands out, whether it is right or not.", class_="soft"),
