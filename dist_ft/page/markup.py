@@ -33,7 +33,7 @@ small, .soft, figcaption, caption { color: var(--soft); font-size: .875rem }
   border: 1px solid var(--line); border-radius: .5rem }
 .cards dt { color: var(--soft); font-size: .875rem }
 .cards dd { margin: 0 }
-.cards dd.figure { font-size: 1.6rem; font-weight: 600; line-height: 1.3 }
+.cards dd.figure { font-size: clamp(1.25rem, 4.5vw, 1.6rem); font-weight: 600; line-height: 1.3 }
 .scroll { max-height: 32rem; overflow: auto; margin: .6rem 0 }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
   overflow-wrap: normal }
