@@ -95,9 +95,10 @@ def latest(run: Path) -> Checkpoint | None:
 
 
 def best(run: Path) -> Checkpoint | None:
-    """The checkpoint of the best test accuracy, the earlier of equals, whose network is whole."""
-    found = reversed(list(_whole(run, (NET,))))
-    return max(found, key=lambda checkpoint: checkpoint.accuracy, default=None)
+    """The checkpoint of the best test accuracy, the earlier of equals, whose network is whole; of
+    untested ones the last."""
+    found = _whole(run, (NET,))
+    return max(found, key=lambda checkpoint: _worth(checkpoint.state), default=None)
 
 
 def read(path: Path, parts: Sequence[str] = (NET,)) -> Checkpoint:
@@ -131,16 +132,22 @@ def _directories(run: Path) -> list[Path]:
 
 def _thin_out(run: Path, keep: int) -> None:
     paths = _directories(run)
-    top = max(reversed(paths), key=_accuracy)  # the earliest of equals
+    top = max(paths, key=_worth_of)
     for path in set(paths[keep:]) - {top}:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _accuracy(path: Path) -> float:
+def _worth(state: dict[str, Any]) -> tuple[float, int]:
+    """The larger, the better: by accuracy, the earlier of equals; untested, by step."""
+    accuracy, step = state.get("test_accuracy", -1.0), state["step"]
+    return accuracy, step if accuracy < 0 else -step
+
+
+def _worth_of(path: Path) -> tuple[float, int]:
     try:
-        return json.loads((path / STATE).read_text()).get("test_accuracy", -1.0)
-    except (OSError, ValueError, AttributeError):
-        return -2.0
+        return _worth(json.loads((path / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return -2.0, 0
 
 
 def _load(path: Path) -> Arrays:

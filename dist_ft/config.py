@@ -234,6 +234,10 @@ def _joint_problems(c: Config) -> Iterator[str]:
         yield f"--cache-side {c.cache_side}: takes --cache ram or disk, and at least --image-size"
     if c.resize and c.resize < c.image_size:
         yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
+    out, data = (Path(os.path.abspath(path)) for path in (c.folder, c.data))
+    inside = out.relative_to(data).parts[:1] if data in out.parents else ()
+    if inside and inside[0] in ("train", "test", "val"):
+        yield f"--out {c.folder}: is among the images of --data: choose another"
     if c.elastic and c.scale_batch:
         yield "--elastic: a batch cannot grow with ranks that come and go; drop --scale-batch"
     if c.elastic and (c.autotune or c.horovod_timeline):

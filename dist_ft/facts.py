@@ -55,6 +55,8 @@ def since_checkpoint(saved: Facts, now: Facts) -> list[str]:
     free = {flag_of(name) for name in FREE_ON_RESUME}
     if now["--schedule"] in ("cosine", "poly"):
         free -= {"--epochs"}  # the rate ends with them
+    if now["--scale-batch"] and now["--warmup-epochs"] is None:
+        free -= {"--epochs"}  # the warm-up is as long as they are, if they are few
     free |= {name for name in now if name.startswith("version")} | {"test images"}
     return list(_differences(saved, now, free))
 

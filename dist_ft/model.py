@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from typing import Dict, NamedTuple, Sequence
+from typing import Any, Dict, NamedTuple, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -182,8 +182,17 @@ def on_features(net: mx.gluon.HybridBlock) -> mx.gluon.HybridBlock:
 
 
 def batch_norms(net: mx.gluon.Block) -> list[nn.BatchNorm]:
-    found: list[nn.BatchNorm] = []
-    net.apply(lambda block: found.append(block) if isinstance(block, nn.BatchNorm) else None)
+    return _blocks(net, nn.BatchNorm)
+
+
+def has_dropout(net: mx.gluon.Block) -> bool:
+    """Whether it draws random numbers in training."""
+    return bool(_blocks(net, nn.Dropout))
+
+
+def _blocks(net: mx.gluon.Block, kind: type) -> list[Any]:
+    found: list[Any] = []
+    net.apply(lambda block: found.append(block) if isinstance(block, kind) else None)
     return found
 
 

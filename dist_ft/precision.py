@@ -19,18 +19,28 @@ from dist_ft.errors import UserError
 WORTH_IT = 0.9  # of float32's time, for 'auto' to leave float32
 
 
+_used: set[str] = set()  # what this process's networks compute in
+
+
 def use_dtype(dtype: str, ctx: mx.Context) -> None:
     """Has this process's networks compute in `dtype` wherever that is safe.
 
-    To be called before a network is built; there is no way back. Raises UserError where the device
-    does not have it.
+    To be called before a network is built; MXNet knows no way back from 16 bits. Raises UserError
+    where the device does not have it, and where the process computes in another such type already.
     """
-    if dtype == "float32":
+    if _used - {dtype, "float32"}:
+        (other,) = _used - {"float32"}
+        raise UserError(
+            f"--dtype {dtype}: this process computes in {other} already, and MXNet cannot change"
+            " that: start another one"
+        )
+    if dtype == "float32" or dtype in _used:
         return
     if dtype != _half(ctx):
         takes = {"bfloat16": "a CPU with AVX512-BF16 or AMX", "float16": "a GPU"}[dtype]
         raise UserError(f"--dtype {dtype}: takes {takes}, not {ctx} here")
     amp.init(target_dtype=dtype)
+    _used.add(dtype)
 
 
 def choose(world: Any) -> str:

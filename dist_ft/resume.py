@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from itertools import count
 from pathlib import Path
 
@@ -10,21 +12,22 @@ from dist_ft.errors import UserError
 
 
 def find(resume: str, run: Path, now: facts.Facts) -> checkpoint.Checkpoint | None:
-    """The last whole checkpoint that `--resume` names; None to begin anew.
+    """The last whole checkpoint that `--resume` names; None to begin anew. Of another run's, this
+    one's own where it has come so far: the same command goes on.
 
     run: where this run's record goes; now: what this run is made of. Raises UserError where the
     checkpoint belongs to a run of other settings, or is not there.
     """
     if resume == "never":
         return None
-    source = run if resume == "auto" else Path(resume)
-    found = checkpoint.latest(source)
+    source, found = run, checkpoint.latest(run)
     if found is None and resume == "auto":
         return None
     if found is None:
+        source = Path(resume)
+        found = checkpoint.latest(source)
+    if found is None:
         raise UserError(f"--resume {resume}: no whole checkpoint in {source / 'checkpoints'}")
-    if source.resolve() != run.resolve() and checkpoint.latest(run):
-        raise UserError(f"--out {run}: holds a run already; choose another")
     differences = facts.since_checkpoint(found.state["facts"], now)
     if differences:
         raise UserError(
@@ -34,8 +37,37 @@ def find(resume: str, run: Path, now: facts.Facts) -> checkpoint.Checkpoint | No
     return found
 
 
-def set_aside(run: Path) -> None:
-    """Renames an earlier run's folder to the first free of run.1, run.2, ..."""
-    if run.exists() and any(run.iterdir()):
-        names = (run.with_name(f"{run.name}.{number}") for number in count(1))
-        run.rename(next(path for path in names if not path.exists()))
+def set_aside(run: Path) -> bool:
+    """Renames an earlier run's folder, if there is one, to the first free of run.1, run.2, ...
+    Returns whether there was one."""
+    run = Path(os.path.abspath(run))  # '.' has no name
+    if not run.exists() or not any(run.iterdir()):
+        return False
+    names = (run.with_name(f"{run.name}.{number}") for number in count(1))
+    run.rename(next(path for path in names if not path.exists()))
+    return True
+
+
+class Claim:
+    """That no other run writes to a folder, until it is given up or the process ends.
+
+    Raises UserError where another one holds it. Where the file system has no locks, it is none.
+    """
+
+    def __init__(self, run: Path):
+        self._folder = os.open(run, os.O_RDONLY)
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"--out {run}: another run is writing there: wait for its end, or choose another"
+            ) from error
+        except OSError:
+            pass
+
+    def give_up(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder)
+        self._folder = None
+
+    __del__ = give_up

@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator
 
+import mxnet as mx
+import numpy as np
+
 from dist_ft import (
     checkpoint,
     checks,
@@ -28,7 +31,7 @@ from dist_ft import (
 )
 from dist_ft.board import Board, Hidden
 from dist_ft.config import Config
-from dist_ft.data import cache
+from dist_ft.data import cache, shard
 from dist_ft.data.feed import Feed
 from dist_ft.data.folder import scan
 from dist_ft.data.loader import Batch
@@ -42,6 +45,7 @@ from dist_ft.tally import STOPS, StopRequest, Tally, Word
 from dist_ft.witness import Witness
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
+READING_MAY_TAKE_S = 3600.0  # a million files of a network's file system
 
 
 class Run:
@@ -53,6 +57,8 @@ class Run:
     def __init__(self, config: Config, world: Solo):
         self.config, self.world = config, world
         self.views = Views(config.image_size, config.resize_px, config.keep_ratio)
+        self._claim: resume.Claim | None = None
+        world.at("reading the data set", READING_MAY_TAKE_S)
         with world.together():
             self.folder = scan(config.data)
             self.facts = facts.of(config, self.folder)
@@ -64,6 +70,8 @@ class Run:
         self.dtype = precision.choose(world) if config.dtype == "auto" else config.dtype
         with world.together():
             found = world.kept
+            if world.is_chief and config.folder.is_dir():
+                self._claim = resume.Claim(config.folder)
             if world.is_chief and not found:
                 found = resume.find(config.resume, config.folder, self.facts)
             self.net = self._network(found)
@@ -90,6 +98,8 @@ class Run:
         self.feed.close()
         if not isinstance(error, UserError):  # such as one of a full disk: the board has it too
             self.board.close()
+        if self._claim:
+            self._claim.give_up()
         kept = self.world.kept
         if kept and self.world.is_chief and is_loss(error):  # for when nobody goes on with it
             with suppress(UserError):
@@ -112,7 +122,7 @@ class Run:
         if c.bn == "frozen":
             model.freeze_batch_norm(model.batch_norms(core))
         core.collect_params().reset_ctx(self.world.ctx)
-        self.core = core
+        self.core, self._draws = core, model.has_dropout(core)
         return model.on_pixels(core)
 
     def _take_up(self, found: checkpoint.Checkpoint | None) -> None:
@@ -126,6 +136,7 @@ class Run:
         self.step = state.get("step", 0)
         self.best_accuracy = state.get("best_accuracy", -1.0)
         self.epochs_without_better = state.get("epochs_without_better", 0)
+        self._test_accuracy = state.get("test_accuracy")
         self._elapsed_s = state.get("elapsed_s", 0.0)
         self.tally.start_epoch(**state.get("epoch_sums", {}))
         self.loss_scale = UNSCALED
@@ -145,9 +156,11 @@ class Run:
         if not self.world.is_chief:
             return Hidden()
         c, world, folder, peak_lr = self.config, self.world, self.folder, self.rate.peak
-        if c.resume == "never" and not self._goes_on:
-            resume.set_aside(c.folder)
         with _written_to(c.folder):
+            if c.resume == "never" and not self._goes_on and resume.set_aside(c.folder):
+                self._claim = None  # of what has another name now
+            c.folder.mkdir(parents=True, exist_ok=True)
+            self._claim = self._claim or resume.Claim(c.folder)
             board = Board(c.folder, c.as_dict(), folder, self.views, self.step, c.board_every)
             if not world.kept:
                 board.graph(self.net, c.image_size)
@@ -159,8 +172,11 @@ class Run:
             *greeting.about_network(c.model, self.core, self.dtype, self.plan, peak_lr, world),
         ):
             board.say(line)
-        if found:
+        if found and self.step < self.plan.num_steps:
             board.say(f"goes on from {found.path} (step {self.step} of {self.plan.num_steps})")
+        elif found:
+            more = "--epochs and --max-steps say how far it goes"
+            board.say(f"{found.path} has made all of {self.plan.num_steps} steps already; {more}")
         return board
 
     def _feed(self):
@@ -177,7 +193,8 @@ class Run:
         if frozen is None:
             return feed, self.net
         made_of = [c.model, c.seed, self.dtype, views, packs and c.cache_side_px]
-        kept = features.obtain(frozen, feed, c.views, made_of, c.cache_folder, world, say)
+        num_views = min(c.views, c.epochs)  # of which the first epochs see one each
+        kept = features.obtain(frozen, feed, num_views, made_of, c.cache_folder, world, say)
         return features.FeatureFeed(feed, kept), model.on_features(self.core)
 
     # The steps -----------------------------------------------------------------------------
@@ -195,7 +212,9 @@ class Run:
         to be finite, and where too many files are unreadable.
         """
         self.world.at(f"step {step}")
-        if step == 0 and batch.x.ndim == 4:  # pixels, not features
+        if self._draws:  # a step's dropout does not depend on the steps before it, nor on a resume
+            mx.random.seed(shard.step_seed(self.config.seed, step, self.world.rank), self.world.ctx)
+        if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
             self.board.batch(batch.x, step)
         word = self.tally.exchange(batch.num_images, len(self.feed.train_loader.bad), stop.received)
         if word.stop:
@@ -205,12 +224,12 @@ class Run:
             raise Resized
         checks.readable(word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world)
         self.clock.start_step(step)
-        return max(1, word.num_images)  # a step whose every file is unreadable changes nothing
+        return max(1, word.num_images)  # 0 where every file is unreadable: the gradient is 0, too
 
     def after(self, step: int) -> None:
         """What is due after a step: a point of the curves, a check, a checkpoint."""
         c = self.config
-        self.step = step + 1
+        self.step, self._test_accuracy = step + 1, None
         self.board.step()
         if self.step % c.log_every == 0:
             epoch = self.plan.epoch_of(step) + 1
@@ -254,7 +273,8 @@ class Run:
         if self.step % self.plan.steps_per_epoch == 0:
             self.tally.start_epoch()
             self._elapsed_s, self._since = 0.0, time.perf_counter()
-        self._save(test_accuracy=scores.accuracy)
+        self._test_accuracy = scores.accuracy
+        self._save()
         if self.config.elastic:
             self.commit()
         return scores
@@ -326,24 +346,25 @@ class Run:
         self.tally.settle()
         model.pool_batch_norm(self.core, self.world)
 
-    def _save(self, **more) -> Path:
+    def _save(self) -> Path:
         """Writes a checkpoint on rank 0 of the state that all ranks are in."""
         self.world.at("checkpoint")
-        if not more:
+        if self._test_accuracy is None:  # else all was settled before the test, and is as it was
             self._settle()
             checks.finite(model.arrays(self.core), self.step)
         with self.world.together():
             if self.world.is_chief:
                 arrays = model.arrays(self.core), optimizer.arrays(self.trainer)
-                state = {**self._state(), **more}
-                checkpoint.save(self.config.folder, state, *arrays, keep=self.config.keep)
+                checkpoint.save(self.config.folder, self._state(), *arrays, self.config.keep)
         return checkpoint.place(self.config.folder, self.step)
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds besides arrays."""
         c = self.config
+        tested = {} if self._test_accuracy is None else {"test_accuracy": self._test_accuracy}
         return {
             "step": self.step,
+            **tested,
             "best_accuracy": self.best_accuracy,
             "epochs_without_better": self.epochs_without_better,
             "elapsed_s": self._elapsed(),
@@ -366,6 +387,8 @@ def _written_to(run: Path) -> Iterator[None]:
     """What the operating system says against writing there, with the remedy."""
     try:
         yield
+    except BrokenPipeError:  # of the standard output, whose reader has seen enough
+        raise
     except OSError as error:
         raise UserError(
             f"--out {run}: cannot be written ({error.strerror}): choose another --out"

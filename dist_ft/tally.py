@@ -21,6 +21,7 @@ from dist_ft.evaluate import Behind
 # Signals that ask for a stop, with the exit status that follows; of several the first is obeyed.
 # USR1 is what batch systems send when a job's time runs out: 75, EX_TEMPFAIL, asks for another go.
 STOPS = {
+    signal.SIGHUP: 128 + signal.SIGHUP,  # a terminal, or an ssh, that is gone
     signal.SIGTERM: 128 + signal.SIGTERM,
     signal.SIGINT: 128 + signal.SIGINT,
     signal.SIGUSR1: 75,
@@ -132,14 +133,16 @@ class StopRequest:
     def __call__(self, signum: int, frame: Any) -> None:
         if self.received == signum == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C means now
-        self.received = signal.Signals(signum)
+        self.received = self.received or signal.Signals(signum)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catches those signals in the body."""
+    """Catches those signals in the body; not a SIGHUP that nohup has had ignored."""
     request = StopRequest()
-    old = {signum: signal.signal(signum, request) for signum in STOPS}
+    is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    caught = [signum for signum in STOPS if not (is_nohup and signum == signal.SIGHUP)]
+    old = {signum: signal.signal(signum, request) for signum in caught}
     try:
         yield request
     finally:

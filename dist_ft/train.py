@@ -9,7 +9,7 @@ host.take_cores()
 import mxnet as mx  # noqa: E402
 from mxnet import autograd  # noqa: E402
 
-from dist_ft import runtime, tuning  # noqa: E402
+from dist_ft import answer, runtime, tuning  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.elastic import Elastic  # noqa: E402
 from dist_ft.precision import UNSCALED, Unscaled  # noqa: E402
@@ -117,12 +117,9 @@ def gradients_of(trainer: mx.gluon.Trainer) -> list[mx.nd.NDArray]:
 
 
 def main(config: Config) -> None:
-    with runtime.start(
-        config.device,
-        config.stall_timeout,
-        tuning.of(config),
-        Elastic if config.elastic else World,
-    ) as world:
+    many = Elastic if config.elastic else World
+    timeout_s, tuned = config.stall_timeout, tuning.of(config)
+    with answer.given(), runtime.start(config.device, timeout_s, tuned, many) as world:
         fit(config, world)
 
 

@@ -23,6 +23,8 @@ while [[ ${1:-} == -* ]]; do
     shift
 done
 [ $# -gt 0 ] || die "which command?"
+[[ " $* " != *" --resume never "* && " $* " != *" --resume=never "* ]] ||
+    die "--resume never would begin anew each time: leave it out, or choose another --out"
 [ -z "$dry_run" ] || { become "$@"; exit; }
 
 set -m    # without job control a child of the shell's would not hear of SIGINT

@@ -131,6 +131,12 @@ def test_a_test_image_is_never_smaller_than_its_crop(side):
     assert Config(image_size=side).resize_px >= side
 
 
+def test_a_run_is_not_written_among_the_images(tmp_path):
+    with pytest.raises(ConfigError, match="is among the images of --data"):
+        Config(data=str(tmp_path), out=str(tmp_path / "train" / "run"))
+    assert Config(data=str(tmp_path), out=str(tmp_path / "runs")).folder == tmp_path / "runs"
+
+
 def test_a_run_is_called_after_its_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Config(data="somewhere/birds").folder == Path("runs/birds")

@@ -118,6 +118,14 @@ def test_the_epochs_stay_where_the_rate_ends_with_them(folder, schedule):
     assert facts.since_checkpoint(before, now) == ["--epochs: 12 instead of 10"]
 
 
+@pytest.mark.parametrize("warmup, differs", [(None, True), (2.0, False)])
+def test_the_epochs_stay_where_the_warm_up_is_of_them(folder, warmup, differs):
+    settings = {"scale_batch": True, "warmup_epochs": warmup}
+    before, now = (of(folder, epochs=epochs, **settings) for epochs in (3, 10))
+    told = ["--epochs: 10 instead of 3"] if differs else []
+    assert facts.since_checkpoint(before, now) == told
+
+
 def test_versions_and_test_images_may_change_and_training_images_may_not(folder):
     saved, now = of(folder), of(folder)
     saved["version of mxnet"], saved["test images"] = "1.0", "0 of fingerprint none"

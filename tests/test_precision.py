@@ -81,6 +81,14 @@ def test_a_type_is_refused_where_the_device_has_none():
         precision.use_dtype("float16", mx.cpu())
 
 
+def test_a_process_that_computes_in_a_type_takes_no_other(monkeypatch):
+    monkeypatch.setattr(precision, "_used", {"bfloat16"})
+    precision.use_dtype("bfloat16", mx.cpu())
+    for other in ("float32", "float16"):
+        with pytest.raises(UserError, match=f"--dtype {other}: this process computes in bfloat16"):
+            precision.use_dtype(other, mx.cpu())
+
+
 def test_the_type_that_is_chosen_is_one_that_the_device_has():
     world = Solo("cpu", 300)
     assert precision.choose(world) in ("float32", "bfloat16" if host.has_bfloat16() else "float32")

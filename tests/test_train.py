@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,12 +17,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dist_ft import checkpoint, model, train
+from dist_ft import checkpoint, model, resume, train, trained
 from dist_ft.config import Config
 from dist_ft.errors import Joint, UserError
 from dist_ft.run import Run
 from dist_ft.runtime import Solo
-from tests.conftest import ENVIRONMENT, REPO, TINY, run_job
+from tests.conftest import ENVIRONMENT, REPO, TINY, run_command, run_job
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,62 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_not(
         assert rows(out) == rows(whole)
 
 
+def test_a_stop_at_the_end_of_the_best_epoch_keeps_the_best_network(
+    config, world, tmp_path, monkeypatch
+):
+    """With one checkpoint kept besides the best, which two more epochs would sweep away."""
+    config = replace(config, out=str(tmp_path), epochs=4, lr=0.0, keep=1)  # the first is the best
+    with monkeypatch.context() as patch, pytest.raises(Joint):
+        stop_at(patch, 3)
+        train.fit(config, world)
+    for _ in range(2):
+        assert checkpoint.best(tmp_path).step == 3
+        with monkeypatch.context() as patch, pytest.raises(Joint):
+            stop_at(patch, checkpoint.latest(tmp_path).step)  # before a step is made
+            train.fit(config, world)
+    run = train.fit(config, world)
+    best = checkpoint.best(tmp_path)
+    assert (best.step, best.accuracy) == (3, run.best_accuracy)
+    assert trained.find(str(tmp_path)).step == 3
+
+
+def test_a_network_with_dropout_ends_as_if_it_had_not_been_stopped(config, world, tmp_path):
+    config = replace(config, model="vgg11", lr=0.001, epochs=1)
+    train.fit(replace(config, out=str(tmp_path / "whole")), world)
+    mx.random.seed(5)  # whatever was drawn before
+    for steps in (1, 0):
+        train.fit(replace(config, out=str(tmp_path / "parts"), max_steps=steps), world)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_a_head_on_features_that_are_not_flat_learns(config, world, tmp_path):
+    """gluon's first ResNets end their features with a mean of 1 x 1."""
+    frozen = replace(config, model="resnet18_v1", backbone_lr_mult=0.0, epochs=1)
+    assert train.fit(replace(frozen, out=str(tmp_path)), world).step == 3
+
+
+def test_two_runs_do_not_write_to_one_folder(config, world, tmp_path, tiny):
+    claim = resume.Claim(tmp_path)
+    ended = run_job(["-m", "dist_ft.train", *TINY, "--data", str(tiny), "--out", str(tmp_path)], 60)
+    assert ended.status == 1
+    assert f"--out {tmp_path}: another run is writing there" in ended.output
+    assert os.listdir(tmp_path) == []
+    claim.give_up()
+    train.fit(replace(config, out=str(tmp_path), epochs=1), world)
+    with pytest.raises(Joint), pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 4)
+        train.fit(replace(config, out=str(tmp_path)), world)
+    resume.Claim(tmp_path).give_up()  # a run that has ended, however it did, holds nothing
+
+
+def test_a_reader_that_has_seen_enough_is_not_taken_for_a_full_disk(tiny, tmp_path):
+    words = [*TINY, "--data", str(tiny), "--out", str(tmp_path / "run"), "--log-every", "1"]
+    line = f"{shlex.join([sys.executable, '-m', 'dist_ft.train', *words])} | head -1"
+    ended = run_command(["bash", "-o", "pipefail", "-c", line], 60)
+    assert ended.status == 1
+    assert len(ended.output.splitlines()) == 1, ended.output
+
+
 def test_the_same_settings_give_the_same_bytes_for_any_number_of_workers(config, world, tmp_path):
     for workers in (1, 5):
         out = str(tmp_path / str(workers))
@@ -109,7 +166,7 @@ def test_a_finished_run_has_nothing_left_to_do(config, world, tmp_path, capsys):
     assert run.step == 3
     assert contents(tmp_path) == before
     assert len(rows(tmp_path)) == 1
-    assert "goes on from" in capsys.readouterr().out
+    assert "has made all of 3 steps already; --epochs" in capsys.readouterr().out
 
 
 def test_more_epochs_go_on_where_the_run_ended(config, world, tmp_path):
@@ -143,6 +200,16 @@ def test_another_runs_folder_can_be_gone_on_with(config, world, tmp_path):
     assert contents(tmp_path / "c") == contents(tmp_path / "a")
     with pytest.raises(UserError, match="no whole checkpoint"):
         train.fit(replace(config, out=str(tmp_path / "d"), resume=str(tmp_path / "e")), world)
+
+
+def test_the_command_that_goes_on_with_another_run_goes_on_with_its_own(config, world, tmp_path):
+    train.fit(replace(config, out=str(tmp_path / "a"), max_steps=2), world)
+    again = replace(config, out=str(tmp_path / "b"), resume=str(tmp_path / "a"))
+    train.fit(replace(again, max_steps=4), world)
+    shutil.rmtree(tmp_path / "a")
+    assert train.fit(again, world).step == 6
+    with pytest.raises(UserError, match="is a run of other settings"):
+        train.fit(replace(again, wd=0.5), world)
 
 
 def test_the_last_whole_checkpoint_is_gone_on_from(config, world, tmp_path):
@@ -285,7 +352,8 @@ def asked_to_stop(tiny, out, signum):
 
 
 @pytest.mark.parametrize(
-    "signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75)]
+    "signum, expected",
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGHUP, 129)],
 )
 def test_a_signal_ends_the_process_after_a_checkpoint(tiny, tmp_path, signum, expected):
     status, output = asked_to_stop(tiny, tmp_path, signum)

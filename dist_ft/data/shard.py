@@ -12,7 +12,7 @@ from typing import Iterator, Tuple
 
 import numpy as np
 
-_ORDER, _IMAGE = 0, 1  # what a stream of random words is for
+_ORDER, _IMAGE, _STEP = 0, 1, 2  # what a stream of random words is for
 
 Share = Tuple[np.ndarray, np.ndarray]  # (n,) int64 image indices, (n,) float32 mask
 
@@ -30,6 +30,12 @@ def image_draws(seed: int, epoch: int, index: int, num: int) -> np.ndarray:
     """(num,) float64 in [0, 1): the random numbers of one image in one epoch, on any rank."""
     stream = np.random.Philox(key=[seed, _IMAGE], counter=[0, 0, index, epoch])
     return (stream.random_raw(num) >> 11) * 2.0**-53
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """From 0 to 2**31 - 1: the seed of what a network draws in a step, such as dropout's masks."""
+    stream = np.random.Philox(key=[seed, _STEP], counter=[0, 0, rank, step])
+    return int(stream.random_raw()) >> 33
 
 
 def rank_share(images: np.ndarray, rank: int, size: int) -> Share:
