@@ -123,6 +123,7 @@ MISUSES = {
     "hosts.sh a:1,b:1 --bathc-size 3": "unrecognized arguments: --bathc-size",
     "restart.sh": "which command?",
     "restart.sh --times many true": "--times needs a number",
+    "restart.sh true --resume never": "--resume never would begin anew each time",
 }
 
 
