@@ -9,11 +9,12 @@ import sys
 from contextlib import suppress
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 from dist_ft.config import DTYPES, Config, ConfigError, flag_of
 
 COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate", "export")
+TRUTHS = {"off": False, "no": False, "on": True, "yes": True}  # words of YAML 1.1's for them
 
 
 def main() -> None:
@@ -124,15 +125,24 @@ def read_settings(path: str) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {path}: must map settings to values")
-    kinds = {f.name: f.type for f in fields(Config)}
+    known = {f.name: f for f in fields(Config)}
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
-    unknown = [_unknown(name, kinds) for name in values if name not in kinds]
+    unknown = [_unknown(name, known) for name in values if name not in known]
     if unknown:
         raise ConfigError("\n".join(f"--config {path}: {line}" for line in unknown))
-    return {name: _from_yaml(value, kinds[name]) for name, value in values.items()}
+    return {
+        name: _from_yaml(_word(value, known[name].metadata["choices"] or ()), known[name].type)
+        for name, value in values.items()
+    }
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def _word(value: Any, choices: Sequence[str]) -> Any:
+    """YAML takes a plain off, on, no or yes for a truth: the one among the choices was meant."""
+    meant = [word for word in choices if isinstance(value, bool) and TRUTHS.get(word) is value]
+    return meant[0] if len(meant) == 1 else value
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3)
     return f"no setting {name!r}; " + (
         f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"

@@ -24,15 +24,18 @@ THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import facts, hosts, runtime, weights  # noqa: E402
+from dist_ft import checks, facts, hosts, model, runtime, weights  # noqa: E402
 from dist_ft.census import NEEDED_DISK_MB, NEEDED_SHM_MB, REDUCED_MB  # noqa: E402
-from dist_ft.config import Config  # noqa: E402
+from dist_ft.config import Config, ConfigError  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
 from dist_ft.data.folder import scan  # noqa: E402
 from dist_ft.data.split import Folder  # noqa: E402
 from dist_ft.data.view import Views  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.finding import FAIL, NOTE, OK, Finding  # noqa: E402
+
+LOOKS_MAY_TAKE_S = 3600.0  # a million files of a network's file system
+NUM_CLASSES = 2  # of a network to try: what it is called and what fits into it depend on no number
 
 
 def examine_packages() -> Iterator[Finding]:
@@ -96,17 +99,35 @@ def examine_space(run: Path) -> Iterator[Finding]:
         yield Finding(OK, "shared", found)
 
 
-def examine_weights(choice: str, model: str) -> Iterator[Finding]:
+def examine_network(config: Config, world: runtime.Solo) -> Iterator[Finding]:
+    """The network, and on rank 0, which reads them in a run, the pretrained weights in it."""
+    net, name = None, config.model
     try:
-        path = weights.at_hand(choice, model)
+        net = model.build(name, NUM_CLASSES, config.image_size, config.seed)
+        yield Finding(OK, "network", f"{name} takes images of {config.image_size} px")
     except UserError as error:
-        yield Finding(FAIL, "weights", f"--weights {choice}", str(error))
-        return
+        yield failure("network", f"--model {name}", error)
+    if world.is_chief:
+        yield look_at_weights(config.weights, name, net)
+
+
+def look_at_weights(choice: str, name: str, net: mx.gluon.HybridBlock | None) -> Finding:
+    """Downloads nothing; net: to try them in, if there is one."""
+    try:
+        path = weights.at_hand(choice, name)
+        if path is not None and net is not None:
+            weights.fill(net, weights.read(path), model.head_of(net))
+    except UserError as error:
+        return failure("weights", f"--weights {choice}", error)
     if path is None and choice == "auto":
-        remedy = f"downloaded by the first run, or now: python -m dist_ft.weights auto {model}"
-        yield Finding(NOTE, "weights", f"none of {model} here yet", remedy)
-    else:
-        yield Finding(OK, "weights", str(path or "none: random numbers"))
+        remedy = f"downloaded by the first run, or now: python -m dist_ft.weights auto {name}"
+        return Finding(NOTE, "weights", f"none of {name} here yet", remedy)
+    return Finding(OK, "weights", str(path or "none: random numbers"))
+
+
+def failure(name: str, found: str, error: UserError) -> Finding:
+    """Of what a run would end with, whose further lines stand below the first."""
+    return Finding(FAIL, name, found, str(error).replace("\n", f"\n{'':20}"))
 
 
 def examine_images(config: Config, chosen: bool, world: runtime.Solo) -> Iterator[Finding]:
@@ -118,6 +139,7 @@ def examine_images(config: Config, chosen: bool, world: runtime.Solo) -> Iterato
     except UserError as error:
         problem = str(error)
     told = [(name, theirs) for name, theirs in world.gather((world.name, mine)) if theirs]
+    world.at("looking at the images", LOOKS_MAY_TAKE_S)  # the others wait for rank 0
     if folder is None:
         is_none_yet = not (chosen or told or Path(config.data).exists())
         yield Finding(NOTE if is_none_yet else FAIL, "images", config.data, problem)
@@ -128,7 +150,22 @@ def examine_images(config: Config, chosen: bool, world: runtime.Solo) -> Iterato
         yield Finding(FAIL, "images", found, "; ".join(differences))
     else:
         yield Finding(OK, "images", f"{found} in {config.data}, the same on {len(told)} ranks")
+    if world.is_chief:  # as in a run
+        yield look_for_leaks(config, folder)
     yield loading_speed(config, folder)
+
+
+def look_for_leaks(config: Config, folder: Folder) -> Finding:
+    if config.allow_leak:
+        return Finding(OK, "leaks", "allowed: test images may be training images too")
+    if len(folder.train) > checks.LEAKS_SOUGHT:
+        found = f"not sought among more than {checks.LEAKS_SOUGHT:,} training images"
+        return Finding(NOTE, "leaks", found, f"python -m dist_ft.audit {config.data} finds them")
+    try:
+        checks.apart(folder)
+    except UserError as error:
+        return failure("leaks", config.data, error)
+    return Finding(OK, "leaks", "no test image is a training image too, to the byte")
 
 
 def loading_speed(config: Config, folder: Folder) -> Finding:
@@ -151,6 +188,7 @@ def examine_reduction(world: runtime.Solo) -> Iterator[Finding]:
     """What a step's gradients cost on the wire: the median of five sums over the ranks."""
     if world.size == 1:
         return
+    world.at("summing over the ranks")
     values, times = np.ones(REDUCED_MB * 2**20 // 8), []
     for _ in range(5):
         start = time.perf_counter()
@@ -169,6 +207,8 @@ def main() -> None:
     parser.add_argument("--data", help=f"image folder (default: {Config.data}, if there is one)")
     parser.add_argument("--model", default=Config.model, help="network (default: %(default)s)")
     parser.add_argument("--weights", default=Config.weights, help="as of dist_ft.train")
+    parser.add_argument("--image-size", type=int, default=Config.image_size, help="the same, px")
+    parser.add_argument("--allow-leak", action="store_true", help="as of dist_ft.train")
     parser.add_argument("--out", default="", help="folder of runs")
     group = parser.add_argument_group("several hosts, as launch/hosts.sh takes them")
     group.add_argument("--hosts", default="", help="host1:4,host2:4, or a file of hosts")
@@ -177,7 +217,10 @@ def main() -> None:
     group.add_argument("--key", default="", help="of ssh: file of a private key")
     said = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     places, *reach = (said.pop(name) for name in ("hosts", "interface", "port", "key"))
-    given = Config(**said)
+    try:
+        given = Config(**said)
+    except ConfigError as error:
+        parser.exit(2, f"dist_ft: these settings cannot be used:\n{error}\n")
     if places:
         sys.exit(examine_hosts(given, places, *reach))
     sys.exit(examine_ranks(given, "data" in said))
@@ -204,7 +247,7 @@ def examine_ranks(given: Config, chosen: bool) -> int:
                 examine_horovod(),
                 examine_devices(world),
                 examine_space(given.folder),
-                examine_weights(given.weights, given.model),
+                examine_network(given, world),
                 examine_images(given, chosen, world),
                 examine_reduction(world),
             )

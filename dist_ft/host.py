@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Mapping, MutableMapping, Sequence
 
-# Set by horovodrun, Open MPI, MPICH and Intel MPI, and srun, in the order in which they are asked.
+# Set by horovodrun, Open MPI, MPICH and Intel MPI, and srun, in the order in which they are asked;
+# see `_first` for when Slurm is.
 SIZE = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 RANK = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 LOCAL_SIZE = (
@@ -132,5 +133,13 @@ def _quota() -> int | None:
     return None if quota.strip() in ("max", "-1") else math.ceil(int(quota) / int(period))
 
 
-def _first(environ: Mapping[str, str], names) -> int | None:
+def _first(environ: Mapping[str, str], names: Sequence[str]) -> int | None:
+    """What the first of the names that is set says.
+
+    Slurm is asked in a step of several tasks alone. Its shells have these variables, too, of `srun
+    --pty bash` as a step of one task: what is started there is one process, however many tasks the
+    allocation has room for.
+    """
+    if environ.get("SLURM_STEP_NUM_TASKS") in (None, "1"):
+        names = [name for name in names if not name.startswith("SLURM_")]
     return next((int(environ[n]) for n in names if environ.get(n, "").isdigit()), None)

@@ -66,7 +66,7 @@ def build(name: str, num_classes: int, image_size: int, seed: int) -> mx.gluon.H
     net.initialize(mx.init.Xavier())
     try:
         shape = net(mx.nd.zeros((1, 3, image_size, image_size))).shape
-    except (mx.MXNetError, AssertionError, AttributeError) as error:
+    except (mx.MXNetError, AssertionError, AttributeError, ValueError) as error:
         raise UserError(
             f"--model {name} with --image-size {image_size}: the network does not take such"
             f" images: {str(error).strip().splitlines()[-1]}"

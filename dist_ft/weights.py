@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, Iterator, NamedTuple, Tuple
 
 import mxnet as mx
 from mxnet.gluon.model_zoo import model_store
@@ -76,13 +77,15 @@ def _zoo_sha1(model: str) -> str | None:
 def at_hand(choice: str, model: str) -> Path | None:
     """The file that a run would start from without a download; None where there is none.
 
-    choice: 'none', 'auto', or a file. Raises UserError for a file that does not exist and for a
-    model that nobody published weights of.
+    choice: 'none', 'auto', or a file. Raises UserError for a file that does not exist or is not to
+    be reached, and for a model that nobody published weights of.
     """
     if choice == "none":
         return None
     if choice != "auto":
-        if not Path(choice).is_file():
+        with _reading(choice):
+            is_there = Path(choice).is_file()
+        if not is_there:
             raise UserError(
                 f"--weights {choice}: no such file; or 'auto', or 'none' for random numbers"
             )
@@ -93,8 +96,12 @@ def at_hand(choice: str, model: str) -> Path | None:
             f"--weights auto: no published weights of {model} are known;"
             " name a file, or start from random numbers with --weights none"
         )
-    found = (s for s in known if download.has_digest(_folder() / s.name, s.sha))
-    return next((_folder() / source.name for source in found), None)
+    for source in known:
+        path = _folder() / source.name
+        with _reading(path):
+            if download.has_digest(path, source.sha):
+                return path
+    return None
 
 
 def locate(choice: str, model: str) -> Path | None:
@@ -147,15 +154,16 @@ def read(path: Path) -> Arrays:
     """The arrays, by name, of a gluon .params file (save_parameters, export) or of an ONNX file.
 
     The content tells which, not the file's name. Raises UserError for any other file, and for one
-    that is damaged. Nothing is unpickled.
+    that is damaged or that the operating system does not hand over. Nothing is unpickled.
     """
-    with open(str(path), "rb") as file:
+    with _reading(path), open(str(path), "rb") as file:
         start = file.read(64)
     for first, what in FOREIGN.items():
         if start.lstrip().startswith(first):
             raise UserError(f"{path} holds no weights: {what}")
     try:
-        arrays = _read_params(path) if start.startswith(PARAMS_MAGIC) else _read_onnx(path)
+        with _reading(path):
+            arrays = _read_params(path) if start.startswith(PARAMS_MAGIC) else _read_onnx(path)
     except (mx.MXNetError, ValueError) as error:
         raise UserError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read, it is neither a whole .params"
@@ -164,6 +172,18 @@ def read(path: Path) -> Arrays:
     if not arrays:
         raise UserError(f"{path} ({path.stat().st_size:,} bytes) holds no named arrays of weights")
     return arrays
+
+
+@contextmanager
+def _reading(path: Path | str) -> Iterator[None]:
+    """What the operating system says against reading a file, with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--weights: {path} cannot be read ({error.strerror or error}); make it a file that"
+            " this user may read, or name another one"
+        ) from error
 
 
 def _read_params(path: Path) -> Arrays:
@@ -234,6 +254,8 @@ def _check_fit(wanted: Shapes, given: Shapes) -> None:
         lines = [f"  {len(v)} {what}: {_first(v)}" for what, v in lists.items() if v]
         if _resnet(given) and _resnet(given) != _resnet(wanted):
             lines.append(f"  the file looks like one for --model {_resnet(given)}")
+        else:
+            lines.append("  name the --model that the file is of, or --weights of this one")
         raise UserError("\n".join(["the weights do not fit the network:", *lines]))
 
 

@@ -67,6 +67,20 @@ def test_a_number_that_yaml_takes_for_a_word_is_one(tmp_path):
     assert parse_file(tmp_path, "lr: 1e-3\nwarmup-epochs: 1e0\n").lr == 0.001
 
 
+@pytest.mark.parametrize("word", ["off", "Off", "OFF", "'off'"])
+def test_a_word_that_yaml_takes_for_a_truth_is_the_choice_of_that_word(tmp_path, word):
+    assert parse_file(tmp_path, f"cache: {word}\n", "--lr", "0.5") == Config(cache="off", lr=0.5)
+    assert parse_file(tmp_path, f"cache: {word}\nkeep-ratio: off\n").keep_ratio is False
+
+
+def test_every_choice_of_every_setting_can_stand_in_a_file_as_it_is(tmp_path):
+    for field in fields(Config):
+        for choice in field.metadata["choices"] or ():
+            (tmp_path / "run.yaml").write_text(f"{field.name}: {choice}\n")
+            read = cli.read_settings(str(tmp_path / "run.yaml"))
+            assert read == {field.name: choice}
+
+
 def test_an_empty_file_changes_nothing(tmp_path):
     assert parse_file(tmp_path, "# nothing yet\n") == Config()
 
@@ -85,6 +99,11 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("keep-ratio: 1", "--keep-ratio 1: must be of type bool"),
         ("freeze: [1]", "--freeze (1,): must be of type tuple"),
         ("model:", "--model None: must be of type str"),
+        ("cache: on", "--cache True: must be of type str"),
+        ("bn: off", "--bn False: must be of type str"),
+        ("model: no", "--model False: must be of type str"),
+        ("epochs: off", "--epochs False: must be of type int"),
+        ("freeze: off", "--freeze (False,): must be of type tuple"),
         ("optimizer: sdg", "--optimizer sdg: choose one of sgd"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_ft import host
+from tests.conftest import run_command
 
 HOROVODRUN = {
     "HOROVOD_SIZE": "4",
@@ -17,6 +18,11 @@ HOROVODRUN = {
 }
 OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "6", "OMPI_COMM_WORLD_LOCAL_SIZE": "3"}
 INTEL_MPI = {"PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}
+# `srun --pty bash` in an allocation for four tasks a node.
+SLURM_SHELL = {
+    **{"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+    **{"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"},
+}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +33,9 @@ INTEL_MPI = {"PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}
         (OPEN_MPI, 6, True),
         (INTEL_MPI, 8, True),
         ({"SLURM_STEP_NUM_TASKS": "5"}, 5, False),
+        (SLURM_SHELL, 0, False),
+        ({**SLURM_SHELL, "HOROVOD_SIZE": "1"}, 1, False),  # horovodrun -np 1 in that shell
+        ({**SLURM_SHELL, **OPEN_MPI}, 6, True),
         ({**OPEN_MPI, **HOROVODRUN}, 4, False),  # horovodrun --gloo inside an MPI allocation
         ({"HOROVOD_SIZE": ""}, 0, False),
     ],
@@ -34,6 +43,27 @@ INTEL_MPI = {"PMI_SIZE": "8", "MPI_LOCALNRANKS": "4"}
 def test_the_launcher_says_how_many_processes_there_are(environ, size, by_mpi):
     assert host.launched_size(environ) == size
     assert host.started_by_mpi(environ) == by_mpi
+
+
+def test_one_task_of_slurms_is_one_process_on_all_cores_and_needs_no_horovod():
+    code = (
+        "import sys; from dist_ft import host; threads = host.take_cores();"
+        "from dist_ft import runtime\n"
+        "with runtime.start() as world: print('is', type(world).__name__, threads)\n"
+        "assert 'horovod' not in sys.modules"
+    )
+    environ = [f"{name}={value}" for name, value in SLURM_SHELL.items()]
+    without = [word for name in host.SIZE[:-1] for word in ("-u", name)]
+    command = ["env", *without, "-u", "OMP_NUM_THREADS", *environ, sys.executable, "-c", code]
+    ended = run_command(command, 60)
+    assert ended.status == 0, ended.output
+    assert f"is Solo {host.usable_cores()}\n" in ended.output
+
+
+def test_slurms_several_tasks_have_its_ranks():
+    environ = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_NTASKS_PER_NODE": "4"}
+    assert (host.rank(environ), host.local_size(environ)) == (5, 4)
+    assert (host.rank(SLURM_SHELL), host.local_size(SLURM_SHELL)) == (0, 1)
 
 
 def test_a_process_gets_its_share_of_the_cores():

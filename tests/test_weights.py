@@ -2,7 +2,10 @@
 
 import hashlib
 import io
+import os
 import zipfile
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -79,6 +82,7 @@ def test_a_missing_an_extra_and_a_misshapen_parameter_are_named_and_nothing_is_c
     assert "1 the network has and the file lacks: features.6.0.conv2.weight" in message
     assert "1 the file has and the network lacks: resnetv24_stage9_conv1_weight" in message
     assert "features.1.weight: file (4, 3, 5, 5), network (4, 3, 7, 7)" in message
+    assert "name the --model that the file is of" in message
     np.testing.assert_array_equal(features(net), before)
 
 
@@ -115,6 +119,39 @@ def test_a_file_cut_at_any_byte_is_refused(files, tmp_path, name):
         path.write_bytes(whole[:size])
         with pytest.raises(UserError, match=name):
             weights.read(path)
+
+
+@contextmanager
+def unprivileged():
+    """Root may read every file."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_that_the_system_does_not_hand_over_is_named_with_the_reason(files, tmp_path):
+    closed = tmp_path / "closed.params"
+    closed.write_bytes((files / "saved.params").read_bytes())
+    closed.chmod(0)
+    failing = Path("/proc/self/mem")  # nothing is mapped at its first byte: an I/O error
+    reasons = {closed: "Permission denied", tmp_path: "Is a directory", failing: "Input/output"}
+    for path, reason in reasons.items():
+        with unprivileged() if path is closed else nullcontext(), pytest.raises(
+            UserError
+        ) as caught:
+            weights.read(path)
+        assert f"--weights: {path} cannot be read ({reason}" in str(caught.value)
+        assert "name another one" in str(caught.value)
+
+
+def test_a_file_in_a_folder_that_is_closed_to_the_user_is_named(files, tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    with unprivileged(), pytest.raises(UserError, match=r"net\.onnx cannot be read \(Permission"):
+        weights.at_hand(str(folder / "net.onnx"), "resnet34_v2")
 
 
 def test_the_choice_decides(files, tmp_path):
