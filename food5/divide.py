@@ -41,7 +41,8 @@ def pictures(
         listed = {split: [i for i in lists[split] if i in here] for split in SPLITS}
     else:
         drawn = sorted(images)
-        random.Random(f"{seed} {name}").shuffle(drawn)
+        key = f"{seed} {name}".encode("utf-8", "surrogateescape")  # a name may be no text
+        random.Random(key).shuffle(drawn)
         listed = {"train": drawn, "test": []}
     by_first: dict[str, list[str]] = defaultdict(list)
     for image in (*listed["test"], *listed["train"]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import re
 import shutil
@@ -23,8 +25,13 @@ IMAGE = re.compile(r"(?:^|/)images/([^/\\.][^/\\]*)/([^/\\.][^/\\]*\.jpe?g)$", r
 LIST = re.compile(r"(?:^|/)meta/(train|test)\.txt$")
 PAGE = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
 
-# What is raised for half an archive, another kind of file, and an encrypted .zip.
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
+# What is raised for half an archive, a damaged one, another kind of file, and an encrypted .zip.
+BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, ValueError, RuntimeError),
+)
+# An OSError of these tells of the archive too: bz2's, and of a place before the file's beginning.
+BROKEN_ERRNOS = (None, errno.EINVAL)
 
 Member = Tuple[str, Callable[[], IO[bytes]]]
 
@@ -38,7 +45,8 @@ def members(source: Path) -> Iterator[Member]:
         for folder, _, names in os.walk(root):
             for name in names:
                 path = os.path.join(folder, name)
-                yield os.path.relpath(path, root.parent), partial(open, path, "rb")
+                if os.path.isfile(path):  # a pipe, say, would be waited for without end
+                    yield os.path.relpath(path, root.parent), partial(open, path, "rb")
     elif zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             for info in tqdm(archive.infolist(), desc="reading", unit="files", disable=quiet):
@@ -66,7 +74,8 @@ def unpack(source: Path, classes: Sequence[str], pool: Path) -> Lists:
             image, listed = IMAGE.search(name), LIST.search(name)
             if listed:
                 with opened() as file:
-                    lists[listed[1]] = [f"{line}.jpg" for line in file.read().decode().split()]
+                    lines = os.fsdecode(file.read()).split()  # as names of files are
+                    lists[listed[1]] = [f"{line}.jpg" for line in lines]
             if not image:
                 continue
             offered.add(image[1])
@@ -75,7 +84,9 @@ def unpack(source: Path, classes: Sequence[str], pool: Path) -> Lists:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened() as file, open(target, "wb") as copy:
                     shutil.copyfileobj(file, copy)
-    except BROKEN as error:
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in BROKEN_ERRNOS:
+            raise  # the disk's, say
         raise UserError(
             f"{source}: cannot be read ({error}); it has to be Food-101's .tar.gz, its folder, or a"
             " .zip of it: is the download complete?"

@@ -15,29 +15,35 @@ from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import hashlib
 import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where dist_ft is not installed
 
 from divide import SPLITS, Lists, divide, pictures
 from food101 import unpack
+from sample import has_old, replacing, undo
 
 from dist_ft import duplicates
 from dist_ft.audit import audit, report
 from dist_ft.errors import UserError
+from dist_ft.wording import on_one_line
 
 DISHES = ("apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare")
 TABLE = "split.csv"
 COLUMNS = ("split", "class", "file", "sha256")
+MADE = (TABLE, "test", "train")  # in the order in which they come
+BESIDE = ".prepare-"  # what the names of folders of work begin with
+REMEDY = "build anew with --overwrite, or choose another --out"
 NUM_SHOWN = 5  # lines of a kind
 
 
@@ -73,7 +79,7 @@ def choose(pool: Path, lists: Lists, args: argparse.Namespace) -> dict[str, str]
 
 def _say(what: str, lines: Sequence[str]) -> None:
     if lines:
-        print(f"{len(lines)} {what}", *lines[:NUM_SHOWN], sep="\n  ")
+        print(f"{len(lines)} {what}", *map(on_one_line, lines[:NUM_SHOWN]), sep="\n  ")
     if len(lines) > NUM_SHOWN:
         print(f"  and {len(lines) - NUM_SHOWN} more")
 
@@ -109,28 +115,19 @@ def _check_counts(
 
 def build(args: argparse.Namespace) -> None:
     """Put train/, test/ and split.csv into args.out; all of it, or nothing where it raises."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    for left in args.out.glob(".prepare-*"):  # by a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=str(args.out)) as name:
-        beside, pool = Path(name), Path(name) / "pool"
+    with replacing(args.out, MADE, BESIDE) as beside:
+        pool = beside / "pool"
         lists = unpack(args.source, () if args.classes == ["all"] else args.classes, pool)
         rows = []
         for path, split in sorted(choose(pool, lists, args).items(), key=lambda item: item[::-1]):
             target = beside / split / path
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(pool / path, target)
-            rows.append((split, *path.split("/"), _sha256(target)))
+            rows.append((split, *map(on_one_line, path.split("/")), _sha256(target)))
         with open(beside / TABLE, "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
         examine(beside, args.allow_leak)
         os.sync()
-        # train/ is the first to go and the last to come: who finds it finds all.
-        for name in ("train", "test", TABLE):
-            if (args.out / name).exists():
-                os.replace(args.out / name, beside / f"old-{name}")
-        for name in (TABLE, "test", "train"):
-            os.replace(beside / name, args.out / name)
 
 
 def examine(root: Path, allow_leak: bool) -> None:
@@ -149,33 +146,48 @@ def examine(root: Path, allow_leak: bool) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """Compare the images with split.csv, and that with what is asked for. Raises UserError."""
-    remedy = "build anew with --overwrite, or choose another --out"
-    with open(args.out / TABLE, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(args.out / TABLE)
     digests = {f"{row['split']}/{row['class']}/{row['file']}": row["sha256"] for row in rows}
     there = {
-        path.relative_to(args.out).as_posix(): path
+        "/".join((split, *map(on_one_line, path.parts[-2:]))): path
         for split in SPLITS
         for path in (args.out / split).glob("*/*")
     }
     wrong = [f"{path} is missing" for path in sorted(digests.keys() - there.keys())]
     wrong += [f"{path} was added" for path in sorted(there.keys() - digests.keys())]
     both = sorted(digests.keys() & there.keys())
-    wrong += [f"{path} has changed" for path in both if _sha256(there[path]) != digests[path]]
+    wrong += [f"{path} has changed" for path in both if not _has(there[path], digests[path])]
     if wrong:
         more = f" and {len(wrong) - NUM_SHOWN} more" if len(wrong) > NUM_SHOWN else ""
         shown = ", ".join(wrong[:NUM_SHOWN])
-        raise UserError(f"{args.out}: not as {TABLE} has it: {shown}{more}; {remedy}")
+        raise UserError(f"{args.out}: not as {TABLE} has it: {shown}{more}; {REMEDY}")
     counts = Counter((row["class"], row["split"]) for row in rows)
     known = {name for name, _ in counts}
-    wanted = known if args.classes == ["all"] else set(args.classes)
+    wanted = known if args.classes == ["all"] else set(map(on_one_line, args.classes))
     asked = {(name, split): getattr(args, split) for name in wanted for split in SPLITS}
     if counts != asked:
         sizes = " and ".join(sorted({f"{number} {split}" for (_, split), number in counts.items()}))
         raise UserError(
             f"{args.out}: has {sizes} images of each of {', '.join(sorted(known))}, which is not"
-            f" what is asked for; {remedy}"
+            f" what is asked for; {REMEDY}"
         )
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of split.csv. Raises UserError where it is damaged."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: is damaged ({error}); {REMEDY}") from error
+    lacking = [name for name in COLUMNS if not rows or not all(row.get(name) for row in rows)]
+    if lacking:
+        raise UserError(f"{path}: is damaged (it lacks {', '.join(lacking)}); {REMEDY}")
+    return rows
+
+
+def _has(path: Path, sha256: str) -> bool:
+    return path.is_file() and _sha256(path) == sha256  # a pipe would be waited for without end
 
 
 def _sha256(path: Path) -> str:
@@ -217,37 +229,78 @@ def parse(argv) -> argparse.Namespace:
 def main(argv=None) -> int:
     """Return the exit status: 0, 1 with a message, 130 after Ctrl-C, 143 after SIGTERM."""
     args = parse(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names that its encoding lacks
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what lies beside is removed
     start = time.monotonic()
     try:
-        if is_built(args):
-            verify(args)
-            done = f"verified by {TABLE}; {args.source} was not read"
-        else:
-            build(args)
-            done = f"built from {args.source}"
+        done = prepare(args)
     except (UserError, OSError) as error:
-        print(f"food5: {error}", file=sys.stderr)
+        print(f"food5: {on_one_line(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("food5: interrupted; nothing was changed", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"food5: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     elapsed_s = time.monotonic() - start
-    print(f"{args.out}: {args.train} train and {args.test} test images a class, {done} in", end=" ")
-    print(f"{elapsed_s:.0f} s")
+    counts = f"{args.train} train and {args.test} test images a class"
+    print(on_one_line(f"{args.out}: {counts}, {done} in {elapsed_s:.0f} s"))
     return 0
 
 
+def prepare(args: argparse.Namespace) -> str:
+    """Verify what an earlier run has built, or build; returns which. Raises UserError, OSError."""
+    if not is_built(args):
+        args.out.mkdir(parents=True, exist_ok=True)
+        with alone(args.out):
+            clear(args.out)
+            if not is_built(args):  # else by a run that has ended just now, or what is put back
+                refuse_others(args)
+                build(args)
+                return f"built from {args.source}"
+    verify(args)
+    return f"verified by {TABLE}; {args.source} was not read"
+
+
 def is_built(args: argparse.Namespace) -> bool:
-    """Whether to verify what an earlier run has built. Raises UserError for other images."""
-    if args.overwrite:
-        return False
-    if (args.out / TABLE).exists():
-        return (args.out / "train").exists()  # else that run was cut at its very end
+    """Whether to verify what an earlier run has built."""
+    return not args.overwrite and all((args.out / name).exists() for name in (TABLE, "train"))
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keeps other runs from building in a folder. Raises UserError where one is at it."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        _lock(folder, out)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, out: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it does
+    except BlockingIOError as error:
+        raise UserError(
+            f"{out}: another run of prepare.py is at work on it; wait for its end, or choose"
+            " another --out"
+        ) from error
+
+
+def clear(out: Path) -> None:
+    """Remove what a run that was killed has left, once what it had taken away is back."""
+    for left in out.glob(f"{BESIDE}*"):
+        if has_old(left) and (left / MADE[-1]).exists():  # without it all of the new has come
+            undo(left, out, MADE)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def refuse_others(args: argparse.Namespace) -> None:
+    """Raises UserError for images that are not to be replaced."""
+    if args.overwrite or (args.out / TABLE).exists():  # of a run that was cut at its very end
+        return
     for path in (path for split in SPLITS for path in (args.out / split).rglob("*")):
         if path.is_file():
             raise UserError(f"{path} exists; name another --out or say --overwrite")
-    return False
 
 
 if __name__ == "__main__":

@@ -10,21 +10,25 @@ overlap, so the mean colour of a picture says little of its label: a network has
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import itertools
 import math
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 SPLITS = ("train", "test")
+OLD = "old"  # in a folder of work: what is taken away, until all of the new is in its place
 ASPECTS = (1.0, 0.75, 0.75, 0.75, 0.67, 0.56)  # short side / long side, as cameras give them
 # EXIF orientation (tag 0x0112) -> how an upright picture lies in the file of a camera so held.
 STORED_AS = {3: Image.ROTATE_180, 6: Image.ROTATE_90, 8: Image.ROTATE_270}
@@ -190,17 +194,95 @@ def fill(root: Path, counts: dict[str, int], seed: int, side_px: int, num_worker
 
 
 def make(out: Path, counts: dict[str, int], seed: int, side_px: int, num_workers: int):
-    """Put train/ and test/ into out, in place of those that are there; see fill.
-
-    They are made in a folder beside and moved when complete, train/ last: who finds it finds all.
-    """
+    """Put train/ and test/ into out, in place of those that are there; see fill and replacing."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".sample-", dir=str(out)) as beside:
-        fill(Path(beside), counts, seed, side_px, num_workers)
-        for split in reversed(SPLITS):
-            if (out / split).exists():
-                os.replace(str(out / split), os.path.join(beside, f"old-{split}"))
-            os.replace(os.path.join(beside, split), str(out / split))
+    with replacing(out, ("test", "train"), ".sample-") as beside:
+        fill(beside, counts, seed, side_px, num_workers)
+
+
+@contextlib.contextmanager
+def replacing(out: Path, names: Sequence[str], prefix: str) -> Iterator[Path]:
+    """A folder in out for what is to be out/NAME, of each name, once the body has ended well.
+
+    All of it takes the place of what is there, which is removed; or, where this raises, none, but
+    for a KeyboardInterrupt that comes too late, which says so. The last of the names is the first
+    to go and the last to come: who finds it finds all.
+    """
+    beside = Path(tempfile.mkdtemp(prefix=prefix, dir=str(out)))
+    is_done = False
+    try:
+        yield beside
+        with held_signals() as heard:
+            swap(beside, out, names, heard)
+            is_done = True
+            shutil.rmtree(beside, ignore_errors=True)
+        answer(heard)
+    except KeyboardInterrupt as stop:
+        what = "the new images are in place" if is_done else "nothing was changed"
+        raise KeyboardInterrupt(f"interrupted; {what}") from stop
+    finally:
+        if is_done or not has_old(beside):  # else undo has failed
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def swap(beside: Path, out: Path, names: Sequence[str], heard: Sequence[int]):
+    """Put beside/NAME in the place of out/NAME, of each name. Undone where it raises, or where a
+    signal is heard."""
+    (beside / OLD).mkdir()
+    try:
+        for name in reversed(names):
+            if os.path.lexists(out / name):
+                os.replace(out / name, beside / OLD / name)
+        for name in names:
+            answer(heard)
+            os.replace(beside / name, out / name)
+    except BaseException:
+        undo(beside, out, names)
+        raise
+
+
+def undo(beside: Path, out: Path, names: Sequence[str]):
+    """Take back those of the names that swap has put into out, and put back what was there."""
+    try:
+        for name in reversed(names):
+            if os.path.lexists(out / name) and not os.path.lexists(beside / name):
+                os.replace(out / name, beside / name)
+        for name in names:
+            if os.path.lexists(beside / OLD / name):
+                os.replace(beside / OLD / name, out / name)
+    except OSError as error:
+        raise OSError(
+            f"{error}: what was in {out} is not all there again: move the rest back from"
+            f" {beside / OLD}"
+        ) from error
+
+
+def has_old(beside: Path) -> bool:
+    """Whether something that swap has taken away is neither back nor removed."""
+    return (beside / OLD).is_dir() and any((beside / OLD).iterdir())
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM only add their numbers to a list while the body runs."""
+    heard: list[int] = []
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # those that are ignored stay so
+                before[number] = handler
+                signal.signal(number, lambda number, _: heard.append(number))
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def answer(heard: Sequence[int]):
+    """End as the first of the held signals asks for, if there is one."""
+    if heard:
+        raise KeyboardInterrupt if heard[0] == signal.SIGINT else SystemExit(128 + heard[0])
 
 
 def at_least(least: int):
@@ -239,9 +321,12 @@ def main(argv=None) -> int:
             if path.is_file() and not args.overwrite:
                 raise FileExistsError(f"{path} exists; name another --out or say --overwrite")
         make(args.out, counts, args.seed, args.side, args.num_workers)
-    except (OSError, KeyboardInterrupt) as error:
-        print(f"no images were made in {args.out}: {error or 'interrupted'}", file=sys.stderr)
-        return 1 if isinstance(error, OSError) else 130
+    except OSError as error:
+        print(f"no images were made in {args.out}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"{args.out}: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return 130
     print(f"{args.out}: {len(DISHES)} classes of {args.train} train and {args.test} test images")
     return 0
 

@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -37,11 +38,41 @@ def load(name):
     return module
 
 
-def prepare(source, out, *flags):
+def prepare(source, out, *flags, **environment):
     command = [sys.executable, str(FOOD5 / "prepare.py"), str(source), "--out", str(out)]
     return subprocess.run(
-        [*command, *FLAGS, *map(str, flags)], capture_output=True, text=True, timeout=60
+        [*command, *FLAGS, *map(str, flags)],
+        env={**os.environ, **environment},
+        **{"capture_output": True, "text": True, "timeout": 60},
     )
+
+
+# Runs a script of food5 in which something befalls one of the moves in or out of a folder.
+BEFALLEN = """
+import os, runpy, signal, sys
+number, deed, out, script = int(sys.argv[1]), *sys.argv[2:5]
+move, sys.argv[:] = os.replace, sys.argv[4:]
+def replace(source, target):
+    global number
+    if out in (os.path.dirname(source), os.path.dirname(target)):
+        number -= 1
+        if number == -1:
+            exec(deed)
+    move(source, target)
+os.replace = replace
+sys.path.insert(0, os.path.dirname(script))
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def befallen(number, deed, out, script, *words):
+    """What comes of SCRIPT WORDS with `deed` in the place of a move; the first is number 0."""
+    command = [sys.executable, "-c", BEFALLEN, number, deed, out, FOOD5 / script, *words]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+
+
+def is_one_line(text):
+    return text.count("\n") == 1 and text.endswith("\n")
 
 
 def tree(root):
@@ -87,9 +118,9 @@ def as_tar(files, root, top="food-101"):
     return path
 
 
-def as_zip(files, root, top="food-101/food-101"):
+def as_zip(files, root, top="food-101/food-101", compression=zipfile.ZIP_STORED):
     path = root / "archive.zip"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in files.items():
             archive.writestr(f"{top}/{name}", data)
     return path
@@ -274,8 +305,253 @@ def test_a_run_that_is_stopped_leaves_nothing_and_a_killed_one_nothing_for_long(
             job.send_signal(number)
             _, errors = job.communicate(timeout=30)
         assert "Traceback" not in errors
+    said = "food5: interrupted; nothing was changed\n" if stop == signal.SIGINT else ""
+    assert errors == said
     assert job.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
     assert list(out.iterdir()) == []
+
+
+def test_a_second_run_on_the_same_folder_says_so_and_leaves_the_first_alone(pictures, tmp_path):
+    pipe, out = tmp_path / "slow.tar", tmp_path / "out"
+    os.mkfifo(pipe)
+    command = [sys.executable, str(FOOD5 / "prepare.py"), str(pipe), "--out", str(out), *FLAGS]
+    source = as_tar(pictures, tmp_path)
+    tar = source.read_bytes()
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with open(pipe, "wb") as writer:
+        writer.write(tar[: len(tar) // 2])
+        writer.flush()
+        deadline = time.monotonic() + 30
+        while not list(out.glob(".prepare-*/pool/*/*.jpg")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        before = {path.parent for path in out.rglob("*.jpg")}
+        second = prepare(source, out, "--overwrite")
+        after = {path.parent for path in out.rglob("*.jpg")}
+        writer.write(tar[len(tar) // 2 :])
+    _, errors = job.communicate(timeout=30)
+    assert second.returncode == 1
+    assert is_one_line(second.stderr) and f"{out}: another run" in second.stderr
+    assert before and before <= after
+    assert job.returncode == 0, errors
+    assert prepare(source, out).returncode == 0
+
+
+def make_old_and_new(root, names):
+    """A folder that holds old files by these names, and what it would hold with new ones."""
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "old").write_bytes(b"old")
+    return {f"{name}/new": b"new" for name in ("table", "test", "train")}
+
+
+def replace_by_new(root):
+    with load("sample").replacing(root, ("table", "test", "train"), ".work-") as beside:
+        for name in ("table", "test", "train"):
+            (beside / name).mkdir()
+            (beside / name / "new").write_bytes(b"new")
+
+
+@pytest.mark.parametrize("names", [(), ("train", "test"), ("train", "test", "table")])
+@pytest.mark.parametrize("what", [OSError, KeyboardInterrupt, signal.SIGINT, signal.SIGTERM])
+def test_all_is_replaced_or_nothing_whatever_befalls_a_move(tmp_path, monkeypatch, names, what):
+    """An exception before a move, and a signal in it; of the last one it comes too late."""
+    move, is_signal = os.replace, isinstance(what, signal.Signals)
+    num_moves = len(names) + 3
+    for number in range(num_moves):
+        root = tmp_path / str(number)
+        root.mkdir()
+        new = make_old_and_new(root, names)
+        old = tree(root)
+        moves = itertools.count()
+
+        def replace(source, target, number=number, moves=moves):
+            if next(moves) == number:
+                if not is_signal:
+                    raise what("befallen")
+                os.kill(os.getpid(), what)
+            move(source, target)
+
+        raised = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}.get(what, what)
+        with monkeypatch.context() as patch, pytest.raises(raised) as caught:
+            patch.setattr(os, "replace", replace)
+            replace_by_new(root)
+        is_new = is_signal and number == num_moves - 1
+        assert tree(root) == (new if is_new else old)
+        assert not list(root.glob(".work-*"))
+        if raised is KeyboardInterrupt:
+            said = "the new images are in place" if is_new else "nothing was changed"
+            assert str(caught.value) == f"interrupted; {said}"
+
+
+def test_handlers_of_signals_are_given_back_and_ignored_ones_stay_ignored(tmp_path):
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        handlers = [signal.getsignal(number) for number in numbers]
+        replace_by_new(tmp_path)
+        assert [signal.getsignal(number) for number in numbers] == handlers
+        with load("sample").held_signals() as heard:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGTERM) != handlers[1]
+        assert heard == []
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+FULL = "raise OSError(28, 'No space left on device')"
+
+
+@pytest.mark.parametrize(
+    ("script", "last_words"),
+    [
+        ("prepare.py", "food5: [Errno 28] No space left on device\n"),
+        ("sample.py", "no images were made in {out}: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_overwriting_that_fails_half_way_leaves_the_old_images(
+    pictures, tmp_path, script, last_words
+):
+    out = tmp_path / "out"
+    for path in ("train/cats/1.jpg", "train/dogs/2.jpg", "test/cats/3.jpg"):
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(path.encode())
+    before = tree(out)
+    words = ["--out", out, "--overwrite"]
+    if script == "prepare.py":
+        words += [as_tar(pictures, tmp_path), *FLAGS]
+    else:
+        words += ["--train", 1, "--test", 1, "--side", 64, "--num-workers", 1]
+    failed = befallen(3, FULL, out, script, *words)
+    assert (failed.returncode, failed.stderr) == (1, last_words.format(out=out))
+    assert tree(out) == before
+    assert not list(out.glob(".*"))
+
+
+def test_what_a_killed_run_had_taken_away_is_put_back_by_the_next(pictures, tmp_path):
+    out, source = tmp_path / "out", as_tar(pictures, tmp_path)
+    assert prepare(source, out).returncode == 0
+    before = tree(out)
+    words = (source, "--out", out, "--overwrite", *FLAGS, "--train", 4)
+    for number in (1, 4, 5):  # one move made, all of the old taken and one put, all but the last
+        killed = befallen(number, "os.kill(os.getpid(), 9)", out, "prepare.py", *words)
+        assert killed.returncode == -9
+        assert not (out / "train").exists()
+        again = prepare(source, out)
+        assert again.returncode == 0 and "verified" in again.stdout, again.stderr
+        assert tree(out) == before and not list(out.glob(".*"))
+
+
+def test_a_run_killed_between_two_moves_leaves_no_table_and_no_split_with_images_of_others(
+    pictures, tmp_path
+):
+    out, source = tmp_path / "out", as_tar(pictures, tmp_path)
+    mine = out / "train" / "cats" / "mine.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    words = (source, "--out", out, "--overwrite", *FLAGS)
+    killed = befallen(3, "os.kill(os.getpid(), 9)", out, "prepare.py", *words)
+    assert killed.returncode == -9
+    assert {path.name for path in out.glob("[!.]*")} == {"split.csv", "test"}
+    refused = prepare(source, out)
+    assert refused.returncode == 1 and f"{mine} exists" in refused.stderr
+    assert tree(out) == {"train/cats/mine.jpg": b"mine"}
+    assert [path.name for path in out.iterdir()] == ["train"]
+
+
+def test_old_images_that_cannot_be_put_back_are_kept_and_named(pictures, tmp_path):
+    out, source = tmp_path / "out", as_tar(pictures, tmp_path)
+    assert prepare(source, out).returncode == 0
+    before = tree(out)
+    words = (source, "--out", out, "--overwrite", *FLAGS)
+    failed = befallen(3, f"globals().update(number=0); {FULL}", out, "prepare.py", *words)
+    (left,) = out.glob(".prepare-*")
+    assert failed.returncode == 1
+    assert is_one_line(failed.stderr) and f"move the rest back from {left}/old" in failed.stderr
+    assert {path.name for path in (left / "old").iterdir()} == {"train", "test", "split.csv"}
+    assert prepare(source, out).returncode == 0
+    assert tree(out) == before and not left.exists()
+
+
+HEADER = b"split,class,file,sha256\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        (b"", "it lacks split, class, file, sha256"),
+        (b"split,class,name\ntrain,baklava,1.jpg\n", "it lacks file, sha256"),
+        (HEADER + b"train,baklava,1.jpg,abc\ntest,bak", "it lacks file, sha256"),
+        (HEADER + b"train,bakl\xe4va,1.jpg,abc\n", "'utf-8' codec can't decode byte 0xe4"),
+        ((HEADER + b"train,baklava,1.jpg,abc\n").decode().encode("utf-16"), "'utf-8' codec"),
+    ],
+    ids=["empty", "columns", "cut", "latin-1", "utf-16"],
+)
+def test_a_damaged_table_is_named_with_the_remedy(tmp_path, table, what):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "split.csv").write_bytes(table)
+    refused = prepare(tmp_path / "absent.tar.gz", tmp_path)
+    assert refused.returncode == 1
+    assert is_one_line(refused.stderr)
+    assert f"{tmp_path / 'split.csv'}: is damaged ({what}" in refused.stderr
+    assert "--overwrite" in refused.stderr
+
+
+@pytest.mark.parametrize("compression", ["ZIP_DEFLATED", "ZIP_LZMA", "ZIP_BZIP2"])
+def test_a_damaged_zip_is_named(pictures, tmp_path, compression):
+    files = {name: data for name, data in pictures.items() if "baklava" in name}
+    source = as_zip(files, tmp_path, compression=getattr(zipfile, compression))
+    data = bytearray(source.read_bytes())
+    data[600:700] = bytes(100)  # of the first image
+    source.write_bytes(data)
+    broken = prepare(source, tmp_path / "out")
+    assert broken.returncode == 1
+    assert is_one_line(broken.stderr) and f"{source}: cannot be read (" in broken.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_no_regular_file_is_no_image(pictures, tmp_path, monkeypatch):
+    source, out = as_folder(pictures, tmp_path), tmp_path / "out"
+    monkeypatch.chdir(source / "images" / "baklava")  # a socket's name may not be long
+    os.mkfifo("0000.jpg")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("0001.jpg")
+        os.rename("1000.jpg", tmp_path / "elsewhere.jpg")
+        os.symlink(tmp_path / "elsewhere.jpg", "1000.jpg")  # whose target is one
+        made = prepare(source, out)
+    assert made.returncode == 0, made.stderr
+    assert len(tree(out)) == 1 + len(CLASSES) * (NUM_TRAIN + NUM_TEST)
+    assert (out / "train/baklava/1000.jpg").read_bytes() == pictures["images/baklava/1000.jpg"]
+    (out / "train/baklava/1000.jpg").unlink()
+    os.mkfifo(out / "train/baklava/1000.jpg")
+    wrong = prepare(source, out)
+    assert wrong.returncode == 1 and "train/baklava/1000.jpg has changed" in wrong.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+@pytest.mark.parametrize("has_lists", [True, False])
+def test_names_that_are_no_text_are_escaped(pictures, tmp_path, encoding, has_lists):
+    crepe = os.fsdecode(b"cr\xeape")
+    files, doubled = {}, copied(pictures, "images/baklava/1001.jpg", "images/baklava/1000.jpg")
+    for name, data in doubled.items():
+        own = os.fsencode(name).replace(b"baklava/1000", b"baklava/\xff\n\xc3\xa9")
+        own = own.replace(b"baklava", os.fsencode(crepe))
+        data = data.replace(b"baklava/", os.fsencode(f"{crepe}/"))
+        if has_lists or own.startswith(b"images/"):
+            files[os.fsdecode(own)] = data
+    files[f"images/{crepe}/1002.jpg"] = b"no image"
+    source, out = as_folder(files, tmp_path), tmp_path / os.fsdecode(b"out\xfe")
+    flags = ["--classes", crepe, "beef_tartare", "--train", 4, "--test", 3]
+    made = prepare(source, out, *flags, PYTHONIOENCODING=encoding)
+    assert made.returncode == 0, made.stderr
+    accent = "\u00e9" if encoding.startswith("utf-8") else "\\xe9"
+    assert f"cr\\udceape/\\udcff\\n{accent}.jpg (" in made.stdout
+    assert "  cr\\udceape/1002.jpg: " in made.stdout
+    assert "out\\udcfe: 4 train and 3 test images" in made.stdout
+    assert "\ncr" not in (out / "split.csv").read_text(encoding="utf-8")
+    before = tree(out)
+    again = prepare(source, out, *flags, PYTHONIOENCODING=encoding)
+    assert again.returncode == 0 and "verified" in again.stdout, again.stderr
+    assert tree(out) == before
 
 
 @given(
