@@ -7,19 +7,21 @@ key of all that they depend on. An epoch's steps then take milliseconds.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import mxnet as mx
 import numpy as np
 
-from dist_ft.data import shard
+from dist_ft.data import pack, shard
 from dist_ft.data.feed import Feed
 from dist_ft.data.loader import Batch
 from dist_ft.data.split import Split
@@ -119,12 +121,12 @@ def _key(net: mx.gluon.Block, feed: Feed, num_views: int, made_of: Any) -> str:
 def _compute(net: mx.gluon.Block, feed: Feed, num_views: int, place: Path, world: Any) -> None:
     """Writes the folder of an `obtain`, on each host; whole or absent."""
     writes = world.local_rank == 0
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    beside = place
     bad: list[dict[str, str]] = [{}, {}]
-    try:
+    with ExitStack() as unfinished:
         with world.together(), _written_to(place):
             if writes:
-                beside.mkdir(parents=True)
+                beside = unfinished.enter_context(_beside(place))
         for number in range(num_views + 1):
             is_test = number == num_views
             world.at(f"features of {'the test images' if is_test else f'view {number}'}")
@@ -137,11 +139,27 @@ def _compute(net: mx.gluon.Block, feed: Feed, num_views: int, place: Path, world
         with world.together(), _written_to(place):
             if writes:
                 (beside / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
-                if not place.exists():  # another run may have been quicker
-                    beside.rename(place)
+                _rename(beside, place)
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """A folder that is locked, and removed unless it was renamed."""
+    pack.sweep(place.parent, ".features-*")
+    beside, lock = pack.locked_beside(place, partial(Path.mkdir, parents=True))
+    try:
+        yield beside
     finally:
-        if writes:
-            shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
+        os.close(lock)
+
+
+def _rename(beside: Path, place: Path) -> None:
+    try:
+        beside.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another run, of the same, first
+            raise
 
 
 def _forward(

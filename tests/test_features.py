@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import mxnet as mx
 import numpy as np
@@ -14,7 +16,7 @@ from dist_ft.data.folder import scan
 from dist_ft.data.view import Views
 from dist_ft.errors import UserError
 from dist_ft.runtime import Solo
-from tests.conftest import TINY, train
+from tests.conftest import ENVIRONMENT, TINY, train
 from tests.images import make_folder
 
 VIEWS = Views(32, 36, False)
@@ -154,6 +156,54 @@ def test_an_error_on_the_way_leaves_nothing_behind(folder, obtain, tmp_path):
     with pytest.raises(ZeroDivisionError):
         obtain(part)
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_run_ends_well_where_another_has_kept_the_same_features_meanwhile(obtain, tmp_path):
+    """One of the same process number, as in another container."""
+    part = frozen(build())
+    forward, others = part.forward, []
+
+    def first_the_other(x):
+        part.forward = forward
+        others.append(obtain(part))
+        return forward(x)
+
+    part.forward = first_the_other
+    mine, computed = obtain(part)
+    ((theirs, also_computed),) = others
+    assert computed and also_computed
+    for view, their_view in zip([*mine.views, mine.test], [*theirs.views, theirs.test]):
+        assert (view == their_view).all()
+    assert [len(list(place.iterdir())) for place in (tmp_path / "kept").iterdir()] == [4]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from dist_ft.data import pack
+
+beside, _ = pack.locked_beside(Path(sys.argv[1]), Path.mkdir)
+(beside / "0.npy").write_text("half")
+print("begun", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_folder_of_a_writer_that_was_killed_is_removed_and_one_of_a_living_is_not(
+    obtain, tmp_path
+):
+    (tmp_path / "kept").mkdir()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "kept" / "features-of-others")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": ENVIRONMENT}
+    with subprocess.Popen(command, **pipes) as job:
+        assert job.stdout.readline() == b"begun\n"
+        (beside,) = (tmp_path / "kept").iterdir()
+        obtain(frozen(build()))
+        assert [file.name for file in beside.iterdir()] == ["0.npy"]
+        job.kill()
+    obtain(frozen(build()), made_of="else")
+    assert not beside.exists()
+    assert len(list((tmp_path / "kept").glob("features-*"))) == 2
 
 
 def test_a_place_that_cannot_be_written_is_told_with_the_remedy(obtain, tmp_path):

@@ -4,7 +4,10 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from dist_ft.data.pack import Pack
 from dist_ft.data.view import Views
 from dist_ft.errors import UserError
 from dist_ft.runtime import Solo
-from tests.conftest import run_job
+from tests.conftest import ENVIRONMENT, run_job
 from tests.images import make_folder
 
 VIEWS = Views(24, 28, False)
@@ -41,6 +44,68 @@ def world():
     world = Solo("cpu", 300)
     yield world
     world.close()
+
+
+# Writes a pack; tells when it has begun, and goes on when it is told to.
+NAMED = "os.O_TMPFILE = os.O_DIRECTORY;"  # which says of a folder what old file systems say
+PACKING = """
+import os, sys
+import numpy as np
+{}
+from pathlib import Path
+from dist_ft.data import pack
+
+def make(index):
+    if index == 3:
+        print("begun", flush=True)
+        sys.stdin.readline()
+    return np.full((200, 200, 3), index, np.uint8)
+
+pack.sweep(Path(sys.argv[1]).parent, ".*.pack.*")
+pack.write(Path(sys.argv[1]), "key", 5, make, 1)
+"""
+# A folder's packs in memory; the last of the test images takes for ever to read.
+LENDING = """
+import os, sys
+from dist_ft.data import cache
+from dist_ft.data.folder import scan
+from dist_ft.data.view import Views
+from dist_ft.runtime import Solo
+
+folder = scan(sys.argv[1])
+last = folder.test.root / folder.test.paths[-1]
+last.unlink()
+os.mkfifo(last)
+said = lambda words: print(words, flush=True)
+cache.obtain(folder, Views(24, 28, False), 28, "ram", folder.test.root, 2, Solo("cpu", 300), said)
+"""
+can_be_pid_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+needs_containers = pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*can_be_pid_1, "true"], stderr=-3).returncode,
+    reason="no process may have a number of its own here (unshare)",
+)
+
+
+@pytest.fixture
+def started():
+    """Starts a Python program, and kills it in the end."""
+    jobs = []
+
+    def start(program, *words, prefix=()):
+        command = [*prefix, sys.executable, "-c", program, *map(str, words)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        jobs.append(subprocess.Popen(command, env=ENVIRONMENT, **pipes))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.kill()
+        job.communicate()
+
+
+def goes_on(job):
+    job.communicate("\n", timeout=60)
+    return job.returncode == 0
 
 
 def noise(index):
@@ -255,3 +320,90 @@ def test_the_command_names_a_folder_that_is_not_there():
     ended = run_job(["-m", "dist_ft.pack", "/nowhere"], 60)
     assert ended.status == 1
     assert "/nowhere: no such folder" in ended.output
+
+
+@needs_containers
+@pytest.mark.parametrize("named", ["", NAMED])
+def test_processes_of_one_number_write_one_pack_at_once(tmp_path, started, named):
+    """As those of two containers do, which are number 1 in each."""
+    path = tmp_path / "it.pack"
+    jobs = [started(PACKING.format(named), path, prefix=can_be_pid_1) for _ in range(2)]
+    assert [job.stdout.readline() for job in jobs] == ["begun\n"] * 2
+    assert len(list(tmp_path.iterdir())) == (2 if named else 0)
+    assert goes_on(jobs[0])
+    assert len(Pack(path, "key")) == 5
+    assert goes_on(jobs[1])
+    assert Pack(path, "key").picture(4).pixels().min() == 4
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_killed_while_it_decodes_leaves_nothing_in_memory(
+    folder, started, signum
+):
+    def lying():
+        places = [one.path.name[:12] for one in cache.of(folder, VIEWS, 28, Path())]
+        return [file for place in places for file in Path("/dev/shm").glob(f"*{place}*")]
+
+    job = started(LENDING, folder.train.root.parent)
+    assert "train" in job.stdout.readline()
+    assert "test" in job.stdout.readline()  # the training images lie there, whole
+    assert lying() == []
+    job.send_signal(signum)
+    assert job.wait(60) == -signum
+    assert lying() == []
+
+
+def test_what_the_dead_have_left_in_memory_is_removed_and_what_the_living_lend_is_not(
+    folder, world, tmp_path
+):
+    dead, lent = (
+        Path("/dev/shm", f"dist_ft-{os.getpid()}{name}.{pack.kernel()}.test.pack")
+        for name in ("dead", "lent")
+    )
+    with pack.Unfinished(lent) as unfinished:
+        unfinished.fill("key", 3, noise, 1)
+        unfinished.finish()
+        dead.write_bytes(b"")
+        try:
+            obtain(folder, world, "ram", tmp_path)
+            assert lent.exists() and not dead.exists()
+        finally:
+            lent.unlink()
+            dead.unlink(missing_ok=True)
+
+
+def test_a_pack_whose_writer_was_killed_is_removed_by_the_next_one(tmp_path, started):
+    job = started(PACKING.format(NAMED), tmp_path / "it.pack")
+    assert job.stdout.readline() == "begun\n"
+    job.kill()
+    job.wait()
+    (left,) = tmp_path.iterdir()
+    job = started(PACKING.format(""), tmp_path / "another.pack")
+    assert goes_on(job)
+    assert not left.exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["another.pack"]
+
+
+def test_a_file_without_a_lock_is_another_hosts_for_a_day(tmp_path):
+    """Whose locks may not be seen here."""
+    file, folder = tmp_path / ".a.pack.far.1", tmp_path / ".b.pack.far.1"
+    folder.mkdir()
+    for place in (file, folder / "0.npy"):
+        place.write_text("")
+    os.utime(folder, (1, 1))
+    pack.sweep(tmp_path, ".*.pack.*")
+    assert file.exists() and folder.exists()
+    for place in (file, folder / "0.npy"):
+        os.utime(place, (time.time() - 90_000,) * 2)
+    pack.sweep(tmp_path, ".*.pack.*")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pack_may_be_read_by_whom_the_umask_lets(tmp_path, started):
+    for name, named in (("a", ""), ("b", NAMED)):
+        before = os.umask(0o027)
+        job = started(PACKING.format(named), tmp_path / name)
+        os.umask(before)
+        assert goes_on(job)
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o640

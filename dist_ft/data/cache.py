@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import cv2
 import numpy as np
 
 from dist_ft.data import image, pack, view
-from dist_ft.data.pack import Pack
+from dist_ft.data.pack import Pack, Unfinished
 from dist_ft.data.split import Folder, Split
 from dist_ft.data.view import Views
 from dist_ft.errors import UserError
@@ -58,22 +59,18 @@ def obtain(
     in_memory = place == "ram"
     wanted = of(folder, views, side, kept_in)
     if in_memory:  # under a name that no other run has
-        run = world.gather(uuid.uuid4().hex)[0]
-        wanted = tuple(w._replace(path=MEMORY / f"dist_ft-{run}-{w.path.name}") for w in wanted)
+        run = f"{world.gather(uuid.uuid4().hex)[0]}.{pack.kernel()}"
+        wanted = tuple(w._replace(path=MEMORY / f"dist_ft-{run}.{w.path.name}") for w in wanted)
     world.at("decoding the images once", 600 + 0.2 * (len(folder.train) + len(folder.test)))
-    with world.together():
-        if world.local_rank == 0:
-            for one in wanted:
-                if not one.is_there():
-                    say(f"decoding {len(one.split)} images of {one.split.root} once")
-                    write(one, num_workers)
-    try:
+    with ExitStack() as until_opened:
+        with world.together():
+            if world.local_rank == 0:
+                if in_memory:
+                    _lend(wanted, num_workers, say, until_opened)
+                else:
+                    _keep(wanted, num_workers, say)
         with world.together():
             train, test = (Pack(one.path, one.key) for one in wanted)
-    finally:
-        if in_memory and world.local_rank == 0:  # every rank has it open: it goes with the last
-            for one in wanted:
-                one.path.unlink(missing_ok=True)
     say(f"cache: {(train.num_bytes + test.num_bytes) / 1e6:,.0f} MB in {wanted[0].path.parent}")
     return train, test
 
@@ -90,9 +87,48 @@ def of(folder: Folder, views: Views, side: int, kept_in: Path) -> tuple[Wanted, 
 
 def write(wanted: Wanted, num_workers: int, made: Callable[[], None] = lambda: None) -> None:
     """Decodes a split's images into its pack. Raises UserError where that cannot be written."""
-    try:
+    with _room_for(wanted):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
+        pack.sweep(wanted.path.parent, ".*.pack.*")
         pack.write(wanted.path, wanted.key, len(wanted.split), wanted.make, num_workers, made)
+
+
+def _keep(wanted: Sequence[Wanted], num_workers: int, say: Callable[[str], None]) -> None:
+    for one in wanted:
+        if not one.is_there():
+            say(_of_what(one))
+            write(one, num_workers)
+
+
+def _lend(
+    wanted: Sequence[Wanted],
+    num_workers: int,
+    say: Callable[[str], None],
+    until_opened: ExitStack,
+) -> None:
+    """Decodes into memory, where a file with a name stays until a reboot: they have one from when
+    the last is whole until the others of this host have opened them, and go with the last rank."""
+    pack.sweep(MEMORY, "*dist_ft-*.pack*")
+    decoded = []
+    for one in wanted:
+        say(_of_what(one))
+        with _room_for(one):
+            decoded.append(until_opened.enter_context(Unfinished(one.path)))
+            decoded[-1].fill(one.key, len(one.split), one.make, num_workers)
+    for one, unfinished in zip(wanted, decoded):
+        until_opened.callback(one.path.unlink, missing_ok=True)
+        with _room_for(one):
+            unfinished.finish()
+
+
+def _of_what(wanted: Wanted) -> str:
+    return f"decoding {len(wanted.split)} images of {wanted.split.root} once"
+
+
+@contextmanager
+def _room_for(wanted: Wanted) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"--cache: {wanted.path.parent}: {error.strerror}: make room (docker run --shm-size"
