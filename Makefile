@@ -41,7 +41,8 @@ train: install $(DATA)/train
 food5/train: | install
 	$(BIN)/python food5/sample.py --out food5
 
-# A test that hangs is ended after five minutes, with the stacks of all its threads.
+# A test that hangs is ended after five minutes, with the stacks of all its threads. What Chromium showed, where it is
+# installed, is in build/screenshots.
 test:
 	@launch/install.sh $(EXTRAS) dev
 	$(BIN)/python -m pytest tests --timeout 300 --durations 10 $(PYTEST_ARGS)
