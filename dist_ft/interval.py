@@ -53,7 +53,4 @@ def bootstrap(
     bias = stats.norm.ppf(np.clip(below, 0.5 / num_draws, 1 - 0.5 / num_draws))
     ends = stats.norm.cdf(2 * bias[:, None] + [-Z, Z])
     found = np.array([np.quantile(own, end) for own, end in zip(draws.T, ends)])
-    return np.stack(
-        [np.minimum(found[:, 0], whole), np.maximum(found[:, 1], whole)],
-        axis=1,
-    )
+    return np.stack([np.minimum(found[:, 0], whole), np.maximum(found[:, 1], whole)], axis=1)
