@@ -67,6 +67,16 @@ class Browser:
             time.sleep(0.1)
         return text
 
+    def wait_until_still(self, timeout_s: float = 15) -> None:
+        """Until what is seen has not changed for a second; not for ever, since some pages turn."""
+        end, before = time.monotonic() + timeout_s, None
+        while time.monotonic() < end and (now := self._seen()) != before:
+            before = now
+            time.sleep(1)
+
+    def _seen(self) -> str:
+        return self._do("Page.captureScreenshot")["data"]
+
     def screenshot(self, name: str, whole: bool = False) -> Path:
         """A PNG of what is seen, or of the whole page; kept in SCREENSHOTS."""
         shot = self._do("Page.captureScreenshot", captureBeyondViewport=whole)

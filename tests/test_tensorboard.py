@@ -239,10 +239,18 @@ PAGES = {
 }
 
 
+# Pixels of a colour, fewer than there are when a page's charts are drawn; other pages have none.
+DRAWN = {"scalars": 100, "images": 10_000, "pr_curves": 500, "histograms": 5000, "projector": 1000}
+
+
 @needs_chromium
 @pytest.mark.parametrize("page", PAGES)
 def test_chromium_shows_each_page_of_tensorboards_without_a_complaint(browser, server, page):
     browser.open(f"{server}#{page}")
     browser.wait_for(PAGES[page])
-    browser.screenshot(f"tensorboard-{page}")
+    browser.wait_until_still()
+    picture = browser.screenshot(f"tensorboard-{page}")
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))[120:, 450:].astype(int)  # beside what is chosen
+    assert ((pixels.max(axis=2) - pixels.min(axis=2)) > 60).sum() >= DRAWN.get(page, 0)
     assert browser.complaints() == []
