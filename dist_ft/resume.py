@@ -51,8 +51,11 @@ def set_aside(run: Path) -> bool:
 class Claim:
     """That no other run writes to a folder, until it is given up or the process ends.
 
-    Raises UserError where another one holds it. Where the file system has no locks, it is none.
+    Raises UserError where another one holds it, OSError where the folder cannot be opened. Where
+    the file system has no locks, it is none.
     """
+
+    _folder: int | None = None  # its descriptor
 
     def __init__(self, run: Path):
         self._folder = os.open(run, os.O_RDONLY)

@@ -71,7 +71,8 @@ class Run:
         with world.together():
             found = world.kept
             if world.is_chief and config.folder.is_dir():
-                self._claim = resume.Claim(config.folder)
+                with _written_to(config.folder):
+                    self._claim = resume.Claim(config.folder)
             if world.is_chief and not found:
                 found = resume.find(config.resume, config.folder, self.facts)
             self.net = self._network(found)
