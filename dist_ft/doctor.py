@@ -24,7 +24,7 @@ THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import checks, facts, hosts, model, runtime, weights  # noqa: E402
+from dist_ft import checks, device, facts, hosts, model, runtime, weights  # noqa: E402
 from dist_ft.census import NEEDED_DISK_MB, NEEDED_SHM_MB, REDUCED_MB  # noqa: E402
 from dist_ft.config import Config, ConfigError  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
@@ -66,6 +66,8 @@ def examine_devices(world: runtime.Solo) -> Iterator[Finding]:
     if num_gpus > world.local_size:
         remedy = f"horovodrun -np {num_gpus} uses all of them"
         yield Finding(NOTE, "devices", found, remedy)
+    elif num_gpus == 0 and device.built_for_cuda():
+        yield Finding(NOTE, "devices", f"{found}; MXNet is built for GPUs", device.remedy())
     else:
         yield Finding(OK, "devices", found)
 

@@ -6,7 +6,7 @@ from typing import Any, Iterator
 
 import mxnet as mx
 
-from dist_ft import model
+from dist_ft import device, model
 from dist_ft.data.split import Folder
 from dist_ft.schedule import Plan
 
@@ -20,6 +20,12 @@ def about_images(data: str, folder: Folder) -> Iterator[str]:
     skipped = folder.train.skipped + folder.test.skipped
     if skipped:
         yield f"{len(skipped)} files are no images by their name: {', '.join(skipped[:5])}"
+
+
+def about_device(asked: str, ctx: mx.Context) -> Iterator[str]:
+    """What keeps a run from the GPU that it is meant for; `asked` is --device."""
+    if asked == "auto" and ctx.device_type == "cpu" and device.built_for_cuda():
+        yield f"MXNet is built for GPUs and sees no GPU: {device.remedy()}"
 
 
 def about_network(

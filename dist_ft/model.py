@@ -63,9 +63,11 @@ def build(name: str, num_classes: int, image_size: int, seed: int) -> mx.gluon.H
     mx.random.seed(seed)
     with mx.name.NameManager():  # names from 0 in every process: ranks broadcast by them
         net = _zoo(name, num_classes)
-    net.initialize(mx.init.Xavier())
     try:
-        shape = net(mx.nd.zeros((1, 3, image_size, image_size))).shape
+        # Nothing is computed for the shapes: in float16, which is a GPU's, the CPU could not.
+        net.infer_shape(mx.nd.zeros((1, 3, image_size, image_size)))
+        graph = net(mx.sym.var("data"))
+        _, (shape,), _ = graph.infer_shape(data=(1, 3, image_size, image_size))
     except (mx.MXNetError, AssertionError, AttributeError, ValueError) as error:
         raise UserError(
             f"--model {name} with --image-size {image_size}: the network does not take such"
@@ -73,6 +75,7 @@ def build(name: str, num_classes: int, image_size: int, seed: int) -> mx.gluon.H
         ) from error
     if shape != (1, num_classes):
         raise UserError(f"--model {name}: gives {shape}, not {num_classes} logits an image")
+    net.initialize(mx.init.Xavier())
     return net
 
 

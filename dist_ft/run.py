@@ -170,6 +170,7 @@ class Run:
             return board
         for line in (
             *greeting.about_images(c.data, folder),
+            *greeting.about_device(c.device, world.ctx),
             *greeting.about_network(c.model, self.core, self.dtype, self.plan, peak_lr, world),
         ):
             board.say(line)

@@ -19,6 +19,7 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft import host
+from dist_ft.device import choose, has_gpu
 from dist_ft.errors import Joint, UserError
 from dist_ft.tuning import PLAIN, TIMELINE, Tuning, begin
 from dist_ft.watchdog import Watchdog
@@ -47,7 +48,7 @@ class Solo:
 
     def __init__(self, device: str, stall_timeout: float):
         self.host = socket.gethostname()
-        self.ctx = _context(device, self.local_rank, self.local_size)
+        self.ctx = choose(device, self.local_rank, self.local_size)
         self._watchdog = Watchdog(stall_timeout, self.name)
 
     @property
@@ -120,14 +121,14 @@ class World(Solo):
     """The ranks of a Horovod job."""
 
     def __init__(self, device: str, stall_timeout: float, tuning: Tuning):
-        self._tuner = begin(tuning, _has_gpu(device))
+        self._tuner = begin(tuning, has_gpu(device))
         self._hvd = _horovod()
         self._find_place()
         self._compression, self._num_groups = tuning.compression, tuning.num_groups
         self._mpi = _mpi_of_its_own(self.size)
         super().__init__(device, stall_timeout)
         if tuning.hierarchical_allreduce and not (
-            self._hvd.nccl_built() and host.started_by_mpi() and _has_gpu(device)
+            self._hvd.nccl_built() and host.started_by_mpi() and has_gpu(device)
         ):
             raise UserError(
                 "--hierarchical-allreduce: takes GPUs, ranks that MPI starts, and a Horovod with"
@@ -308,30 +309,6 @@ def _mpi_of_its_own(size: int) -> Any:
             " build both against the MPI that starts them ('make install')"
         )
     return MPI.COMM_WORLD.Dup()
-
-
-def _has_gpu(device: str) -> bool:
-    return device != "cpu" and mx.context.num_gpus() > 0
-
-
-def _context(device: str, local_rank: int, local_size: int) -> mx.Context:
-    """The rank's device: a GPU of its own, or the CPU."""
-    num_gpus = 0 if device == "cpu" else mx.context.num_gpus()
-    if num_gpus == 0:
-        if device == "gpu":
-            raise UserError(
-                f"--device gpu: MXNet {mx.__version__} sees no GPU on {socket.gethostname()};"
-                " install a CUDA build of it (mxnet-cu112), or leave --device out"
-            )
-        return mx.cpu()
-    if num_gpus == 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
-        return mx.gpu(0)  # the launcher shows each rank only its own
-    if num_gpus < local_size:
-        raise UserError(
-            f"{local_size} ranks on {socket.gethostname()}, which has {num_gpus} GPUs: start at"
-            " most one rank for each, or pass --device cpu"
-        )
-    return mx.gpu(local_rank)
 
 
 def _told(error: BaseException, name: str) -> str:

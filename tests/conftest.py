@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+import tests.gpus  # noqa: F401 - hides them, before MXNet looks for them
 from tests.browser import Browser
 from tests.fileserver import FileServer
 from tests.images import make_folder
@@ -65,7 +66,12 @@ def pytest_configure(config):
 
 
 def run_job(
-    words: list[str], timeout_s: float, num_ranks: int = 0, mpi: bool = False, cwd: Path = REPO
+    words: list[str],
+    timeout_s: float,
+    num_ranks: int = 0,
+    mpi: bool = False,
+    cwd: Path = REPO,
+    environment: dict[str, str] = ENVIRONMENT,
 ) -> Ended:
     """Runs `python WORDS`, under horovodrun where num_ranks is given, and waits for its end.
 
@@ -76,16 +82,21 @@ def run_job(
         # Not every machine has a line for localhost in /etc/hosts.
         launcher = ["horovodrun", "-np", str(num_ranks), "-H", f"127.0.0.1:{num_ranks}"]
         command = [*launcher, "--mpi" if mpi else "--gloo", *command]
-    return run_command(command, timeout_s, cwd)
+    return run_command(command, timeout_s, cwd, environment)
 
 
-def run_command(command: list[str], timeout_s: float, cwd: Path = REPO) -> Ended:
+def run_command(
+    command: list[str],
+    timeout_s: float,
+    cwd: Path = REPO,
+    environment: dict[str, str] = ENVIRONMENT,
+) -> Ended:
     """The same for any command."""
     start = time.monotonic()
     job = subprocess.Popen(
         command,
         cwd=cwd,
-        env=ENVIRONMENT,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

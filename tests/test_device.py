@@ -1,0 +1,112 @@
+"""The device that a rank computes on, and that nothing of a run is left on another one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from dist_ft import checkpoint, device, doctor, evaluate, greeting, train, trained
+from dist_ft.config import Config
+from dist_ft.data.feed import Feed
+from dist_ft.data.folder import scan
+from dist_ft.errors import UserError
+from dist_ft.finding import NOTE, OK
+from dist_ft.runtime import Solo
+from tests.conftest import ENVIRONMENT
+
+
+@pytest.fixture
+def world():
+    """A rank on a device that is not the one where arrays are made: MXNet keeps cpu(0) and cpu(1)
+    apart as it does a CPU and a GPU."""
+    world = Solo("cpu", 300)
+    world.ctx = mx.cpu(1)
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize(
+    "asked, num_gpus, local_rank, local_size, placed",
+    [
+        ("auto", 0, 3, 4, mx.cpu()),
+        ("cpu", 0, 0, 1, mx.cpu()),
+        ("auto", 1, 0, 1, mx.gpu(0)),
+        ("gpu", 4, 2, 4, mx.gpu(2)),
+        ("auto", 8, 3, 4, mx.gpu(3)),
+    ],
+)
+def test_each_rank_of_a_host_has_a_gpu_of_its_own(
+    asked, num_gpus, local_rank, local_size, placed, monkeypatch
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert device.place(asked, num_gpus, local_rank, local_size) == placed
+
+
+def test_a_launcher_may_show_each_rank_its_own_gpu_only(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert device.place("auto", 1, local_rank=3, local_size=4) == mx.gpu(0)
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch):
+    for shown, num_gpus in ((None, 1), ("0,1", 2)):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if shown:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        with pytest.raises(UserError, match=rf"4 ranks on \S+, which has {num_gpus} GPUs: start"):
+            device.place("auto", num_gpus, local_rank=0, local_size=4)
+
+
+@pytest.mark.parametrize(
+    "cuda, remedy", [(False, "install a CUDA build"), (True, "see that nvidia-smi shows one")]
+)
+def test_a_gpu_that_is_not_there_is_told_with_what_may_be_missing(cuda, remedy, world, monkeypatch):
+    monkeypatch.setattr(device, "built_for_cuda", lambda: cuda)
+    with pytest.raises(UserError, match=rf"--device gpu: MXNet .* sees no GPU on .*{remedy}"):
+        device.place("gpu", 0, 0, 1)
+    (found,) = doctor.examine_devices(world)
+    assert found.verdict == (NOTE if cuda else OK)
+    told = list(greeting.about_device("auto", world.ctx))
+    assert len(told) == cuda and all("sees no GPU" in line and remedy in line for line in told)
+    assert not list(greeting.about_device("cpu", world.ctx))
+    assert not list(greeting.about_device("auto", mx.gpu(0)))
+
+
+@pytest.mark.parametrize("freeze", [(), ("features",)])
+def test_a_run_computes_on_its_device_alone(world, tiny, tmp_path, freeze):
+    """Trained, stopped, gone on with and scored; frozen, from features that are kept."""
+    config = Config(
+        **{"data": str(tiny), "model": "mobilenet0.25", "weights": "none", "image_size": 32},
+        **{"batch_size": 24, "lr": 0.05, "momentum": 0.9, "num_workers": 2, "freeze": freeze},
+        **{"bn": "frozen" if freeze else Config.bn, "out": str(tmp_path / "run"), "epochs": 2},
+    )
+    train.fit(replace(config, max_steps=4), world)
+    run = train.fit(config, world)
+    assert {
+        a.context for a in run.core.collect_params()["mobilenet0_conv0_weight"].list_data()
+    } == {world.ctx}
+    found = trained.find(config.out)
+    net = found.network(world)
+    feed = Feed(scan(str(tiny)), found.views, 0, 0, 1, 2, 8)
+    scores = evaluate.evaluate(net, feed.test(), 5, world)
+    feed.close()
+    assert scores.num_images == 101
+    assert np.isclose(scores.accuracy, checkpoint.best(tmp_path / "run").accuracy)
+
+
+def test_building_a_network_computes_nothing():
+    """In float16, which a GPU has and a CPU has not; MXNet tells it at the next wait only."""
+    code = (
+        "import mxnet as mx; from mxnet.contrib import amp; amp.init(target_dtype='float16');"
+        "from dist_ft import model; net = model.build('resnet18_v2', 5, 32, 0); mx.nd.waitall();"
+        "print(sum(p.data().size for p in net.collect_params().values()))"
+    )
+    built = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    assert int(built.stdout) > 1e7
