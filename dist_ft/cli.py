@@ -62,7 +62,7 @@ def add_count(parser: argparse.ArgumentParser, flag: str, default: int, text: st
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """The flag for what a trained network computes in."""
-    text = "as of train (default: that of the training run)"
+    text = "as of train (default: that of the training run; float32 where it is not to be had)"
     parser.add_argument("--dtype", choices=("", *DTYPES), default="", metavar="TYPE", help=text)
 
 

@@ -36,11 +36,16 @@ def use_dtype(dtype: str, ctx: mx.Context) -> None:
         )
     if dtype == "float32" or dtype in _used:
         return
-    if dtype != _half(ctx):
+    if not has(dtype, ctx):
         takes = {"bfloat16": "a CPU with AVX512-BF16 or AMX", "float16": "a GPU"}[dtype]
         raise UserError(f"--dtype {dtype}: takes {takes}, not {ctx} here")
     amp.init(target_dtype=dtype)
     _used.add(dtype)
+
+
+def has(dtype: str, ctx: mx.Context) -> bool:
+    """Whether a device computes in it."""
+    return dtype in ("float32", _half(ctx))
 
 
 def choose(world: Any) -> str:

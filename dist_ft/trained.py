@@ -32,10 +32,12 @@ class Trained(NamedTuple):
     def network(self, world: Any, dtype: str = "") -> mx.gluon.Block:
         """(n, side, side, 3) uint8 pixels to logits, on this rank's device; all ranks call it.
 
-        dtype: as of dist_ft.train; default: the one that it was trained in. Raises Joint where a
-        device does not have it.
+        dtype: as of dist_ft.train; default: the one that it was trained in, or float32, which its
+        parameters are in, where a device lacks that one. Raises Joint where a device lacks `dtype`.
         """
-        dtype = dtype or self.dtype
+        if not dtype:
+            had = all(world.gather(precision.has(self.dtype, world.ctx)))
+            dtype = self.dtype if had or self.dtype == "auto" else "float32"
         if dtype == "auto":
             dtype = precision.choose(world)
         with world.together():

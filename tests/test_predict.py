@@ -80,6 +80,16 @@ def test_as_many_are_right_as_in_the_best_epoch(run, tiny, world):
     assert right / len(split) == checkpoint.best(run).accuracy
 
 
+def test_what_a_gpu_trained_in_float16_a_cpu_predicts_in_float32(run, tiny, world):
+    found = trained.find(str(run))
+    paths = listed([str(tiny / "test")], ())
+    ours, theirs = (
+        [row for part in predict.predict(each.network(world), found, paths, world) for row in part]
+        for each in (found, found._replace(dtype="float16"))
+    )
+    assert ours == theirs
+
+
 def test_two_ranks_write_the_bytes_of_one(run, tiny, tmp_path):
     for size in (0, 2):
         words = ["-m", "dist_ft.predict", str(run), str(tiny / "test"), "--top", "3"]
