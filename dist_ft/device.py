@@ -11,16 +11,16 @@ import mxnet as mx
 from dist_ft.errors import UserError
 
 
-def has_gpu(device: str) -> bool:
-    """Whether ranks of this host compute on GPUs; `device` is --device."""
-    return device != "cpu" and mx.context.num_gpus() > 0
+def count_gpus(device: str) -> int:
+    """The GPUs that this host's ranks may compute on; `device` is --device."""
+    return 0 if device == "cpu" else mx.context.num_gpus()
 
 
 def choose(device: str, local_rank: int, local_size: int) -> mx.Context:
     """The device of one of this host's ranks; raises UserError where it cannot compute."""
     # Any cuDNN of its major version does, and each process would say that it has another.
     os.environ.setdefault("MXNET_CUDNN_LIB_CHECKING", "0")
-    ctx = place(device, mx.context.num_gpus() if has_gpu(device) else 0, local_rank, local_size)
+    ctx = place(device, count_gpus(device), local_rank, local_size)
     if ctx.device_type == "gpu":
         _try(ctx)
     return ctx

@@ -19,7 +19,7 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft import host
-from dist_ft.device import choose, has_gpu
+from dist_ft.device import choose, count_gpus
 from dist_ft.errors import Joint, UserError
 from dist_ft.tuning import PLAIN, TIMELINE, Tuning, begin
 from dist_ft.watchdog import Watchdog
@@ -121,14 +121,14 @@ class World(Solo):
     """The ranks of a Horovod job."""
 
     def __init__(self, device: str, stall_timeout: float, tuning: Tuning):
-        self._tuner = begin(tuning, has_gpu(device))
+        self._tuner = begin(tuning, count_gpus(device) > 0)
         self._hvd = _horovod()
         self._find_place()
         self._compression, self._num_groups = tuning.compression, tuning.num_groups
         self._mpi = _mpi_of_its_own(self.size)
         super().__init__(device, stall_timeout)
         if tuning.hierarchical_allreduce and not (
-            self._hvd.nccl_built() and host.started_by_mpi() and has_gpu(device)
+            self._hvd.nccl_built() and host.started_by_mpi() and count_gpus(device)
         ):
             raise UserError(
                 "--hierarchical-allreduce: takes GPUs, ranks that MPI starts, and a Horovod with"

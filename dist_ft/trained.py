@@ -25,8 +25,8 @@ class Trained(NamedTuple):
     def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
         """The network with its parameters: (n, 3, side, side) float32, normalised, to logits."""
         net = model.build(self.model, len(self.classes), self.views.side, seed=0)
+        net.load_parameters(str(self.path / checkpoint.NET))
         net.collect_params().reset_ctx(ctx)
-        net.load_parameters(str(self.path / checkpoint.NET), ctx=ctx)
         return net
 
     def network(self, world: Any, dtype: str = "") -> mx.gluon.Block:

@@ -14,4 +14,5 @@ os.environ[_NAME] = ""
 
 def with_gpus(environment: dict[str, str]) -> dict[str, str]:
     """An environment that shows the GPUs that were shown to the tests."""
-    return {name: value for name, value in environment.items() if name != _NAME} | _SHOWN
+    others = {name: value for name, value in environment.items() if name != _NAME}
+    return {**others, **_SHOWN}

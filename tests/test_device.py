@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import mxnet as mx
@@ -17,7 +15,7 @@ from dist_ft.data.folder import scan
 from dist_ft.errors import UserError
 from dist_ft.finding import NOTE, OK
 from dist_ft.runtime import Solo
-from tests.conftest import ENVIRONMENT
+from tests.conftest import run_job
 
 
 @pytest.fixture
@@ -105,8 +103,6 @@ def test_building_a_network_computes_nothing():
         "from dist_ft import model; net = model.build('resnet18_v2', 5, 32, 0); mx.nd.waitall();"
         "print(sum(p.data().size for p in net.collect_params().values()))"
     )
-    built = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stderr
-    assert int(built.stdout) > 1e7
+    built = run_job(["-c", code], 60)
+    assert built.status == 0, built.output
+    assert int(built.output.split()[-1]) > 1e7

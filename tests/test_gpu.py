@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -28,9 +26,9 @@ TIMEOUT_S = 280
 def count_gpus() -> int:
     if not device.built_for_cuda():
         return 0
-    asked = [sys.executable, "-c", COUNT]
-    answer = subprocess.run(asked, env=WITH_GPUS, capture_output=True, text=True, check=True)
-    return int(answer.stdout)
+    answer = run_job(["-c", COUNT], TIMEOUT_S, environment=WITH_GPUS)
+    assert answer.status == 0, answer.output
+    return int(answer.output.split()[-1])
 
 
 NUM_GPUS = count_gpus()
