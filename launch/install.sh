@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-$PWD/.venv}
 log=$venv/install.log
 stamp=$venv/installed
-mended=iface    # of our Horovod's version, 0.28.1+iface: see mend_horovod
+mended=iface.names    # of our Horovod's version, 0.28.1+iface.names: see mend_horovod
 wheels=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/dist_ft/wheels
 
 die() { printf 'install: %s\n' "$*" >&2; exit 1; }
@@ -179,10 +179,15 @@ show_nccl() {
 # In 0.28.1 a process set, and so every run, has Gloo listen on whatever address the machine's name resolves to, not on
 # the interface that horovodrun has found. That is a segmentation fault where the name resolves to nothing, and no way
 # in for the other hosts where it resolves to 127.0.1.1, as Debian has it.
+#
+# And a broadcast is freed, its name with it, as soon as it is over, while the thread that has asked for it may still be
+# logging that name: a segmentation fault of a rank now and then. So the name that it is given is a copy.
 mend_horovod() {
-    local file=$1/horovod/common/gloo/gloo_context.cc line='  gloo_iface_ = global_context.gloo_iface_;'
-    sed -i "/::InitializeForProcessSet(/,/^}/ s/^  attr device_attr;/$line\n&/" "$file"
-    grep -qxF "$line" "$file"
+    local gloo=$1/horovod/common/gloo/gloo_context.cc mxnet=$1/horovod/mxnet/mpi_ops.cc
+    local line='  gloo_iface_ = global_context.gloo_iface_;' name='ops_param->op_names\[0\]'
+    sed -i "/::InitializeForProcessSet(/,/^}/ s/^  attr device_attr;/$line\n&/" "$gloo"
+    sed -i "s/$name/std::string(&)/" "$mxnet"
+    grep -qxF "$line" "$gloo" && [ "$(grep -c "std::string($name)" "$mxnet")" = 4 ]
 }
 
 need_compiler() {
