@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Iterator
 
 GRACE_S = 5.0  # for the other ranks to speak, before this one's end brings them down
@@ -28,6 +29,7 @@ class Watchdog:
         self.is_waiting = False  # in a collective
         self.waits_longer_s = 0.0  # then: where the end of the rank that hangs is not the job's
         self.place, self._allowed_s, self._last = "start", timeout_s, time.monotonic()
+        _die_of_faults()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
@@ -79,6 +81,18 @@ class Watchdog:
         sys.stderr.flush()
         if not self._done.wait(GRACE_S) and self._last == last:  # no progress meanwhile
             os._exit(1)
+
+
+def _die_of_faults() -> None:
+    """MXNet catches the signals of faults, and its handler takes memory in order to tell of them:
+    where the fault was in taking memory, it waits for itself for ever. Python's does not, and tells
+    where each thread was; the process then ends by the signal."""
+    with suppress(ValueError):  # only the main thread sets handlers
+        faulthandler.disable()  # or its handlers would count as set, though MXNet has taken them
+        for signum in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE):
+            signal.signal(signum, signal.SIG_DFL)
+        faulthandler.enable(sys.__stderr__)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # of who aborts, who has said why
 
 
 def _stacks() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -47,3 +48,11 @@ def test_the_time_spent_waiting_for_another_is_not_its_own():
         "except ValueError: time.sleep(0.7)\n"
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "went on\n", "")
+
+
+def test_a_fault_ends_the_process_by_its_signal_and_says_where_it_was():
+    """Though MXNet is loaded, whose own handler of it may never come to an end."""
+    fault = "def fault(): os.kill(os.getpid(), signal.SIGSEGV)\n"
+    ended = run(f"import mxnet, os, signal\nwatchdog.Watchdog(30.0, 'rank 0')\n{fault}fault()")
+    assert ended.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in ended.stderr and "in fault" in ended.stderr
