@@ -242,6 +242,8 @@ def _joint_problems(c: Config) -> Iterator[str]:
         yield "--elastic: a batch cannot grow with ranks that come and go; drop --scale-batch"
     if c.elastic and (c.autotune or c.horovod_timeline):
         yield "--elastic: --autotune and --horovod-timeline are for ranks that stay; leave them out"
+    if c.elastic and c.num_groups > 1:
+        yield f"--elastic --num-groups {c.num_groups}: all gradients are one group; leave it out"
     if c.autotune and c.fusion_mb and c.cycle_ms:
         yield "--autotune finds --fusion-mb and --cycle-ms: leave one of them to it"
     if c.elastic and c.dtype == "auto":

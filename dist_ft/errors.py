@@ -23,4 +23,8 @@ class Joint(UserError):
 
 
 class Resized(Exception):
-    """Every rank of an elastic run raises it alike: it goes on with those that there are now."""
+    """The ranks of an elastic run raise it alike: it goes on with those that there are now."""
+
+
+class Leaving(UserError):
+    """A rank that was asked to stop raises it where the others raise Resized: it ends alone."""

@@ -36,7 +36,7 @@ from dist_ft.data.feed import Feed
 from dist_ft.data.folder import scan
 from dist_ft.data.loader import Batch
 from dist_ft.data.view import Views
-from dist_ft.errors import Joint, Resized, UserError
+from dist_ft.errors import Joint, Leaving, Resized, UserError
 from dist_ft.evaluate import Scores
 from dist_ft.precision import UNSCALED, LossScale
 from dist_ft.runtime import Solo, is_loss
@@ -341,7 +341,8 @@ class Run:
             raise Joint(f"{what}: the same command goes on from there", STOPS[word.stop])
         self.commit()
         if stop.received:
-            raise UserError(f"{what}; the other ranks go on", STOPS[stop.received])
+            raise Leaving(f"{what}; the other ranks go on", STOPS[stop.received])
+        raise Resized
 
     def _settle(self) -> None:
         """Brings what is only summed at times up to this step."""

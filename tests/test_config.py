@@ -98,6 +98,7 @@ def test_all_problems_are_told_at_once():
         ({"warmup_epochs": 21.0}, "--warmup-epochs 21.0: must be at most --epochs 20"),
         ({"schedule": "step"}, "--step-epochs and --schedule step need each other"),
         ({"step_epochs": (3.0,)}, "--step-epochs and --schedule step need each other"),
+        ({"elastic": True, "num_groups": 4}, "--elastic --num-groups 4: all gradients are one"),
         ({"freeze": ("conv[",)}, "--freeze conv[: not a regular expression"),
         ({"lr_mult": ("conv[=2",)}, "--lr-mult conv[: not a regular expression"),
         ({"lr_mult": ("conv",)}, "--lr-mult conv: must read PATTERN=X"),

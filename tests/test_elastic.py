@@ -79,6 +79,12 @@ def history(log: Path) -> dict[int, Counter]:
     return made
 
 
+def sums(log: Path) -> set[int]:
+    """By how many operations each step's gradients were summed over the ranks."""
+    lines = (line for file in log.glob("*-*") for line in file.read_text().splitlines())
+    return {told["sums"] for told in map(json.loads, lines) if "sums" in told}
+
+
 def repeated(log: Path) -> list[int]:
     """Of each world but the first, how many of its steps had been made before."""
     found = worlds(log)
@@ -86,7 +92,7 @@ def repeated(log: Path) -> list[int]:
 
 
 def carry(
-    root: Path, hosts: list[str], words: list[str], gloo_s: int = 60, timeout_s: float = 300
+    root: Path, hosts: list[str], words: list[str], gloo_s: int = 60, timeout_s: float = 150
 ) -> Ended:
     """Runs `python WORDS` on the hosts that a file in `root` names at each moment.
 
@@ -147,6 +153,7 @@ def test_a_rank_is_killed_and_its_host_comes_back(tiny, tmp_path, alone):
     after_loss, after_addition = repeated(tmp_path / "log")
     assert 0 <= after_loss <= COMMIT_EVERY
     assert after_addition == 0
+    assert sums(tmp_path / "log") == {0, 1}  # of one rank, and of two: one to fail with a loss
     assert_same_run(tmp_path, alone)
 
 

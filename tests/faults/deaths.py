@@ -1,6 +1,6 @@
 """How often those that outlive a killed rank die too, of three on three names of this machine.
 
-With the wait for all gradients of dist_ft/elastic.py, and without it.
+With all gradients as one sum, as dist_ft/elastic.py has it, and each on its own.
 """
 
 from __future__ import annotations

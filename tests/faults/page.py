@@ -115,12 +115,14 @@ def deaths(found: dict[str, Any]) -> str:
     lines = [
         "## Ranks that outlive another\n",
         "Three ranks on three names of this machine, one of which is killed at a random step: in"
-        " how many runs a\nsurvivor died of itself, with the wait of `dist_ft/elastic.py` for all"
-        " gradients before an update, and without.\n",
+        " how many runs a\nsurvivor died of itself, with gradients summed as `dist_ft/elastic.py`"
+        " does, all as one, and as Horovod's trainer\ndoes, each on its own. Now and then Gloo does"
+        " not tell a survivor that a connection has ended: it waits for Gloo's\ntimeout then, 60 s in"
+        " these runs (`--gloo-timeout-seconds`, 30 by itself).\n",
         "| | runs | a survivor died | how | not finished | s to the next step, median | most |",
         "|" + " --- |" * 7,
     ]
-    titles = {"waits": "with the wait", "hasty": "without it"}
+    titles = {"waits": "all as one", "hasty": "each on its own"}
     for name, it in found.items():
         how = ", ".join(dict.fromkeys(it["how"])) or "-"
         took_s = statistics.median(it["after_s"]), max(it["after_s"])

@@ -2,10 +2,11 @@
 `elastic.py LOG [GRIEF SLOT STEP] [await STEP] [hasty] FLAGS...`.
 
 LOG is a folder; each process writes there, line by line: when the ranks have come together, how
-many, and at which step they begin; and for each step that it has made, the images of its share. The
-process of that slot, as in localhost:0, comes to grief (kill, stop or leave) at some moment of the
-step, once; `await` names a step before which one rank waits for more; `hasty` ones do not wait for
-all gradients before an update.
+many, and at which step they begin; and for each step that it has made, the images of its share and
+how many operations summed its gradients over the ranks. The process of that slot, as in
+localhost:0, comes to grief (kill, stop or leave) at some moment of the step, once; `await` names a
+step before which one rank waits for more; `hasty` ones sum gradients as Horovod's trainer does by
+itself: each on its own, and an update does not wait for all of them.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 log, words = Path(sys.argv[1]), sys.argv[2:]
@@ -40,6 +42,17 @@ log.mkdir(parents=True, exist_ok=True)
 lines = (log / f"{time.time():.3f}-{os.getpid()}").open("w", buffering=1)
 enter, exchange, after = Run.__enter__, Run.exchange, Run.after
 held = {}
+sums = Counter()
+
+
+def count(module, name):
+    operation = getattr(module, name)
+
+    def counted(*args, **kwargs):
+        sums["gradients"] += 1
+        return operation(*args, **kwargs)
+
+    setattr(module, name, counted)
 
 
 def come_to_grief():
@@ -64,17 +77,29 @@ def telling_exchange(run, step, batch, stop):
         while not run.world.is_to_resize and time.monotonic() < deadline:
             time.sleep(0.05)
             run.world.at("waiting for hosts")
+    sums.clear()  # of a step that was not finished
     real = batch.x[batch.mask > 0]
     held[step] = [hashlib.sha256(image.tobytes()).hexdigest()[:12] for image in real]
     return exchange(run, step, batch, stop)
 
 
 def telling_after(run, step):
-    lines.write(json.dumps({"step": step, "images": held[step], "at": time.time()}) + "\n")
+    told = {"step": step, "images": held[step], "sums": sums["gradients"]}
+    lines.write(json.dumps({**told, "at": time.time()}) + "\n")
     after(run, step)
 
 
+def trainer_of_horovod(world, params, optimizer, **_):
+    world._num_groups = 0
+    return World.trainer(world, params, optimizer)
+
+
 if is_hasty:
-    Elastic.trainer = World.trainer
+    Elastic.trainer = trainer_of_horovod
+if "HOROVOD_ELASTIC" in os.environ:
+    import horovod.mxnet as hvd
+
+    count(hvd, "allreduce_")
+    count(hvd, "grouped_allreduce_")
 Run.__enter__, Run.exchange, Run.after = telling_enter, telling_exchange, telling_after
 train.main(cli.parse())
