@@ -117,8 +117,8 @@ def deaths(found: dict[str, Any]) -> str:
         "Three ranks on three names of this machine, one of which is killed at a random step: in"
         " how many runs a\nsurvivor died of itself, with gradients summed as `dist_ft/elastic.py`"
         " does, all as one, and as Horovod's trainer\ndoes, each on its own. Now and then Gloo does"
-        " not tell a survivor that a connection has ended: it waits for Gloo's\ntimeout then, 60 s in"
-        " these runs (`--gloo-timeout-seconds`, 30 by itself).\n",
+        " not tell a survivor that a connection has ended: it waits for Gloo's\ntimeout then, 60 s"
+        " in these runs (`--gloo-timeout-seconds`, 30 by itself).\n",
         "| | runs | a survivor died | how | not finished | s to the next step, median | most |",
         "|" + " --- |" * 7,
     ]
