@@ -1,4 +1,5 @@
-"""Errors that the person at the keyboard can mend: shown as a message, without a traceback."""
+"""Errors that the person at the keyboard can mend, shown as a message, without a traceback; and
+what the ranks of an elastic run raise where they part."""
 
 
 class UserError(Exception):

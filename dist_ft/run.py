@@ -211,7 +211,8 @@ class Run:
         """The step's number of images on all ranks, once the ranks have agreed to make it.
 
         Raises Joint where one was asked to stop (the run is saved first), where a loss has ceased
-        to be finite, and where too many files are unreadable.
+        to be finite, and where too many files are unreadable. Of an elastic run those alone who
+        were asked stop, by Leaving; the others raise Resized, as all do where hosts have come.
         """
         self.world.at(f"step {step}")
         if self._draws:  # a step's dropout does not depend on the steps before it, nor on a resume

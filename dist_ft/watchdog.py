@@ -1,4 +1,4 @@
-"""Ends a process that makes no progress, after saying where it stands.
+"""Ends a process that makes no progress, or that a fault stops, after saying where it stands.
 
 Horovod's own stall check is silent without MPI, and a rank that hangs makes all others wait in a
 collective for ever. So each rank watches itself: the one that hangs shows where, and so do those

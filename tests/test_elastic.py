@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -54,17 +54,21 @@ class World(NamedTuple):
     steps: dict[int, Counter]  # the images of all ranks that have told of the step
 
 
+def records(log: Path) -> Iterator[dict[str, Any]]:
+    """What the processes told, one process after the other."""
+    for file in log.glob("*-*"):
+        yield from map(json.loads, file.read_text().splitlines())
+
+
 def worlds(log: Path) -> list[World]:
     found: dict[float, World] = {}
-    for file in log.glob("*-*"):
-        for line in file.read_text().splitlines():
-            told = json.loads(line)
-            if "since" in told:
-                empty = World(told["since"], told["begins"], told["size"], {})
-                world = found.setdefault(told["since"], empty)
-                assert world.begins == told["begins"] and world.size == told["size"]
-            elif "step" in told:
-                world.steps.setdefault(told["step"], Counter()).update(told["images"])
+    for told in records(log):
+        if "since" in told:
+            empty = World(told["since"], told["begins"], told["size"], {})
+            world = found.setdefault(told["since"], empty)
+            assert world.begins == told["begins"] and world.size == told["size"]
+        elif "step" in told:
+            world.steps.setdefault(told["step"], Counter()).update(told["images"])
     return sorted(found.values())
 
 
@@ -81,8 +85,7 @@ def history(log: Path) -> dict[int, Counter]:
 
 def sums(log: Path) -> set[int]:
     """By how many operations each step's gradients were summed over the ranks."""
-    lines = (line for file in log.glob("*-*") for line in file.read_text().splitlines())
-    return {told["sums"] for told in map(json.loads, lines) if "sums" in told}
+    return {told["sums"] for told in records(log) if "sums" in told}
 
 
 def repeated(log: Path) -> list[int]:

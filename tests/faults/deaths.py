@@ -5,7 +5,6 @@ With all gradients as one sum, as dist_ft/elastic.py has it, and each on its own
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import tempfile
@@ -62,8 +61,7 @@ def run(runs: int, is_hasty: bool, seed: int = 0) -> Summary:
 
 
 def grief_in(log: Path) -> float:
-    lines = (line for file in log.glob("*-*") for line in file.read_text().splitlines())
-    return next(json.loads(line)["grief"] for line in lines if "grief" in line)
+    return next(told["grief"] for told in elastic.records(log) if "grief" in told)
 
 
 def told(root: Path, hosts: list[str], data: Path, *words: str) -> str:
@@ -74,4 +72,4 @@ def told(root: Path, hosts: list[str], data: Path, *words: str) -> str:
 
 
 def summary(runs: int) -> dict[str, Summary]:
-    return {"waits": run(runs, False)._asdict(), "hasty": run(runs, True)._asdict()}
+    return {"one": run(runs, False)._asdict(), "each": run(runs, True)._asdict()}

@@ -122,7 +122,7 @@ def deaths(found: dict[str, Any]) -> str:
         "| | runs | a survivor died | how | not finished | s to the next step, median | most |",
         "|" + " --- |" * 7,
     ]
-    titles = {"waits": "all as one", "hasty": "each on its own"}
+    titles = {"one": "all as one", "each": "each on its own"}
     for name, it in found.items():
         how = ", ".join(dict.fromkeys(it["how"])) or "-"
         took_s = statistics.median(it["after_s"]), max(it["after_s"])
