@@ -1,5 +1,4 @@
-"""Is this machine ready? `python -m dist_ft.doctor`, or under horovodrun for all of its ranks; with
---hosts, are the hosts ready for a job that is started here?
+"""Is this machine ready? `python -m dist_ft.doctor`, or under horovodrun for all of its ranks.
 
 A line for each thing that a run needs: its verdict, what was found, and the remedy. The exit status
 is 1 where the run could not start.
@@ -24,8 +23,7 @@ THREADS = host.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import checks, device, facts, hosts, model, runtime, weights  # noqa: E402
-from dist_ft.census import NEEDED_DISK_MB, NEEDED_SHM_MB, REDUCED_MB  # noqa: E402
+from dist_ft import checks, device, facts, model, runtime, weights  # noqa: E402
 from dist_ft.config import Config, ConfigError  # noqa: E402
 from dist_ft.data.feed import Feed  # noqa: E402
 from dist_ft.data.folder import scan  # noqa: E402
@@ -34,6 +32,9 @@ from dist_ft.data.view import Views  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.finding import FAIL, NOTE, OK, Finding  # noqa: E402
 
+REDUCED_MB = 85  # the gradients of a ResNet34
+NEEDED_DISK_MB = 500  # three checkpoints of a ResNet34 and what is written beside them
+NEEDED_SHM_MB = 256  # NCCL's rings, and MPI's between the ranks of a host
 LOOKS_MAY_TAKE_S = 3600.0  # a million files of a network's file system
 NUM_CLASSES = 2  # of a network to try: what it is called and what fits into it depend on no number
 
@@ -212,31 +213,12 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=Config.image_size, help="the same, px")
     parser.add_argument("--allow-leak", action="store_true", help="as of dist_ft.train")
     parser.add_argument("--out", default="", help="folder of runs")
-    group = parser.add_argument_group("several hosts, as launch/hosts.sh takes them")
-    group.add_argument("--hosts", default="", help="host1:4,host2:4, or a file of hosts")
-    group.add_argument("--interface", default="", help="network interface between them")
-    group.add_argument("--port", default="", help="of ssh")
-    group.add_argument("--key", default="", help="of ssh: file of a private key")
     said = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    places, *reach = (said.pop(name) for name in ("hosts", "interface", "port", "key"))
     try:
         given = Config(**said)
     except ConfigError as error:
         parser.exit(2, f"dist_ft: these settings cannot be used:\n{error}\n")
-    if places:
-        sys.exit(examine_hosts(given, places, *reach))
     sys.exit(examine_ranks(given, "data" in said))
-
-
-def examine_hosts(given: Config, places: str, interface: str, port: str, key: str) -> int:
-    """The exit status."""
-    try:
-        findings = hosts.examine(hosts.read(places), given, interface, port, key)
-    except UserError as error:
-        print(f"dist_ft: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(map(str, findings)))
-    return int(any(finding.verdict == FAIL for finding in findings))
 
 
 def examine_ranks(given: Config, chosen: bool) -> int:
