@@ -31,7 +31,7 @@ install:
 # 127.0.0.1: not every machine has a line for localhost in /etc/hosts.
 train: install $(DATA)/train
 	@weights=$(WEIGHTS); \
-	$(BIN)/python -m dist_ft.weights $$weights $(MODEL) || case $$? in \
+	$(BIN)/python -m dist_ft.models.pretrained $$weights $(MODEL) || case $$? in \
 	    69) weights=none; echo "warning: no pretrained weights, so this run starts from random numbers" ;; \
 	    *) exit 1 ;; \
 	esac; \

@@ -88,9 +88,9 @@ class DistFt(Codec):
     name = "dist_ft"
 
     def __init__(self):
-        from dist_ft.data import image
+        from dist_ft.data import decoding
 
-        self._picture = image.picture
+        self._picture = decoding.picture
 
     def decode(self, data):
         return self._picture(data).pixels()

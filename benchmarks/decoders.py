@@ -25,7 +25,7 @@ from benchmarks import codecs, machine, photos
 from benchmarks.codecs import Codec, Crop
 from benchmarks.rounds import spread
 from benchmarks.table import markdown
-from dist_ft.data import shard, view
+from dist_ft.data import sampler, transforms
 
 OURS = (
     *(codecs.SimpleJpeg, codecs.FastSimpleJpeg, codecs.ReusedSimpleJpeg, codecs.DistFt),
@@ -57,8 +57,8 @@ def crops_of(files: Sequence[bytes]) -> list[Crop]:
     crops = []
     for index, data in enumerate(files):
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        draws = shard.image_draws(0, 0, index, view.NUM_DRAWS)
-        box = view.crop_box(height, width, draws[:-1].reshape(-1, 4))
+        draws = sampler.image_draws(0, 0, index, transforms.NUM_DRAWS)
+        box = transforms.crop_box(height, width, draws[:-1].reshape(-1, 4))
         crops.append(Crop(*box, draws[-1] < 0.5))
     return crops
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dist_ft import whole
+from dist_ft import files
 from dist_ft.errors import UserError
 
 FUSION, CYCLE = "HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"
@@ -96,7 +96,7 @@ class Tuner:
                 f" is kept; it needs some {NUM_STEPS} steps"
             )
         try:
-            with whole.file(self.file, "--autotune") as beside:
+            with files.file(self.file, "--autotune") as beside:
                 words = {"found for": self._found_for, "best": best._asdict()}
                 beside.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
         except UserError as error:  # the run is over, and has all else

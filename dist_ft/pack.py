@@ -16,13 +16,13 @@ from typing import Iterator
 import simplejpeg
 from tqdm import tqdm
 
-from dist_ft import host
 from dist_ft.config import Config, ConfigError, flag_of
-from dist_ft.data import cache, records
-from dist_ft.data.folder import scan
-from dist_ft.data.image import CorruptImage
-from dist_ft.data.split import Folder, Split
-from dist_ft.data.view import Views
+from dist_ft.data import image_cache, recordio
+from dist_ft.data.dataset import Folder, Split
+from dist_ft.data.decoding import CorruptImage
+from dist_ft.data.image_folder import scan
+from dist_ft.data.transforms import Views
+from dist_ft.distributed import launcher
 from dist_ft.errors import UserError
 
 SETTINGS = ("image_size", "resize", "cache_side", "cache_dir")  # those of train that matter here
@@ -31,12 +31,12 @@ SETTINGS = ("image_size", "resize", "cache_side", "cache_dir")  # those of train
 def fill_cache(config: Config, folder: Folder) -> None:
     """Makes the packs that are not there yet, or are of another state of the images."""
     views = Views(config.image_size, config.resize_px, config.keep_ratio)
-    for wanted in cache.of(folder, views, config.cache_side_px, config.cache_folder):
+    for wanted in image_cache.of(folder, views, config.cache_side_px, config.cache_folder):
         if wanted.is_there():
             print(f"{wanted.path}: up to date")
             continue
         with _bar(wanted.split, "decoding") as bar:
-            cache.write(wanted, host.usable_cores(), bar.update)
+            image_cache.write(wanted, launcher.usable_cores(), bar.update)
         print(f"{wanted.path}: {wanted.path.stat().st_size / 1e6:,.0f} MB")
 
 
@@ -49,7 +49,7 @@ def write_archives(folder: Folder, out: Path, side: int, quality: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, split in (("train", folder.train), ("test", folder.test)):
         with _bar(split, name) as bar:
-            records.write(out / name, _encoded(split, side, quality, bar))
+            recordio.write(out / name, _encoded(split, side, quality, bar))
         print(f"{out / name}.rec: {(out / name).with_suffix('.rec').stat().st_size / 1e6:,.0f} MB")
     names = "".join(f"{name}\n" for name in folder.classes)
     (out / "classes.txt").write_text(names, encoding="utf-8", errors="surrogateescape")
@@ -62,7 +62,7 @@ def _encoded(split: Split, side: int, quality: int, bar: tqdm) -> Iterator[tuple
             yield label, split.read(index)
             continue
         try:
-            pixels = cache.shrunk(split, side, index)
+            pixels = image_cache.shrunk(split, side, index)
         except (CorruptImage, OSError) as error:
             print(f"left out: {split.root / split.paths[index]}: {error}", file=sys.stderr)
             continue

@@ -1,24 +1,26 @@
 """Fine-tunes a network: `fit`, and `python -m dist_ft.train`."""
 
-from dist_ft import cli, host
+from dist_ft import cli
+from dist_ft.distributed import launcher
 
 # Both before MXNet is loaded: `--help` then answers at once, and MXNet reads its threads.
 config_of_main = cli.parse() if __name__ == "__main__" else None
-host.take_cores()
+launcher.take_cores()
 
 import mxnet as mx  # noqa: E402
 from mxnet import autograd  # noqa: E402
 
-from dist_ft import answer, runtime, tuning  # noqa: E402
+from dist_ft import stdout  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
-from dist_ft.elastic import Elastic  # noqa: E402
-from dist_ft.precision import UNSCALED, Unscaled  # noqa: E402
-from dist_ft.run import Run  # noqa: E402
-from dist_ft.runtime import World  # noqa: E402
-from dist_ft.tally import stop_requests  # noqa: E402
+from dist_ft.distributed import horovod_settings, startup  # noqa: E402
+from dist_ft.distributed.elastic import Elastic  # noqa: E402
+from dist_ft.distributed.startup import World  # noqa: E402
+from dist_ft.models.precision import UNSCALED, Unscaled  # noqa: E402
+from dist_ft.training.run import Run  # noqa: E402
+from dist_ft.training.step_sync import stop_requests  # noqa: E402
 
 
-def fit(config: Config, world: runtime.Solo) -> Run:
+def fit(config: Config, world: startup.Solo) -> Run:
     """Trains and tests for all epochs, or for what a resumed run has left of them.
 
     world: what `runtime.start` gives. Returns the Run, whose `net` is the trained network. Raises
@@ -118,8 +120,8 @@ def gradients_of(trainer: mx.gluon.Trainer) -> list[mx.nd.NDArray]:
 
 def main(config: Config) -> None:
     many = Elastic if config.elastic else World
-    timeout_s, tuned = config.stall_timeout, tuning.of(config)
-    with answer.given(), runtime.start(config.device, timeout_s, tuned, many) as world:
+    timeout_s, tuned = config.stall_timeout, horovod_settings.of(config)
+    with stdout.given(), startup.start(config.device, timeout_s, tuned, many) as world:
         fit(config, world)
 
 

@@ -33,10 +33,10 @@ from divide import SPLITS, Lists, divide, pictures
 from food101 import unpack
 from sample import has_old, replacing, undo
 
-from dist_ft import duplicates
-from dist_ft.audit import audit, report
+from dist_ft.diagnostics import duplicates
+from dist_ft.diagnostics.dataset_audit import audit, report
 from dist_ft.errors import UserError
-from dist_ft.wording import on_one_line
+from dist_ft.text import on_one_line
 
 DISHES = ("apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare")
 TABLE = "split.csv"

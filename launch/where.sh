@@ -64,9 +64,10 @@ find_interface() {
     for host in ${hosts//,/ }; do names+=("${host%:*}"); done
     "$python" -c 'if True:
         import sys
-        from dist_ft import errors, network
+        from dist_ft import errors
+        from dist_ft.distributed import network_interfaces
         try:
-            print(network.interface_towards(sys.argv[1:]))
+            print(network_interfaces.interface_towards(sys.argv[1:]))
         except errors.UserError as error:
             print(f"hosts: {error}", file=sys.stderr)
             sys.exit(2)

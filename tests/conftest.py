@@ -177,7 +177,7 @@ def browser():
 @pytest.fixture
 def server(monkeypatch):
     """A file server on loopback, and downloads that try again at once."""
-    from dist_ft import download
+    from dist_ft.models import download
 
     monkeypatch.setattr(download, "PAUSE_S", 0.01)
     with FileServer() as server:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
-from dist_ft import duplicates, likeness
-from dist_ft.audit import audit
-from dist_ft.data.folder import scan
-from dist_ft.duplicates import leak_message, leaks
-from dist_ft.likeness import similar_pairs, similarity, sketch
+from dist_ft.data.image_folder import scan
+from dist_ft.diagnostics import duplicates, perceptual_hash
+from dist_ft.diagnostics.dataset_audit import audit
+from dist_ft.diagnostics.duplicates import leak_message, leaks
+from dist_ft.diagnostics.perceptual_hash import similar_pairs, similarity, sketch
 from tests.conftest import ENVIRONMENT, FOOD5, REPO, needs_photographs, run_job
 
 
@@ -240,7 +240,9 @@ def test_a_picture_is_itself_and_its_mirror_image(pixels):
 
 def test_all_similar_pairs_of_thousands_are_found_across_tiles():
     rng = np.random.default_rng(0)
-    sketches = rng.normal(size=(likeness.TILE[1] + 900, likeness.NUM_FINE**2)).astype(np.float32)
+    sketches = rng.normal(size=(perceptual_hash.TILE[1] + 900, perceptual_hash.NUM_FINE**2)).astype(
+        np.float32
+    )
     last = len(sketches) - 1
     for index in range(0, 2000, 7):
         sketches[last - index] = sketches[index] + rng.normal(0, 0.1, len(sketches[0]))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dist_ft import bench
+from dist_ft.diagnostics import benchmark
 from tests.conftest import TINY, run_job
 
 PARTS = {"wait for data": 0.0, "forward and backward": 0.9, "allreduce": 0.05, "update": 0.05}
@@ -24,7 +24,7 @@ NETWORK = "the network's sums"
 )
 def test_the_advice_names_the_limit_and_a_remedy(changed, settings, words):
     where = {"dtype": "float32", "quickest": "float32", "threads": 2, "cores": 2, **settings}
-    assert bench.advice(1.0, {**PARTS, **changed}, **where).startswith(words)
+    assert benchmark.advice(1.0, {**PARTS, **changed}, **where).startswith(words)
 
 
 def measured(tmp_path, mode, *flags, num_ranks=0):
@@ -58,8 +58,8 @@ def test_the_other_modes_of_one_process(tiny, tmp_path, mode):
 
 def test_sums_over_the_ranks_are_measured_by_their_size(tmp_path):
     output, result = measured(tmp_path, "allreduce", num_ranks=2)
-    assert [int(size) for size in result["allreduce_s"]] == bench.SUMMED
-    assert output.count(" GB/s") == len(bench.SUMMED)
+    assert [int(size) for size in result["allreduce_s"]] == benchmark.SUMMED
+    assert output.count(" GB/s") == len(benchmark.SUMMED)
 
 
 def test_one_process_is_told_that_it_has_nothing_to_sum():

@@ -14,17 +14,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
-from dist_ft import plots
-from dist_ft.board import Board, Hidden
-from dist_ft.data.image import BLANK
-from dist_ft.data.split import Folder, Split
-from dist_ft.data.view import Views
-from dist_ft.evaluate import Scores
-from dist_ft.mistakes import Guess
-from dist_ft.projector import Cloud
-from dist_ft.straggler import Account
-from dist_ft.thresholds import Thresholds
-from dist_ft.witness import Evidence
+from dist_ft.data.dataset import Folder, Split
+from dist_ft.data.decoding import BLANK
+from dist_ft.data.transforms import Views
+from dist_ft.evaluation.evaluator import Scores
+from dist_ft.evaluation.observer import Evidence
+from dist_ft.evaluation.precision_recall import Thresholds
+from dist_ft.evaluation.predictions import Guess
+from dist_ft.tracking import figures
+from dist_ft.tracking.projector import Cloud
+from dist_ft.tracking.run_logger import Board, Hidden
+from dist_ft.training.step_timing import Account
 from tests.conftest import REPO
 
 CLASSES = ["crème brûlée", "$x_{$", "two words"]
@@ -226,7 +226,7 @@ def test_curves_png_is_a_picture_with_both_colours(run):
     with Image.open(run / "curves.png") as picture:
         assert picture.format == "PNG"
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    for colour in (plots.TRAIN, plots.TEST):
+    for colour in (figures.TRAIN, figures.TEST):
         rgb = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
         assert (abs(pixels.astype(int) - rgb).max(axis=1) < 3).sum() > 50
 
@@ -301,7 +301,7 @@ def test_names_that_the_terminal_cannot_show_end_no_run(tmp_path):
 def test_confusion_of_many_classes_is_drawn_without_names(tmp_path):
     for num_classes in (2, 25, 101):
         counts = np.eye(num_classes, dtype=np.int64)
-        plots.confusion(counts, [f"class {n}" for n in range(num_classes)]).savefig(
+        figures.confusion(counts, [f"class {n}" for n in range(num_classes)]).savefig(
             tmp_path / "picture.png", dpi=50
         )
         with Image.open(tmp_path / "picture.png") as picture:

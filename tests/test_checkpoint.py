@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mxnet.gluon import nn
 
-from dist_ft import checkpoint
+from dist_ft.training import checkpoint
 
 FILES = ("net.params", "trainer.params", "state.json")
 

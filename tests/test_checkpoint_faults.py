@@ -8,8 +8,8 @@ import sys
 import mxnet as mx
 import pytest
 
-from dist_ft import checkpoint
 from dist_ft.errors import UserError
+from dist_ft.training import checkpoint
 
 
 def save(run, step, size=50):

@@ -8,13 +8,18 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from dist_ft import checkpoint, device, doctor, evaluate, greeting, train, trained
+from dist_ft import train
 from dist_ft.config import Config
-from dist_ft.data.feed import Feed
-from dist_ft.data.folder import scan
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import Feed
+from dist_ft.diagnostics import system_checks
+from dist_ft.diagnostics.finding import NOTE, OK
+from dist_ft.distributed import devices
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import UserError
-from dist_ft.finding import NOTE, OK
-from dist_ft.runtime import Solo
+from dist_ft.evaluation import evaluator
+from dist_ft.inference import trained_model
+from dist_ft.training import checkpoint, startup_summary
 from tests.conftest import run_job
 
 
@@ -42,12 +47,12 @@ def test_each_rank_of_a_host_has_a_gpu_of_its_own(
     asked, num_gpus, local_rank, local_size, placed, monkeypatch
 ):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert device.place(asked, num_gpus, local_rank, local_size) == placed
+    assert devices.place(asked, num_gpus, local_rank, local_size) == placed
 
 
 def test_a_launcher_may_show_each_rank_its_own_gpu_only(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert device.place("auto", 1, local_rank=3, local_size=4) == mx.gpu(0)
+    assert devices.place("auto", 1, local_rank=3, local_size=4) == mx.gpu(0)
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch):
@@ -56,22 +61,22 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
         if shown:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
         with pytest.raises(UserError, match=rf"4 ranks on \S+, which has {num_gpus} GPUs: start"):
-            device.place("auto", num_gpus, local_rank=0, local_size=4)
+            devices.place("auto", num_gpus, local_rank=0, local_size=4)
 
 
 @pytest.mark.parametrize(
     "cuda, remedy", [(False, "install a CUDA build"), (True, "see that nvidia-smi shows one")]
 )
 def test_a_gpu_that_is_not_there_is_told_with_what_may_be_missing(cuda, remedy, world, monkeypatch):
-    monkeypatch.setattr(device, "built_for_cuda", lambda: cuda)
+    monkeypatch.setattr(devices, "built_for_cuda", lambda: cuda)
     with pytest.raises(UserError, match=rf"--device gpu: MXNet .* sees no GPU on .*{remedy}"):
-        device.place("gpu", 0, 0, 1)
-    (found,) = doctor.examine_devices(world)
+        devices.place("gpu", 0, 0, 1)
+    (found,) = system_checks.examine_devices(world)
     assert found.verdict == (NOTE if cuda else OK)
-    told = list(greeting.about_device("auto", world.ctx))
+    told = list(startup_summary.about_device("auto", world.ctx))
     assert len(told) == cuda and all("sees no GPU" in line and remedy in line for line in told)
-    assert not list(greeting.about_device("cpu", world.ctx))
-    assert not list(greeting.about_device("auto", mx.gpu(0)))
+    assert not list(startup_summary.about_device("cpu", world.ctx))
+    assert not list(startup_summary.about_device("auto", mx.gpu(0)))
 
 
 @pytest.mark.parametrize("freeze", [(), ("features",)])
@@ -87,10 +92,10 @@ def test_a_run_computes_on_its_device_alone(world, tiny, tmp_path, freeze):
     assert {
         a.context for a in run.core.collect_params()["mobilenet0_conv0_weight"].list_data()
     } == {world.ctx}
-    found = trained.find(config.out)
+    found = trained_model.find(config.out)
     net = found.network(world)
     feed = Feed(scan(str(tiny)), found.views, 0, 0, 1, 2, 8)
-    scores = evaluate.evaluate(net, feed.test(), 5, world)
+    scores = evaluator.evaluate(net, feed.test(), 5, world)
     feed.close()
     assert scores.num_images == 101
     assert np.isclose(scores.accuracy, checkpoint.best(tmp_path / "run").accuracy)
@@ -100,7 +105,7 @@ def test_building_a_network_computes_nothing():
     """In float16, which a GPU has and a CPU has not; MXNet tells it at the next wait only."""
     code = (
         "import mxnet as mx; from mxnet.contrib import amp; amp.init(target_dtype='float16');"
-        "from dist_ft import model; net = model.build('resnet18_v2', 5, 32, 0); mx.nd.waitall();"
+        "from dist_ft.models import zoo; net = zoo.build('resnet18_v2', 5, 32, 0); mx.nd.waitall();"
         "print(sum(p.data().size for p in net.collect_params().values()))"
     )
     built = run_job(["-c", code], 60)

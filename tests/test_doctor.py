@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from dist_ft import model
+from dist_ft.models import zoo
 from tests.conftest import run_job
 from tests.images import make_folder
 
@@ -57,7 +57,7 @@ def test_a_network_that_cannot_be_built_fails(tiny, tmp_path, flags, remedy):
 
 def test_weights_are_tried_in_the_network(tiny, tmp_path):
     file = str(tmp_path / "small.params")
-    model.build("mobilenet0.25", 3, 32, 0).save_parameters(file)
+    zoo.build("mobilenet0.25", 3, 32, 0).save_parameters(file)
     words = ["-m", "dist_ft.doctor", "--data", str(tiny), "--out", str(tmp_path), "--weights", file]
     ended = run_job([*words, "--model", "mobilenet0.25"], 60)
     assert ended.status == 0, ended.output

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dist_ft import download
+from dist_ft.models import download
 from tests.fileserver import left_in, sha256
 
 CONTENT = bytes(random.Random(0).choices(range(256), k=1 << 20))

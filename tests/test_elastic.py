@@ -16,7 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from dist_ft import checkpoint, runtime
+from dist_ft.distributed import startup
+from dist_ft.training import checkpoint
 from tests.conftest import REPO, TINY, Ended, run_command, run_job
 from tests.hosts.cluster import until
 
@@ -245,6 +246,6 @@ def test_a_rank_that_has_seen_a_loss_lets_those_go_that_wait_for_it():
     ],
 )
 def test_a_loss_is_told_from_an_error_by_what_mxnet_makes_of_horovods_words(told):
-    assert runtime.is_loss(mx.MXNetError(told))
-    assert not runtime.is_loss(mx.MXNetError("out of memory"))
-    assert not runtime.is_loss(RuntimeError(told))
+    assert startup.is_loss(mx.MXNetError(told))
+    assert not startup.is_loss(mx.MXNetError("out of memory"))
+    assert not startup.is_loss(RuntimeError(told))

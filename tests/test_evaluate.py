@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_ft.data import shard
+from dist_ft.data import sampler
 from dist_ft.data.loader import Batch
-from dist_ft.evaluate import Behind, Scores, evaluate
-from dist_ft.runtime import Solo
+from dist_ft.distributed.startup import Solo
+from dist_ft.evaluation.evaluator import Behind, Scores, evaluate
 
 CLASSES, SIDE = 7, 4
 
@@ -39,7 +39,7 @@ def data():
 
 
 def batches(data, batch_size, rank=0, size=1):
-    for indices, mask in shard.test_shares(len(data.x), batch_size, rank, size):
+    for indices, mask in sampler.test_shares(len(data.x), batch_size, rank, size):
         yield Batch(data.x[indices], np.where(mask > 0, data.labels[indices], 0), mask)
 
 

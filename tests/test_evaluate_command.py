@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_ft import assess, checkpoint, trained
-from dist_ft.calibration import NUM_BINS, reliability
 from dist_ft.config import Config
-from dist_ft.confusion import by_class
-from dist_ft.data.image import read
+from dist_ft.data.decoding import read
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import UserError
-from dist_ft.interval import bootstrap, wilson
-from dist_ft.runtime import Solo
+from dist_ft.evaluation.calibration import NUM_BINS, reliability
+from dist_ft.evaluation.confidence_intervals import bootstrap, wilson
+from dist_ft.evaluation.confusion import by_class
+from dist_ft.inference import assessment, trained_model
 from dist_ft.train import fit
+from dist_ft.training import checkpoint
 from tests.conftest import run_job
 from tests.images import make_folder
 
@@ -80,10 +81,10 @@ def test_a_subset_of_the_classes_is_matched_by_name(run, world, tmp_path):
     whole = make_folder(tmp_path / "whole", train=(1,) * 5, test=(8,) * 5)
     for name in ("class_d", "class_b"):
         shutil.copytree(whole / "test" / name, tmp_path / "few" / name)
-    found = trained.find(str(run))
+    found = trained_model.find(str(run))
     net = found.network(world)
     all_five, few = (
-        assess.assess(net, found, assess.labelled(str(root), "test", found.classes), world)
+        assessment.assess(net, found, assessment.labelled(str(root), "test", found.classes), world)
         for root in (whole, tmp_path / "few")
     )
     expected = all_five.scores.confusion.copy()
@@ -115,12 +116,12 @@ def test_an_unreadable_image_is_named_and_not_counted(run, num_ranks, tmp_path):
 
 
 def test_the_split_to_train_on_can_be_asked_for(run, tiny):
-    classes = trained.find(str(run)).classes
-    assert len(assess.labelled(str(tiny), "train", classes)) == 53
+    classes = trained_model.find(str(run)).classes
+    assert len(assessment.labelled(str(tiny), "train", classes)) == 53
     with pytest.raises(UserError, match="no such folder"):
-        assess.labelled(str(tiny / "nowhere"), "test", classes)
+        assessment.labelled(str(tiny / "nowhere"), "test", classes)
     with pytest.raises(UserError, match="no class directory"):
-        assess.labelled(str(tiny / "test" / "class_a"), "test", classes)
+        assessment.labelled(str(tiny / "test" / "class_a"), "test", classes)
 
 
 counts = st.integers(2, 6).flatmap(
@@ -169,7 +170,7 @@ def test_every_figure_lies_in_its_interval_which_is_always_the_same(num, num_cla
     random = np.random.default_rng(seed)
     labels, taken_for = random.integers(0, num_classes, (2, num))
     losses, confidence = random.exponential(1, num), random.random(num)
-    outcomes = assess.Outcomes(labels, taken_for, losses, confidence)
+    outcomes = assessment.Outcomes(labels, taken_for, losses, confidence)
     figures = outcomes.of(num_classes, np.ones(num))
     ends = bootstrap(lambda w: outcomes.of(num_classes, w), num, 50)
     assert (ends[:, 0] <= figures).all() and (figures <= ends[:, 1]).all()

@@ -13,15 +13,16 @@ import onnx
 import pytest
 from PIL import Image
 
-from dist_ft import export, model, trained
-from dist_ft.assess import labelled
 from dist_ft.config import Config
-from dist_ft.data.image import read
-from dist_ft.data.view import test_view as centred
+from dist_ft.data.decoding import read
+from dist_ft.data.transforms import test_view as centred
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import UserError
-from dist_ft.export import Shown
-from dist_ft.predict import predict
-from dist_ft.runtime import Solo
+from dist_ft.inference import exporter, trained_model
+from dist_ft.inference.assessment import labelled
+from dist_ft.inference.exporter import Shown
+from dist_ft.inference.predictor import predict
+from dist_ft.models import zoo
 from dist_ft.train import fit
 from tests.conftest import FOOD5, REPO, run_job
 
@@ -41,17 +42,17 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(run):
-    return trained.find(str(run))
+    return trained_model.find(str(run))
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    return next(export.noise(SIDE)).x[:9]
+    return next(exporter.noise(SIDE)).x[:9]
 
 
 @pytest.fixture(scope="module")
 def expected(found, pixels):
-    return export.classifier(export.on_pixels(found.core(mx.cpu())))(pixels)
+    return exporter.classifier(exporter.on_pixels(found.core(mx.cpu())))(pixels)
 
 
 def load(folder):
@@ -77,13 +78,13 @@ def test_gluon_files_are_the_network_from_pixels_on(run, tiny, tmp_path, pixels,
 def test_an_export_that_is_there_is_not_written_over(found, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is there already"):
-        export.export(found, "gluon", tmp_path)
+        exporter.export(found, "gluon", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_onnx_takes_pixels_and_tells_its_classes(found, tmp_path):
     path = tmp_path / "net.onnx"
-    export.export(found, "onnx", path)
+    exporter.export(found, "onnx", path)
     made = onnx.load(str(path))
     (taken,), (given,) = made.graph.input, made.graph.output
     shapes = [
@@ -103,7 +104,7 @@ def test_onnx_takes_pixels_and_tells_its_classes(found, tmp_path):
 def test_onnx_is_the_network_for_any_number_of_images(found, tiny, tmp_path, pixels, expected):
     runtime = pytest.importorskip("onnxruntime")
     path = tmp_path / "net.onnx"
-    made = export.export(found, "onnx", path, str(tiny))
+    made = exporter.export(found, "onnx", path, str(tiny))
     assert (made.num_images, made.num_equal, made.num_clear) == (101, 101, 0)
     assert made.largest < 1e-4
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -124,7 +125,7 @@ def test_the_readmes_lines_say_what_predict_says(found, tiny, tmp_path, monkeypa
     ):
         assert lines.count(told) == 1
         lines = lines.replace(told, here)  # this network's sizes
-    export.export(found, "onnx", tmp_path / "food.onnx", str(tiny))
+    exporter.export(found, "onnx", tmp_path / "food.onnx", str(tiny))
     photograph = np.random.RandomState(0).randint(0, 256, (300, 400, 3)).astype(np.uint8)
     tags = Image.Exif()
     tags[0x112] = 6
@@ -140,9 +141,9 @@ def test_the_readmes_lines_say_what_predict_says(found, tiny, tmp_path, monkeypa
 
 
 def test_int8_files_hold_the_quantized_network(found, tiny, tmp_path, pixels, expected):
-    views = list(export.views_of(labelled(str(tiny), "train", found.classes), found.views))
-    core = export.quantized(found.core(mx.cpu()), views)
-    told = export.write_gluon(core, found, tmp_path)(pixels)
+    views = list(exporter.views_of(labelled(str(tiny), "train", found.classes), found.views))
+    core = exporter.quantized(found.core(mx.cpu()), views)
+    told = exporter.write_gluon(core, found, tmp_path)(pixels)
     assert "quantized_sg_mkldnn_conv" in (tmp_path / "model-symbol.json").read_text()
     given = load(tmp_path)(mx.nd.array(pixels, dtype="uint8")).asnumpy()
     np.testing.assert_array_equal(given, told)
@@ -155,19 +156,19 @@ def test_int8_that_changes_labels_is_not_written_unless_it_may(found, tiny, tmp_
     with pytest.raises(
         UserError, match="of 101 labels equal.* nothing is written; --equal-share 0.97"
     ):
-        export.export(found, "int8", tmp_path / "net", str(tiny))
+        exporter.export(found, "int8", tmp_path / "net", str(tiny))
     assert list(tmp_path.iterdir()) == []
-    made = export.export(found, "int8", tmp_path / "net", str(tiny), equal_share=0.5)
+    made = exporter.export(found, "int8", tmp_path / "net", str(tiny), equal_share=0.5)
     assert 0.5 * 101 <= made.num_equal < 0.97 * 101
     assert (tmp_path / "net" / "model-0000.params").is_file()
 
 
 @pytest.mark.parametrize("name", ["resnet18_v2", "mobilenetv2_0.25", "vgg11", "squeezenet1.1"])
 def test_int8_leaves_the_first_convolution_and_the_head_in_float(name):
-    net = model.build(name, 5, 224, seed=0)
+    net = zoo.build(name, 5, 224, seed=0)
     nodes = json.loads(net(mx.sym.var("data")).tojson())["nodes"]
     kinds = {node["name"]: node["op"] for node in nodes}
-    first, *head = export._left_in_float(nodes)
+    first, *head = exporter._left_in_float(nodes)
     convolutions = [own for own, kind in kinds.items() if kind == "Convolution"]
     assert first == convolutions[0]
     assert head[-1] == nodes[-1]["name"]
@@ -182,16 +183,16 @@ def test_an_export_that_is_not_the_network_is_not_written(found, tiny, tmp_path,
     """The files are those of a network with other weights, as a broken exporter's would be."""
     other = found.core(mx.cpu())
     other.output.weight.set_data(-other.output.weight.data())
-    original = export.write_gluon
-    monkeypatch.setattr(export, "write_gluon", lambda core, *rest: original(other, *rest))
+    original = exporter.write_gluon
+    monkeypatch.setattr(exporter, "write_gluon", lambda core, *rest: original(other, *rest))
     with pytest.raises(UserError, match="not as the network: .* labels equal"):
-        export.export(found, to, tmp_path / "net", str(tiny))
+        exporter.export(found, to, tmp_path / "net", str(tiny))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("shift, good", [(0, True), (1e-4, True), (0.01, False), (np.nan, False)])
 def test_a_difference_counts_from_the_tolerance_on(pixels, expected, shift, good):
-    made = export.compare(lambda x: expected, lambda x: expected + shift, [Shown(pixels, None)])
+    made = exporter.compare(lambda x: expected, lambda x: expected + shift, [Shown(pixels, None)])
     assert made.is_good("gluon") == good
     assert made.num_images == 9
 
@@ -200,16 +201,18 @@ def test_an_export_is_told_with_its_accuracy_and_the_networks(pixels):
     ours = np.float32([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     theirs = np.float32([[0.6, 0.4], [0.7, 0.3], [0.7, 0.3]])
     shown = [Shown(pixels[:3], np.array([0, 1, 1]))]
-    made = export.compare(lambda x: ours, lambda x: theirs, shown)
+    made = exporter.compare(lambda x: ours, lambda x: theirs, shown)
     assert made == (3, 2, 1, pytest.approx(0.5), 3, 2, 1)
     assert str(made).endswith("accuracy 0.3333 (the network's 0.6667)")
-    assert "accuracy" not in str(export.compare(lambda x: ours, lambda x: theirs, [(pixels, None)]))
+    assert "accuracy" not in str(
+        exporter.compare(lambda x: ours, lambda x: theirs, [(pixels, None)])
+    )
 
 
 def test_labels_may_differ_only_where_the_network_is_not_sure(pixels):
     sure, unsure = np.float32([[0.6, 0.4]]), np.float32([[0.5002, 0.4998]])
     for ours, clear in ((sure, 1), (unsure, 0)):
-        made = export.compare(
+        made = exporter.compare(
             lambda x, p=ours: p, lambda x, p=ours: p[:, ::-1], [Shown(pixels[:1], None)]
         )
         assert (made.num_equal, made.num_clear) == (0, clear)
@@ -249,8 +252,8 @@ def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, tmp_p
         label = Path(one["path"]).parent.name
         confusion[classes.index(label), classes.index(one["label"])] += 1
     assert confusion.tolist() == row["confusion"]
-    found = trained.find(str(run))
-    made = export.export(found, "gluon", tmp_path / "net", str(FOOD5))
+    found = trained_model.find(str(run))
+    made = exporter.export(found, "gluon", tmp_path / "net", str(FOOD5))
     assert made.num_images == made.num_equal == 750
     files = [str(tmp_path / "net" / f"model-{part}") for part in ("symbol.json", "0000.params")]
     net = mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])
@@ -260,9 +263,9 @@ def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, tmp_p
         (p,) = net(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()
         assert told["classes"][p.argmax()] == one["label"]
         assert p.max() == pytest.approx(one["probability"], abs=1e-4)
-    made = export.export(found, "onnx", tmp_path / "net.onnx", str(FOOD5))
+    made = exporter.export(found, "onnx", tmp_path / "net.onnx", str(FOOD5))
     if importlib.util.find_spec("onnxruntime"):
         assert made.num_images == made.num_equal == 750
-    made = export.export(found, "int8", tmp_path / "int8", str(FOOD5))
+    made = exporter.export(found, "int8", tmp_path / "int8", str(FOOD5))
     assert made.num_equal >= 0.97 * 750
     assert abs(made.correct - row["test_correct"]) <= made.num_images - made.num_equal

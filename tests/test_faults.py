@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from dist_ft import checkpoint
+from dist_ft.training import checkpoint
 from tests.conftest import TINY, needs_mpi, run_job
 
 LAUNCHERS = [pytest.param(False, id="gloo"), pytest.param(True, id="mpi", marks=needs_mpi)]

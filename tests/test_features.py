@@ -10,12 +10,13 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from dist_ft import features, model
-from dist_ft.data.feed import Feed
-from dist_ft.data.folder import scan
-from dist_ft.data.view import Views
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import Feed
+from dist_ft.data.transforms import Views
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import UserError
-from dist_ft.runtime import Solo
+from dist_ft.models import zoo
+from dist_ft.training import feature_cache
 from tests.conftest import ENVIRONMENT, TINY, train
 from tests.images import make_folder
 
@@ -43,12 +44,12 @@ def world():
 
 
 def build(seed=0, name="resnet18_v2"):
-    return model.build(name, 2, 32, seed)
+    return zoo.build(name, 2, 32, seed)
 
 
 def frozen(net, **settings):
-    model.set_rates(net, 10.0, 0.0, **settings)
-    return model.frozen_features(net)
+    zoo.set_rates(net, 10.0, 0.0, **settings)
+    return zoo.frozen_features(net)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def obtain(folder, world, tmp_path):
 
     def obtain(net, num_views=2, seed=0, made_of="it", folder=folder, kept_in=tmp_path / "kept"):
         feed, said = Feed(folder, VIEWS, seed, 0, 1, 2, 8), []
-        kept = features.obtain(net, feed, num_views, made_of, kept_in, world, said.append)
+        kept = feature_cache.obtain(net, feed, num_views, made_of, kept_in, world, said.append)
         feed.close()
         return kept, sum(words.startswith("computing") for words in said)
 
@@ -68,8 +69,8 @@ def obtain(folder, world, tmp_path):
 def test_features_and_head_are_the_network(name):
     net = build(name=name)
     x = mx.nd.array(np.random.RandomState(0).randint(0, 256, (3, 32, 32, 3)), dtype="uint8")
-    expected = model.on_pixels(net)(x).asnumpy()
-    found = model.on_features(net)(frozen(net)(x)).asnumpy()
+    expected = zoo.on_pixels(net)(x).asnumpy()
+    found = zoo.on_features(net)(frozen(net)(x)).asnumpy()
     assert np.ptp(expected) > 1e-3
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -79,13 +80,13 @@ def test_features_follow_the_networks_parameters():
     part = frozen(net)
     x = mx.nd.array(np.random.RandomState(0).randint(0, 256, (2, 32, 32, 3)), dtype="uint8")
     before = part(x).asnumpy()
-    for name, parameter in model.parameters(net).items():
+    for name, parameter in zoo.parameters(net).items():
         if not name.startswith("output"):
             parameter.set_data(parameter.data() * 1.1)
     after = part(x).asnumpy()
     assert abs(after - before).max() > 1e-3
-    head = model.on_features(net)(mx.nd.array(after)).asnumpy()
-    assert np.allclose(head, model.on_pixels(net)(x).asnumpy(), atol=1e-5)
+    head = zoo.on_features(net)(mx.nd.array(after)).asnumpy()
+    assert np.allclose(head, zoo.on_pixels(net)(x).asnumpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_where_more_than_the_head_learns_nothing_is_kept(settings):
 
 
 def test_a_head_that_is_no_dense_layer_keeps_nothing():
-    assert frozen(model.build("squeezenet1.1", 2, 224, 0)) is None
+    assert frozen(zoo.build("squeezenet1.1", 2, 224, 0)) is None
 
 
 def test_each_view_holds_the_features_of_its_epochs_pixels(folder, obtain):
@@ -118,7 +119,7 @@ def test_batches_of_features_have_the_labels_and_masks_of_those_of_pixels(folder
     kept, _ = obtain(frozen(build()))
     for rank in range(3):
         feed = Feed(folder, VIEWS, 0, rank, 3, 2, 8)
-        of_features = features.FeatureFeed(feed, kept)
+        of_features = feature_cache.FeatureFeed(feed, kept)
         parts = [slice(0, 25), slice(25, 50), slice(50, 63)]
         for found, expected in (
             *zip(of_features.train(5, parts), feed.train(5, parts)),
@@ -219,7 +220,7 @@ def test_an_unreadable_image_is_masked_out_and_named(folder, obtain):
     assert [view["mask"][7] for view in kept.views] == [0, 0]
     assert sum(view["mask"].sum() for view in kept.views) == 2 * 62
     assert [list(bad) for bad in kept.bad] == [[path], []]
-    of_features = features.FeatureFeed(Feed(folder, VIEWS, 0, 1, 2, 2, 8), kept)
+    of_features = feature_cache.FeatureFeed(Feed(folder, VIEWS, 0, 1, 2, 2, 8), kept)
     assert of_features.train_loader.bad == {}  # named by rank 0, and so counted once
     of_features.close()
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from dist_ft.data.folder import FolderError, scan
+from dist_ft.data.image_folder import FolderError, scan
 from tests.images import make_folder
 
 

@@ -8,8 +8,10 @@ import re
 import numpy as np
 import pytest
 
-from dist_ft import checkpoint, device, model
 from dist_ft.config import Config
+from dist_ft.distributed import devices
+from dist_ft.models import zoo
+from dist_ft.training import checkpoint
 from tests.conftest import ENVIRONMENT, TINY, run_job
 from tests.gpus import with_gpus
 
@@ -24,7 +26,7 @@ TIMEOUT_S = 280
 
 
 def count_gpus() -> int:
-    if not device.built_for_cuda():
+    if not devices.built_for_cuda():
         return 0
     answer = run_job(["-c", COUNT], TIMEOUT_S, environment=WITH_GPUS)
     assert answer.status == 0, answer.output
@@ -52,7 +54,7 @@ def parameters(run):
 def distance(run, other):
     """How far apart two runs' networks are, of the way that one has come from where both began."""
     ours, theirs = parameters(run), parameters(other)
-    start = model.parameters(model.build("mobilenet0.25", 5, 32, Config.seed))
+    start = zoo.parameters(zoo.build("mobilenet0.25", 5, 32, Config.seed))
     learned = [name for name in ours if "running" not in name]
     apart, way = (
         np.sqrt(sum(np.sum((ours[name] - place[name]) ** 2) for name in learned))

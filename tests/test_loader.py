@@ -8,9 +8,9 @@ import numpy as np
 import psutil
 import pytest
 
-from dist_ft.data import image, shard, view
-from dist_ft.data.folder import scan
-from dist_ft.data.image import BLANK
+from dist_ft.data import decoding, sampler, transforms
+from dist_ft.data.decoding import BLANK
+from dist_ft.data.image_folder import scan
 from dist_ft.data.loader import Loader
 from tests.images import make_folder
 
@@ -40,8 +40,8 @@ def fill(split):
     """Augments an image as an epoch does."""
 
     def fill(index, row):
-        draws = shard.image_draws(0, 0, index, view.NUM_DRAWS)
-        view.train_view(image.picture(split.read(index)), draws, row)
+        draws = sampler.image_draws(0, 0, index, transforms.NUM_DRAWS)
+        transforms.train_view(decoding.picture(split.read(index)), draws, row)
 
     return fill
 

@@ -11,15 +11,15 @@ import pytest
 from mxnet.gluon import nn
 from mxnet.gluon.data.vision import transforms
 
-from dist_ft import model
 from dist_ft.errors import UserError
+from dist_ft.models import zoo
 from dist_ft.train import train_step
 
 SMALL = "mobilenet0.25"
 
 
 def build(name=SMALL, num_classes=3, side=32, seed=0):
-    return model.build(name, num_classes, side, seed)
+    return zoo.build(name, num_classes, side, seed)
 
 
 def pixels(n=6, side=32, seed=0):
@@ -27,10 +27,10 @@ def pixels(n=6, side=32, seed=0):
 
 
 def rates(net, **settings):
-    model.set_rates(net, **{"head_lr_mult": 10.0, "backbone_lr_mult": 1.0, **settings})
+    zoo.set_rates(net, **{"head_lr_mult": 10.0, "backbone_lr_mult": 1.0, **settings})
     return {
         name: 0.0 if p.grad_req == "null" else p.lr_mult
-        for name, p in model.parameters(net).items()
+        for name, p in zoo.parameters(net).items()
         if "running_" not in name
     }
 
@@ -52,8 +52,8 @@ def test_a_zoo_network_has_a_head_of_our_classes(name, head, weight):
     side = 224 if name == "squeezenet1.1" else 32
     net = build(name, num_classes=5, side=side)
     assert net(mx.nd.zeros((2, 3, side, side))).shape == (2, 5)
-    assert model.head_of(net) == head
-    shapes = [p.shape for key, p in model.parameters(net).items() if key.startswith(head)]
+    assert zoo.head_of(net) == head
+    shapes = [p.shape for key, p in zoo.parameters(net).items() if key.startswith(head)]
     assert weight in shapes
 
 
@@ -86,8 +86,8 @@ def test_a_network_that_is_no_classifier_is_refused(name):
 def test_a_detector_that_would_fetch_weights_is_refused():
     """In a process that reaches nothing: where there is a network it would download them."""
     code = (
-        "from dist_ft import errors, model\n"
-        "try: model.build('yolo3_darknet53_voc', 3, 32, 0)\n"
+        "from dist_ft import errors\nfrom dist_ft.models import zoo\n"
+        "try: zoo.build('yolo3_darknet53_voc', 3, 32, 0)\n"
         "except errors.UserError as error: print(error)"
     )
     nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
@@ -108,16 +108,16 @@ def test_each_build_names_its_parameters_alike_whatever_was_built_before():
     first = build()
     nn.Dense(3)  # shifts gluon's own counter
     second = build()
-    for collect in (model.parameters, lambda net: net.collect_params()):
+    for collect in (zoo.parameters, lambda net: net.collect_params()):
         assert list(collect(first)) == list(collect(second))
-    assert [p.name for p in model.parameters(first).values()] == [
-        p.name for p in model.parameters(second).values()
+    assert [p.name for p in zoo.parameters(first).values()] == [
+        p.name for p in zoo.parameters(second).values()
     ]
 
 
 def test_a_seed_draws_the_same_network_again():
     weights = [
-        np.concatenate([a.asnumpy().ravel() for a in model.arrays(build(seed=seed)).values()])
+        np.concatenate([a.asnumpy().ravel() for a in zoo.arrays(build(seed=seed)).values()])
         for seed in (1, 1, 2)
     ]
     assert (weights[0] == weights[1]).all()
@@ -160,8 +160,8 @@ def test_everything_frozen_is_refused():
 
 def train(net, steps=2):
     """Real steps of a real trainer; returns the parameters' arrays before and after."""
-    before = {name: array.asnumpy() for name, array in model.arrays(net).items()}
-    whole = model.on_pixels(net)
+    before = {name: array.asnumpy() for name, array in zoo.arrays(net).items()}
+    whole = zoo.on_pixels(net)
     trainer = mx.gluon.Trainer(
         whole.collect_params(), mx.optimizer.SGD(learning_rate=0.01, wd=0.1), kvstore=None
     )
@@ -169,7 +169,7 @@ def train(net, steps=2):
     for step in range(steps):
         x = mx.nd.array(pixels(seed=step), dtype="uint8")
         train_step(whole, trainer, x, labels, mask, images_a_rank=6)
-    return before, {name: array.asnumpy() for name, array in model.arrays(net).items()}
+    return before, {name: array.asnumpy() for name, array in zoo.arrays(net).items()}
 
 
 def moved(before, after):
@@ -201,18 +201,16 @@ def test_without_freezing_everything_moves():
 def test_frozen_batch_norm_keeps_its_statistics_while_its_scale_learns():
     net = build()
     rates(net)
-    model.freeze_batch_norm(model.batch_norms(net))
+    zoo.freeze_batch_norm(zoo.batch_norms(net))
     before, after = train(net)
     assert moved(before, after) == {name for name in before if "running_" not in name}
 
 
 def test_normalisation_is_gluons_to_tensor_and_normalize():
     x = mx.nd.array(pixels(), dtype="uint8")
-    theirs = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(model.MEAN, model.STD)]
-    )
+    theirs = transforms.Compose([transforms.ToTensor(), transforms.Normalize(zoo.MEAN, zoo.STD)])
     expected = np.stack([theirs(image).asnumpy() for image in x])
-    found = model.Normalize()(x).asnumpy()
+    found = zoo.Normalize()(x).asnumpy()
     assert (found.dtype, found.shape) == (np.float32, (6, 3, 32, 32))
     assert found == pytest.approx(expected, abs=1e-6)
 
@@ -220,5 +218,5 @@ def test_normalisation_is_gluons_to_tensor_and_normalize():
 def test_a_whole_network_takes_pixels():
     net = build()
     x = mx.nd.array(pixels(), dtype="uint8")
-    expected = net(model.Normalize()(x)).asnumpy()
-    assert model.on_pixels(net)(x).asnumpy() == pytest.approx(expected, abs=1e-5)
+    expected = net(zoo.Normalize()(x)).asnumpy()
+    assert zoo.on_pixels(net)(x).asnumpy() == pytest.approx(expected, abs=1e-5)

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn
 
-from dist_ft import model
-from dist_ft.runtime import Solo
+from dist_ft.distributed.startup import Solo
+from dist_ft.models import zoo
 
 
 def statistics(net):
-    return {
-        name: array.asnumpy() for name, array in model.arrays(net).items() if "running_" in name
-    }
+    return {name: array.asnumpy() for name, array in zoo.arrays(net).items() if "running_" in name}
 
 
 class Pair:
@@ -39,7 +37,7 @@ def test_pooled_statistics_are_those_of_the_union():
         net.initialize()
         net.running_mean.set_data(mx.nd.array(batch.mean(axis=0)))
         net.running_var.set_data(mx.nd.array(batch.var(axis=0)))
-    threads = [Thread(target=model.pool_batch_norm, args=(net, world)) for net in nets]
+    threads = [Thread(target=zoo.pool_batch_norm, args=(net, world)) for net in nets]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -51,30 +49,30 @@ def test_pooled_statistics_are_those_of_the_union():
 
 
 def test_one_rank_alone_keeps_its_statistics():
-    net = model.build("mobilenet0.25", 3, 32, 0)
+    net = zoo.build("mobilenet0.25", 3, 32, 0)
     chance = np.random.RandomState(0)
-    for block in model.batch_norms(net):
+    for block in zoo.batch_norms(net):
         block.running_mean.set_data(mx.nd.array(chance.rand(block.running_mean.shape[0])))
     before = statistics(net)
     world = Solo("cpu", stall_timeout=300)
-    model.pool_batch_norm(net, world)
+    zoo.pool_batch_norm(net, world)
     world.close()
     after = statistics(net)
-    assert len(before) == 2 * len(model.batch_norms(net)) > 20
+    assert len(before) == 2 * len(zoo.batch_norms(net)) > 20
     assert all((before[name] == after[name]).all() for name in before)
 
 
 def table(**settings):
-    net = model.build("mobilenet0.25", 3, 32, 0)
-    model.set_rates(net, **{"head_lr_mult": 10.0, "backbone_lr_mult": 1.0, **settings})
-    return net, [tuple(group) for group in model.groups(net)]
+    net = zoo.build("mobilenet0.25", 3, 32, 0)
+    zoo.set_rates(net, **{"head_lr_mult": 10.0, "backbone_lr_mult": 1.0, **settings})
+    return net, [tuple(group) for group in zoo.groups(net)]
 
 
 def test_the_table_of_rates_counts_every_parameter_once():
     net, groups = table(lr_mult=("gamma=2",), freeze=(r"^features\.0\.",))
     sizes = {
         name: int(np.prod(p.shape))
-        for name, p in model.parameters(net).items()
+        for name, p in zoo.parameters(net).items()
         if "running_" not in name
     }
     assert [group[:2] for group in groups] == [

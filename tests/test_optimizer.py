@@ -6,8 +6,9 @@ import pytest
 from mxnet import autograd
 from mxnet.gluon import nn
 
-from dist_ft import checkpoint, optimizer
 from dist_ft.config import OPTIMIZERS, WITH_MOMENTUM
+from dist_ft.models import optimizers
+from dist_ft.training import checkpoint
 
 CASES = [*((name, 0.0) for name in OPTIMIZERS), *((name, 0.9) for name in WITH_MOMENTUM)]
 
@@ -22,7 +23,7 @@ def build(name, momentum, wd=0.01):
     net[2].weight.grad_req = "null"  # a frozen one, in the middle
     net[3].weight.lr_mult = 10.0
     trainer = mx.gluon.Trainer(
-        net.collect_params(), optimizer.build(name, momentum, wd), kvstore=None
+        net.collect_params(), optimizers.build(name, momentum, wd), kvstore=None
     )
     return net, trainer
 
@@ -40,17 +41,17 @@ def train(net, trainer, steps):
 
 def contents(net, trainer):
     named = {**net._collect_params_with_prefix()}
-    arrays = {**{k: p.data() for k, p in named.items()}, **optimizer.arrays(trainer)}
+    arrays = {**{k: p.data() for k, p in named.items()}, **optimizers.arrays(trainer)}
     return {name: array.asnumpy() for name, array in arrays.items()}
 
 
 def resumed(path, name, momentum, step):
     """A fresh net and trainer with what a checkpoint holds."""
     net, trainer = build(name, momentum)
-    optimizer.prepare(trainer, step)
+    optimizers.prepare(trainer, step)
     found = checkpoint.latest(path)
     net.load_parameters(str(found.path / checkpoint.NET))
-    saved, arrays = found.trainer_arrays(), optimizer.arrays(trainer)
+    saved, arrays = found.trainer_arrays(), optimizers.arrays(trainer)
     assert set(saved) == set(arrays)
     for key, array in arrays.items():
         array[:] = saved[key]
@@ -59,18 +60,18 @@ def resumed(path, name, momentum, step):
 
 def save(path, net, trainer, step):
     named = {name: p.data() for name, p in net._collect_params_with_prefix().items()}
-    checkpoint.save(path, {"step": step}, named, optimizer.arrays(trainer), keep=1)
+    checkpoint.save(path, {"step": step}, named, optimizers.arrays(trainer), keep=1)
 
 
 @pytest.mark.parametrize("name, momentum", CASES)
 def test_stopped_and_gone_on_with_it_ends_as_if_it_never_stopped(name, momentum, tmp_path):
     net, trainer = build(name, momentum)
-    optimizer.prepare(trainer, 0)
+    optimizers.prepare(trainer, 0)
     train(net, trainer, range(5))
     expected = contents(net, trainer)
 
     net, trainer = build(name, momentum)
-    optimizer.prepare(trainer, 0)
+    optimizers.prepare(trainer, 0)
     train(net, trainer, range(2))
     save(tmp_path, net, trainer, 2)
     net, trainer = resumed(tmp_path, name, momentum, 2)
@@ -89,7 +90,7 @@ def test_stopped_and_gone_on_with_it_ends_as_if_it_never_stopped(name, momentum,
 @pytest.mark.parametrize("name, momentum", CASES)
 def test_prepared_it_trains_as_mxnet_does_by_itself(name, momentum):
     ours, plain = build(name, momentum), build(name, momentum)
-    optimizer.prepare(ours[1], 0)
+    optimizers.prepare(ours[1], 0)
     start = contents(*ours)
     train(*ours, range(4))
     train(*plain, range(4))
@@ -104,8 +105,8 @@ def test_prepared_it_trains_as_mxnet_does_by_itself(name, momentum):
 @pytest.mark.parametrize("name, momentum", CASES)
 def test_there_are_arrays_exactly_where_an_optimizer_has_state(name, momentum):
     _, trainer = build(name, momentum)
-    optimizer.prepare(trainer, 0)
-    found = optimizer.arrays(trainer)
+    optimizers.prepare(trainer, 0)
+    found = optimizers.arrays(trainer)
     a_parameter = {"adam": 2, "ftml": 3, "lamb": 2, "adadelta": 2, "rmsprop": 1}
     a_parameter = a_parameter.get(name, 1 if momentum or name == "adagrad" else 0)
     moving = [p for p in trainer._params if p.grad_req != "null"]
@@ -117,16 +118,18 @@ def test_there_are_arrays_exactly_where_an_optimizer_has_state(name, momentum):
 
 def test_momentum_and_weight_decay_reach_the_optimizer():
     for name in WITH_MOMENTUM:
-        built = optimizer.build(name, 0.75, 0.125)
+        built = optimizers.build(name, 0.75, 0.125)
         assert (built.momentum, built.wd) == (0.75, 0.125)
-        assert optimizer.build(name, 0.0, 0.0).momentum == 0.0
+        assert optimizers.build(name, 0.0, 0.0).momentum == 0.0
 
 
 def test_plain_sgd_is_the_textbooks():
     net = nn.Dense(1, in_units=2, use_bias=False)
     net.initialize(mx.init.One())
-    trainer = mx.gluon.Trainer(net.collect_params(), optimizer.build("sgd", 0.0, 0.5), kvstore=None)
-    optimizer.prepare(trainer, 0)
+    trainer = mx.gluon.Trainer(
+        net.collect_params(), optimizers.build("sgd", 0.0, 0.5), kvstore=None
+    )
+    optimizers.prepare(trainer, 0)
     trainer.set_learning_rate(0.1)
     with autograd.record():
         net(mx.nd.array([[3, 4]])).backward()

@@ -14,14 +14,14 @@ import numpy as np
 import psutil
 import pytest
 
-from dist_ft.data import cache, image, pack, view
-from dist_ft.data.feed import Feed
-from dist_ft.data.folder import scan
-from dist_ft.data.image import CorruptImage
-from dist_ft.data.pack import Pack
-from dist_ft.data.view import Views
+from dist_ft.data import decoding, image_cache, pixel_file, transforms
+from dist_ft.data.decoding import CorruptImage
+from dist_ft.data.image_folder import scan
+from dist_ft.data.pixel_file import Pack
+from dist_ft.data.rank_batches import Feed
+from dist_ft.data.transforms import Views
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import UserError
-from dist_ft.runtime import Solo
 from tests.conftest import ENVIRONMENT, run_job
 from tests.images import make_folder
 
@@ -68,9 +68,9 @@ pack.write(Path(sys.argv[1]), "key", 5, make, 1)
 LENDING = """
 import os, sys
 from dist_ft.data import cache
-from dist_ft.data.folder import scan
-from dist_ft.data.view import Views
-from dist_ft.runtime import Solo
+from dist_ft.data.image_folder import scan
+from dist_ft.data.transforms import Views
+from dist_ft.distributed.startup import Solo
 
 folder = scan(sys.argv[1])
 last = folder.test.root / folder.test.paths[-1]
@@ -114,7 +114,7 @@ def noise(index):
 
 def obtain(folder, world, place, kept_in, side=28, said=None):
     said = [] if said is None else said
-    return cache.obtain(folder, VIEWS, side, place, kept_in, 2, world, said.append)
+    return image_cache.obtain(folder, VIEWS, side, place, kept_in, 2, world, said.append)
 
 
 def epoch(folder, packs, num_workers=2):
@@ -126,7 +126,7 @@ def epoch(folder, packs, num_workers=2):
 
 @pytest.mark.parametrize("num_workers", [1, 4])
 def test_a_pack_gives_back_what_it_was_made_of(tmp_path, num_workers):
-    pack.write(tmp_path / "p", "key", 90, noise, num_workers)
+    pixel_file.write(tmp_path / "p", "key", 90, noise, num_workers)
     packed = Pack(tmp_path / "p", "key")
     assert len(packed) == 90
     for index in range(90):
@@ -134,18 +134,18 @@ def test_a_pack_gives_back_what_it_was_made_of(tmp_path, num_workers):
 
 
 def test_a_pack_of_nothing_is_a_pack(tmp_path):
-    pack.write(tmp_path / "p", "key", 0, noise, 1)
+    pixel_file.write(tmp_path / "p", "key", 0, noise, 1)
     assert len(Pack(tmp_path / "p", "key")) == 0
 
 
 def test_a_pack_of_another_key_is_refused(tmp_path):
-    pack.write(tmp_path / "p", "key", 3, noise, 1)
+    pixel_file.write(tmp_path / "p", "key", 3, noise, 1)
     with pytest.raises(ValueError, match="other images"):
         Pack(tmp_path / "p", "another")
 
 
 def test_a_pack_that_is_cut_off_anywhere_is_refused(tmp_path):
-    pack.write(tmp_path / "p", "key", 3, noise, 1)
+    pixel_file.write(tmp_path / "p", "key", 3, noise, 1)
     whole = (tmp_path / "p").read_bytes()
     for length in range(len(whole)):
         (tmp_path / "p").write_bytes(whole[:length])
@@ -160,7 +160,7 @@ def test_an_error_leaves_no_pack_and_nothing_beside_it(tmp_path):
         return noise(index)
 
     with pytest.raises(ZeroDivisionError):
-        pack.write(tmp_path / "p", "key", 90, broken, 3)
+        pixel_file.write(tmp_path / "p", "key", 90, broken, 3)
     assert list(tmp_path.iterdir()) == []
     assert not any(thread.name.startswith("pack") for thread in threading.enumerate())
 
@@ -178,8 +178,8 @@ def test_memory_does_not_grow_with_the_pack(tmp_path):
         most[0] = max(most[0], alive[0])
         return np.zeros((4, 4, 3), np.uint8).view(Made)
 
-    pack.write(tmp_path / "p", "key", 500, make, 2)
-    assert 1 <= most[0] <= 2 * pack.AHEAD + 4
+    pixel_file.write(tmp_path / "p", "key", 500, make, 2)
+    assert 1 <= most[0] <= 2 * pixel_file.AHEAD + 4
 
 
 @pytest.mark.parametrize("place", ["ram", "disk"])
@@ -190,7 +190,7 @@ def test_a_cached_epoch_is_the_uncached_one_where_no_image_is_larger_than_kept(
     png = [index for index, path in enumerate(folder.train.paths) if path.endswith("png")]
     packs = obtain(folder, world, place, tmp_path / "kept", side=200)
     for index in png:
-        assert (packs[0].picture(index).pixels() == image.decode(folder.train.read(index))).all()
+        assert (packs[0].picture(index).pixels() == decoding.decode(folder.train.read(index))).all()
     assert epoch(folder, packs)[2:] == epoch(folder, None)[2:]  # the test batches, to the byte
     for (cached, *rest), (uncached, *others) in zip(epoch(folder, packs), epoch(folder, None)):
         difference = np.frombuffer(cached, np.uint8).astype(int) - np.frombuffer(uncached, np.uint8)
@@ -206,7 +206,7 @@ def test_any_number_of_workers_gives_the_same_cached_epoch(folder, world, tmp_pa
 def test_a_larger_image_is_kept_with_the_side_that_was_asked_for(folder, world, tmp_path):
     train, _ = obtain(folder, world, "disk", tmp_path, side=28)
     for index in range(len(train)):
-        kept, whole = train.picture(index), image.picture(folder.train.read(index))
+        kept, whole = train.picture(index), decoding.picture(folder.train.read(index))
         assert min(kept.height, kept.width) == 28
         assert kept.height / kept.width == pytest.approx(whole.height / whole.width, abs=0.05)
 
@@ -214,7 +214,7 @@ def test_a_larger_image_is_kept_with_the_side_that_was_asked_for(folder, world, 
 def test_a_kept_test_image_is_its_view(folder, world, tmp_path):
     _, test = obtain(folder, world, "disk", tmp_path)
     for index in range(len(test)):
-        expected = view.test_view(image.decode(folder.test.read(index)), *VIEWS)
+        expected = transforms.test_view(decoding.decode(folder.test.read(index)), *VIEWS)
         assert (test.picture(index).pixels() == expected).all()
 
 
@@ -297,7 +297,7 @@ def test_no_room_is_told_with_the_remedy(folder, world, tmp_path):
 
 def test_a_pack_is_mapped_and_not_read(tmp_path):
     """Opening a hundred megabytes takes no memory of their size."""
-    pack.write(tmp_path / "p", "key", 100, lambda _: np.ones((600, 600, 3), np.uint8), 1)
+    pixel_file.write(tmp_path / "p", "key", 100, lambda _: np.ones((600, 600, 3), np.uint8), 1)
     before = psutil.Process().memory_info().rss
     packed = Pack(tmp_path / "p", "key")
     assert packed.num_bytes > 100e6
@@ -342,7 +342,7 @@ def test_a_process_that_is_killed_while_it_decodes_leaves_nothing_in_memory(
     folder, started, signum
 ):
     def lying():
-        places = [one.path.name[:12] for one in cache.of(folder, VIEWS, 28, Path())]
+        places = [one.path.name[:12] for one in image_cache.of(folder, VIEWS, 28, Path())]
         return [file for place in places for file in Path("/dev/shm").glob(f"*{place}*")]
 
     job = started(LENDING, folder.train.root.parent)
@@ -358,10 +358,10 @@ def test_what_the_dead_have_left_in_memory_is_removed_and_what_the_living_lend_i
     folder, world, tmp_path
 ):
     dead, lent = (
-        Path("/dev/shm", f"dist_ft-{os.getpid()}{name}.{pack.kernel()}.test.pack")
+        Path("/dev/shm", f"dist_ft-{os.getpid()}{name}.{pixel_file.kernel()}.test.pack")
         for name in ("dead", "lent")
     )
-    with pack.Unfinished(lent) as unfinished:
+    with pixel_file.Unfinished(lent) as unfinished:
         unfinished.fill("key", 3, noise, 1)
         unfinished.finish()
         dead.write_bytes(b"")
@@ -392,11 +392,11 @@ def test_a_file_without_a_lock_is_another_hosts_for_a_day(tmp_path):
     for place in (file, folder / "0.npy"):
         place.write_text("")
     os.utime(folder, (1, 1))
-    pack.sweep(tmp_path, ".*.pack.*")
+    pixel_file.sweep(tmp_path, ".*.pack.*")
     assert file.exists() and folder.exists()
     for place in (file, folder / "0.npy"):
         os.utime(place, (time.time() - 90_000,) * 2)
-    pack.sweep(tmp_path, ".*.pack.*")
+    pixel_file.sweep(tmp_path, ".*.pack.*")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,10 +4,11 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from dist_ft import host, model, optimizer, precision
+from dist_ft.distributed import launcher
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import UserError
-from dist_ft.precision import UNSCALED, LossScale
-from dist_ft.runtime import Solo
+from dist_ft.models import optimizers, precision, zoo
+from dist_ft.models.precision import UNSCALED, LossScale
 from dist_ft.train import train_step
 
 
@@ -18,13 +19,13 @@ def a_step(scale, clip_norm=0.0, magnitude=3):
     net.add(mx.gluon.nn.Flatten(), mx.gluon.nn.Dense(4, activation="relu"), mx.gluon.nn.Dense(3))
     net.initialize(mx.init.Xavier(magnitude=magnitude))
     net(mx.nd.zeros((1, 3, 8, 8)))
-    trainer = mx.gluon.Trainer(net.collect_params(), optimizer.build("sgd", 0.9, 0.01))
+    trainer = mx.gluon.Trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
     trainer.set_learning_rate(0.5)
     pixels = np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3))
     x, labels = mx.nd.array(pixels, dtype="uint8"), mx.nd.array([0, 1, 2, 0, 1, 1])
     mask = mx.nd.array([1, 1, 1, 1, 1, 0])
-    sums = train_step(model.on_pixels(net), trainer, x, labels, mask, 5, 0.1, clip_norm, scale)
-    return [array.asnumpy() for array in (*model.arrays(net).values(), sums)]
+    sums = train_step(zoo.on_pixels(net), trainer, x, labels, mask, 5, 0.1, clip_norm, scale)
+    return [array.asnumpy() for array in (*zoo.arrays(net).values(), sums)]
 
 
 LARGE = 3e14  # of weights, so that gradients are large
@@ -91,5 +92,8 @@ def test_a_process_that_computes_in_a_type_takes_no_other(monkeypatch):
 
 def test_the_type_that_is_chosen_is_one_that_the_device_has():
     world = Solo("cpu", 300)
-    assert precision.choose(world) in ("float32", "bfloat16" if host.has_bfloat16() else "float32")
+    assert precision.choose(world) in (
+        "float32",
+        "bfloat16" if launcher.has_bfloat16() else "float32",
+    )
     world.close()

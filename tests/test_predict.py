@@ -17,16 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dist_ft import checkpoint, model, predict, rows, trained
 from dist_ft.config import Config
-from dist_ft.data import shard
-from dist_ft.data.folder import scan
-from dist_ft.data.image import read
-from dist_ft.data.view import test_view as centred
+from dist_ft.data import sampler
+from dist_ft.data.decoding import read
+from dist_ft.data.image_folder import scan
+from dist_ft.data.transforms import test_view as centred
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import UserError
-from dist_ft.pictures import Pictures, listed
-from dist_ft.runtime import Solo
+from dist_ft.inference import predictor, trained_model, writers
+from dist_ft.inference.inputs import Pictures, listed
+from dist_ft.models import zoo
 from dist_ft.train import fit
+from dist_ft.training import checkpoint
 from tests.conftest import run_command, run_job
 
 
@@ -50,17 +52,17 @@ def run(tiny, world, tmp_path_factory):
 def by_hand(run, path):
     """Logits of one image, with nothing of predict in between."""
     found = checkpoint.best(run)
-    net = model.build("mobilenet0.25", 5, 32, 0)
-    for name, parameter in model.parameters(net).items():
+    net = zoo.build("mobilenet0.25", 5, 32, 0)
+    for name, parameter in zoo.parameters(net).items():
         parameter.set_data(found.net_arrays()[name])
     pixels = centred(read(path), 32, 37, True)
-    return model.on_pixels(net)(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()[0]
+    return zoo.on_pixels(net)(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()[0]
 
 
 def test_labels_are_those_of_the_network_by_hand(run, tiny, world):
-    found = trained.find(str(run))
+    found = trained_model.find(str(run))
     paths = listed([str(tiny / "test")], ())
-    parts = predict.predict(found.network(world), found, paths, world, top=5)
+    parts = predictor.predict(found.network(world), found, paths, world, top=5)
     said = [row for part in parts for row in part]
     assert [row.path for row in said] == paths
     assert len({row.top[0][0] for row in said}) > 2
@@ -72,19 +74,23 @@ def test_labels_are_those_of_the_network_by_hand(run, tiny, world):
 
 
 def test_as_many_are_right_as_in_the_best_epoch(run, tiny, world):
-    found, split = trained.find(str(run)), scan(str(tiny)).test
+    found, split = trained_model.find(str(run)), scan(str(tiny)).test
     paths = [str(split.root / path) for path in split.paths]
-    parts = predict.predict(found.network(world), found, paths, world)
+    parts = predictor.predict(found.network(world), found, paths, world)
     said = [row.top[0][0] for part in parts for row in part]
     right = sum(label == path.split("/")[0] for label, path in zip(said, split.paths))
     assert right / len(split) == checkpoint.best(run).accuracy
 
 
 def test_what_a_gpu_trained_in_float16_a_cpu_predicts_in_float32(run, tiny, world):
-    found = trained.find(str(run))
+    found = trained_model.find(str(run))
     paths = listed([str(tiny / "test")], ())
     ours, theirs = (
-        [row for part in predict.predict(each.network(world), found, paths, world) for row in part]
+        [
+            row
+            for part in predictor.predict(each.network(world), found, paths, world)
+            for row in part
+        ]
         for each in (found, found._replace(dtype="float16"))
     )
     assert ours == theirs
@@ -138,7 +144,7 @@ def test_a_list_on_the_standard_input_keeps_its_order(run, tiny, monkeypatch, ca
     words = ["predict", str(run), "-", "--output", str(tmp_path / "rows.jsonl")]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:
-        predict.main()
+        predictor.main()
     assert ended.value.code == 0
     said = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [row["path"] for row in said] == names
@@ -164,19 +170,19 @@ def test_a_checkpoint_alone_suffices_without_its_optimizer(run, tiny, world, tmp
     best = checkpoint.best(run)
     for name in ("net.params", "state.json"):
         shutil.copy(best.path / name, tmp_path)
-    found = trained.find(str(tmp_path))
-    assert found._replace(path=best.path) == trained.find(str(run))
+    found = trained_model.find(str(tmp_path))
+    assert found._replace(path=best.path) == trained_model.find(str(run))
     data = (tmp_path / "net.params").read_bytes()
     (tmp_path / "net.params").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(UserError, match="net.params: not as it was written"):
-        trained.find(str(tmp_path))
+        trained_model.find(str(tmp_path))
 
 
 def test_a_damaged_best_checkpoint_is_named_where_another_one_takes_its_place(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     best = checkpoint.best(tmp_path / "run").path
     (best / "trainer.params").write_bytes(b"")  # which no prediction needs
-    assert trained.find(str(tmp_path / "run")).path == best
+    assert trained_model.find(str(tmp_path / "run")).path == best
     (best / "net.params").write_bytes(b"")
     image = str(tmp_path / "nowhere.jpg")
     ended = run_job(["-m", "dist_ft.predict", str(tmp_path / "run"), image], 60)
@@ -279,7 +285,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_a_name_that_no_file_can_have_is_unreadable():
-    pictures = Pictures(["a\0b.jpg"], trained.Views(8, 9, False))
+    pictures = Pictures(["a\0b.jpg"], trained_model.Views(8, 9, False))
     with pytest.raises(ValueError, match="null"):
         pictures.fill(0, np.empty((8, 8, 3), np.uint8))
     assert "null" in pictures.errors[0]
@@ -292,10 +298,10 @@ names = st.text(KINDS, min_size=1, max_size=12)
 @given(st.lists(st.tuples(names, names, st.floats(0, 1)), max_size=5))
 @settings(deadline=None)
 def test_csv_and_jsonl_give_any_names_back(triples):
-    said = [rows.Row(path, ((label, p),)) for path, label, p in triples]
+    said = [writers.Row(path, ((label, p),)) for path, label, p in triples]
     csv_file, jsonl_file = io.StringIO(newline=""), io.StringIO(newline="")
-    rows.Csv(csv_file, 1).write(said)
-    rows.JsonLines(jsonl_file).write(said)
+    writers.Csv(csv_file, 1).write(said)
+    writers.JsonLines(jsonl_file).write(said)
     csv_file.seek(0)
     header, *cells = list(csv.reader(csv_file))
     assert header == ["path", "label", "probability", "error"]
@@ -306,25 +312,27 @@ def test_csv_and_jsonl_give_any_names_back(triples):
 
 def test_a_table_hands_no_orders_to_the_terminal():
     file = io.StringIO()
-    rows.Table(file, ["\x1b[2J.jpg"], ["cat"]).write([rows.Row("\x1b[2J.jpg", (("cat", 0.5),))])
+    writers.Table(file, ["\x1b[2J.jpg"], ["cat"]).write(
+        [writers.Row("\x1b[2J.jpg", (("cat", 0.5),))]
+    )
     assert file.getvalue() == "?[2J.jpg  cat   50.0%\n"
 
 
 def test_parquet_holds_the_same_columns(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    said = [rows.Row("a.jpg", (("x", 0.75), ("y", 0.25))), rows.Row("b\udcff.jpg", (), "bad")]
-    writer = rows.Parquet(str(tmp_path / "rows.parquet"), 2)
+    said = [writers.Row("a.jpg", (("x", 0.75), ("y", 0.25))), writers.Row("b\udcff.jpg", (), "bad")]
+    writer = writers.Parquet(str(tmp_path / "rows.parquet"), 2)
     writer.write(said)
     writer.close()
     first, second = parquet.read_table(tmp_path / "rows.parquet").to_pylist()
-    assert list(first) == rows.columns(2)
+    assert list(first) == writers.columns(2)
     assert (first["label"], first["probability_2"], first["error"]) == ("x", 0.25, None)
     assert (second["path"], second["label"], second["error"]) == ("b�.jpg", None, "bad")
 
 
 def test_the_network_for_inference_is_the_network_until_a_parameter_changes():
-    core = model.build("resnet18_v2", 5, 32, seed=0)
-    fixed, plain = model.for_inference(core, mx.cpu()), model.on_pixels(core)
+    core = zoo.build("resnet18_v2", 5, 32, seed=0)
+    fixed, plain = zoo.for_inference(core, mx.cpu()), zoo.on_pixels(core)
     assert isinstance(fixed, mx.gluon.SymbolBlock)
     chance = np.random.RandomState(0)
     x = mx.nd.array(chance.randint(0, 256, (50, 32, 32, 3)), dtype="uint8")
@@ -339,13 +347,13 @@ def test_the_network_for_inference_is_the_network_until_a_parameter_changes():
 
 
 def test_a_network_that_is_not_for_a_cpu_in_float32_stays_as_it_is(run):
-    core = trained.find(str(run)).core(mx.cpu())
+    core = trained_model.find(str(run)).core(mx.cpu())
     for ctx, dtype in ((mx.cpu(), "bfloat16"), (mx.gpu(0), "float32")):
-        assert isinstance(model.for_inference(core, ctx, dtype)[1], type(core))
+        assert isinstance(zoo.for_inference(core, ctx, dtype)[1], type(core))
 
 
 @given(st.integers(1, 130), st.integers(1, 4))
 def test_the_rows_of_all_ranks_lie_in_order_part_by_part(num_images, size):
-    parts = zip(*(shard.test_shares(num_images, 10, rank, size) for rank in range(size)))
+    parts = zip(*(sampler.test_shares(num_images, 10, rank, size) for rank in range(size)))
     order = [sorted(i for indices, _ in part for i in indices if i >= 0) for part in parts]
     assert [i for part in order for i in part] == list(range(num_images))

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dist_ft.audit import audit
+from dist_ft.diagnostics.dataset_audit import audit
 from tests.conftest import REPO
 
 FOOD5 = REPO / "food5"

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_ft.data import records
-from dist_ft.data.feed import Feed
-from dist_ft.data.folder import scan
-from dist_ft.data.split import FolderError
-from dist_ft.data.view import Views
+from dist_ft.data import recordio
+from dist_ft.data.dataset import FolderError
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import Feed
+from dist_ft.data.transforms import Views
 from tests.conftest import run_job
 from tests.images import make_folder
 
-MAGIC = struct.pack("<I", records.MAGIC)
+MAGIC = struct.pack("<I", recordio.MAGIC)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_every_record_of_mxnets_writer_is_read_whatever_bytes_it_has(tmp_path_fa
 def test_mxnet_reads_what_is_written(pictures, tmp_path):
     split = scan(str(pictures)).train
     images = [split.read(index) for index in range(len(split))]
-    records.write(tmp_path / "train", zip(split.labels, images))
+    recordio.write(tmp_path / "train", zip(split.labels, images))
     reader = mx.recordio.MXIndexedRecordIO(
         str(tmp_path / "train.idx"), str(tmp_path / "train.rec"), "r"
     )
@@ -75,7 +75,7 @@ def test_writing_that_fails_in_the_middle_leaves_nothing_behind(tmp_path):
         raise OSError("no such image")
 
     with pytest.raises(OSError, match="no such image"):
-        records.write(tmp_path / "train", broken())
+        recordio.write(tmp_path / "train", broken())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from tensorboardX import SummaryWriter
 
-from dist_ft import cli, history, report
+from dist_ft import cli
 from dist_ft.config import Config
-from dist_ft.confusion import most_confused, of_each_class
 from dist_ft.errors import UserError
-from dist_ft.interval import Z, wilson
-from dist_ft.page import comparison, exhibits, markup, svg
+from dist_ft.evaluation.confidence_intervals import Z, wilson
+from dist_ft.evaluation.confusion import most_confused, of_each_class
+from dist_ft.reporting import comparison, exhibits, history, markup, run_report, svg
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
 
@@ -139,7 +139,7 @@ def test_names_are_words_and_not_html(page, elements):
 
 def test_guesses_agree_with_the_epochs_scores(run, data):
     """The report's own pass over the test images gets as many right as the run's did."""
-    found = report.guesses_of(history.read(run), str(data))
+    found = run_report.guesses_of(history.read(run), str(data))
     best = max(rows_of(run), key=lambda row: row["test_accuracy"])
     confusion = np.zeros((5, 5), int)
     for guess in found.all:
@@ -210,7 +210,7 @@ def test_where_each_ranks_steps_went_is_shown_over_all_epochs(run, tmp_path):
         history.Spent("rank 0 on <b>a", 0.1, 0, 4, 12),
         history.Spent("rank 1 on b", 0.2, 12, 4, 0),
     ]
-    page = report.report(read, [], "not asked for")
+    page = run_report.report(read, [], "not asked for")
     assert "width:75.00%" in page and "75% other ranks" in page
     assert '<th scope="row" title="rank 0 on &lt;b&gt;a">rank 0 on &lt;b&gt;a</th>' in page
     assert history.read(run).spent() == []  # one process
@@ -249,13 +249,13 @@ def test_missing_images_are_told_and_the_page_is_made(run, tmp_path):
 
 
 def test_other_classes_are_no_images_of_the_run(run, tiny):
-    assert "other classes" in report.guesses_of(history.read(run), str(tiny))
+    assert "other classes" in run_report.guesses_of(history.read(run), str(tiny))
 
 
 def test_a_run_without_checkpoints_has_a_page(run, tmp_path):
     shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoints"))
     bare = history.read(tmp_path / "bare")
-    shown = report.report(bare, [], report.guesses_of(bare, "none"))
+    shown = run_report.report(bare, [], run_report.guesses_of(bare, "none"))
     assert "has no whole checkpoint" in shown and "class 4" in shown
 
 
@@ -310,16 +310,16 @@ def test_images_of_another_checkpoint_than_the_best_epochs_are_said_to_be(run, d
     best = history.read(tmp_path / "run").best.path
     (best / "net.params").write_bytes(b"")
     left = history.read(tmp_path / "run")
-    page = report.report(left, [], report.guesses_of(left, str(data)))
+    page = run_report.report(left, [], run_report.guesses_of(left, str(data)))
     said = "is missing or damaged: this is what the network of step"
     assert said in page
     whole = history.read(run)
-    assert said not in report.report(whole, [], report.guesses_of(whole, str(data)))
+    assert said not in run_report.report(whole, [], run_report.guesses_of(whole, str(data)))
 
 
 def test_the_page_is_equal_for_an_equal_run(run, data):
     read = history.read(run)
-    pages = {report.report(history.read(run), [read], "none") for _ in range(2)}
+    pages = {run_report.report(history.read(run), [read], "none") for _ in range(2)}
     assert len(pages) == 1
 
 

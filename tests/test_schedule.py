@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_ft.schedule import Plan, Rate, scaled
+from dist_ft.training.schedule import Plan, Rate, scaled
 
 
 def rates(num, **settings):

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_ft.data import shard
-from dist_ft.schedule import Plan
+from dist_ft.data import sampler
+from dist_ft.training.schedule import Plan
 
 RANKS = (1, 2, 3, 4, 5)
 
 
 def shares_of_a_step(images, size):
-    return [shard.rank_share(images, rank, size) for rank in range(size)]
+    return [sampler.rank_share(images, rank, size) for rank in range(size)]
 
 
 @pytest.mark.parametrize("size", RANKS)
 def test_every_image_is_seen_once_an_epoch_by_any_number_of_ranks(size):
     for num_images in range(51):
-        order = shard.train_order(0, 3, num_images)
+        order = sampler.train_order(0, 3, num_images)
         for batch_size in (1, 4, 7, 50, 64):
             plan = Plan(num_images, batch_size, epochs=1)
             seen = []
@@ -36,7 +36,7 @@ def test_every_image_is_seen_once_an_epoch_by_any_number_of_ranks(size):
 def test_shares_of_a_step_have_one_shape_and_pad_with_images_of_the_same_step(
     num_images, size, seed
 ):
-    step = shard.train_order(seed, 0, 200)[:num_images]
+    step = sampler.train_order(seed, 0, 200)[:num_images]
     shares = shares_of_a_step(step, size)
     assert len({images.shape for images, _ in shares}) == 1
     for images, mask in shares:
@@ -56,40 +56,40 @@ def test_images_without_any_give_shares_without_rows():
 @given(seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 500), num_images=st.integers(0, 300))
 @settings(max_examples=60, deadline=None)
 def test_the_order_is_a_permutation(seed, epoch, num_images):
-    order = shard.train_order(seed, epoch, num_images)
+    order = sampler.train_order(seed, epoch, num_images)
     assert sorted(order) == list(range(num_images))
 
 
 def test_the_order_differs_between_epochs_and_between_seeds():
     orders = {
-        tuple(shard.train_order(seed, epoch, 40)) for seed in range(10) for epoch in range(10)
+        tuple(sampler.train_order(seed, epoch, 40)) for seed in range(10) for epoch in range(10)
     }
     assert len(orders) == 100
 
 
 def test_the_order_is_fixed_for_ever():
     """A checkpoint of today goes on under any later version: these literals never change."""
-    assert list(shard.train_order(0, 0, 10)) == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
-    assert list(shard.train_order(7, 3, 10)) == [2, 0, 7, 3, 5, 4, 8, 9, 1, 6]
-    assert list(shard.train_order(2**32 - 1, 19, 10)) == [6, 0, 7, 1, 8, 3, 2, 9, 5, 4]
+    assert list(sampler.train_order(0, 0, 10)) == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+    assert list(sampler.train_order(7, 3, 10)) == [2, 0, 7, 3, 5, 4, 8, 9, 1, 6]
+    assert list(sampler.train_order(2**32 - 1, 19, 10)) == [6, 0, 7, 1, 8, 3, 2, 9, 5, 4]
     draws = [0.8352497807898419, 0.8215767775704617, 0.9116126811764995]
-    assert list(shard.image_draws(7, 3, 41, 3)) == draws
+    assert list(sampler.image_draws(7, 3, 41, 3)) == draws
 
 
 def test_the_order_is_the_same_in_another_process():
     code = "from dist_ft.data import shard; print(*shard.train_order(5, 6, 100))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert [int(word) for word in printed.stdout.split()] == list(shard.train_order(5, 6, 100))
+    assert [int(word) for word in printed.stdout.split()] == list(sampler.train_order(5, 6, 100))
 
 
 def test_an_epoch_mixes_a_folder_that_is_sorted_by_class():
-    classes = shard.train_order(0, 0, 1000) // 200  # five classes of 200, one after the other
+    classes = sampler.train_order(0, 0, 1000) // 200  # five classes of 200, one after the other
     first_batch = np.bincount(classes[:200], minlength=5)
     assert first_batch.min() >= 20
 
 
 def test_the_draws_of_an_image_are_uniform_in_0_to_1():
-    draws = np.concatenate([shard.image_draws(1, 2, index, 41) for index in range(500)])
+    draws = np.concatenate([sampler.image_draws(1, 2, index, 41) for index in range(500)])
     assert draws.dtype == np.float64
     assert draws.min() >= 0 and draws.max() < 1
     counts = np.histogram(draws, bins=10, range=(0, 1))[0]
@@ -97,18 +97,18 @@ def test_the_draws_of_an_image_are_uniform_in_0_to_1():
 
 
 def test_the_draws_of_an_image_depend_on_seed_epoch_and_index_alone():
-    expected = shard.image_draws(3, 4, 5, 41)
+    expected = sampler.image_draws(3, 4, 5, 41)
     np.random.seed(0)
     np.random.rand(7)
-    shard.image_draws(3, 4, 6, 41)
-    assert list(shard.image_draws(3, 4, 5, 41)) == list(expected)
-    assert list(shard.image_draws(3, 4, 5, 9)) == list(expected[:9])
+    sampler.image_draws(3, 4, 6, 41)
+    assert list(sampler.image_draws(3, 4, 5, 41)) == list(expected)
+    assert list(sampler.image_draws(3, 4, 5, 9)) == list(expected[:9])
 
 
 def test_no_two_streams_share_a_number():
     """Nor does an image's stream run into its neighbour's, however many numbers it gives."""
     streams = [
-        shard.image_draws(seed, epoch, index, 200)
+        sampler.image_draws(seed, epoch, index, 200)
         for seed in (0, 1, 2**32 - 1)
         for epoch in (0, 1, 2)
         for index in (0, 1, 2, 3, 12_345)
@@ -122,7 +122,8 @@ def test_test_shares_count_every_image_once(size):
     for num_images in (*range(0, 40), 101):
         for batch_size in (1, 8, 50):
             ranks = [
-                list(shard.test_shares(num_images, batch_size, rank, size)) for rank in range(size)
+                list(sampler.test_shares(num_images, batch_size, rank, size))
+                for rank in range(size)
             ]
             assert len({len(batches) for batches in ranks}) == 1
             seen = []
@@ -135,5 +136,5 @@ def test_test_shares_count_every_image_once(size):
 
 
 def test_one_rank_visits_the_test_images_in_their_order():
-    images = np.concatenate([images for images, _ in shard.test_shares(23, 10, 0, 1)])
+    images = np.concatenate([images for images, _ in sampler.test_shares(23, 10, 0, 1)])
     assert list(images) == [*range(23), *[-1] * 7]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_ft import straggler
-from dist_ft.straggler import Account
+from dist_ft.training import step_timing
+from dist_ft.training.step_timing import Account
 from tests.conftest import TINY, needs_mpi, run_job
 
 GLOO, MPI = pytest.param(False, id="gloo"), pytest.param(True, id="mpi", marks=needs_mpi)
@@ -69,14 +69,14 @@ def test_no_rank_is_named_where_all_are_alike(tiny, tmp_path, mpi):
 )
 def test_only_the_slowest_is_named_and_only_far_from_the_others(steps_s, num_steps):
     accounts = [an_account(rank, step_s, num_steps) for rank, step_s in enumerate(steps_s)]
-    found = straggler.find(accounts)
-    if max(steps_s) <= straggler.SLOWER * min(steps_s):
+    found = step_timing.find(accounts)
+    if max(steps_s) <= step_timing.SLOWER * min(steps_s):
         assert found is None
     if found is not None:
         slow, median_s = found
         assert slow.step_s == max(account.step_s for account in accounts)
-        assert slow.step_s > straggler.SLOWER * median_s
-        assert num_steps * (slow.step_s - median_s) >= straggler.LEAST_LOST_S
+        assert slow.step_s > step_timing.SLOWER * median_s
+        assert num_steps * (slow.step_s - median_s) >= step_timing.LEAST_LOST_S
 
 
 @given(st.integers(3, 64), st.floats(0.1, 2), st.floats(1.5, 9), st.data())
@@ -88,19 +88,19 @@ def test_a_slow_rank_is_found_beside_another_one(size, step_s, times, data):
     accounts[slow] = an_account(slow, times * step_s)
     if size > 3:  # of three, the median of two others is half way to the second
         accounts[second] = an_account(second, 0.9 * times * step_s)
-    found = straggler.find(accounts)
+    found = step_timing.find(accounts)
     assert found is not None and found[0].rank == slow
 
 
 def test_short_epochs_are_not_judged():
-    assert straggler.find([an_account(0, 0.01, 3), an_account(1, 0.1, 3)]) is None
+    assert step_timing.find([an_account(0, 0.01, 3), an_account(1, 0.1, 3)]) is None
 
 
 @given(st.integers(1, 5000))
 def test_a_few_steps_of_an_epoch_are_clocked_and_never_the_first(num_steps):
-    clocked = [p for p in range(num_steps) if straggler.is_clocked(p, num_steps)]
+    clocked = [p for p in range(num_steps) if step_timing.is_clocked(p, num_steps)]
     assert 0 not in clocked
-    assert (num_steps > 1) <= len(clocked) <= max(2 * straggler.CLOCKED, num_steps / 4 + 1)
+    assert (num_steps > 1) <= len(clocked) <= max(2 * step_timing.CLOCKED, num_steps / 4 + 1)
 
 
 @given(st.floats(0, 9), st.floats(0, 9), st.floats(0, 9), st.integers(1, 50))

@@ -20,12 +20,14 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.util.tensor_util import make_ndarray
 from tensorboardX.proto.graph_pb2 import GraphDef
 
-from dist_ft import diagram, model, projector
 from dist_ft.config import Config
-from dist_ft.data.feed import as_tested
-from dist_ft.data.folder import scan
-from dist_ft.data.view import Views
-from dist_ft.runtime import Solo
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import as_tested
+from dist_ft.data.transforms import Views
+from dist_ft.distributed.startup import Solo
+from dist_ft.models import zoo
+from dist_ft.tracking import graph as diagram
+from dist_ft.tracking import projector
 from dist_ft.train import fit
 from tests.browser import needs_chromium
 from tests.conftest import BIN, ENVIRONMENT, TINY, train
@@ -113,7 +115,7 @@ def test_the_histograms_are_of_every_parameter_and_of_the_mean_gradient(runs, ev
     net, trainer = runs.one.core, runs.one.trainer
     tags = [set(found.Tags()["histograms"]) for found in events]
     expected = set()
-    for name, parameter in model.parameters(net).items():
+    for name, parameter in zoo.parameters(net).items():
         tag = name.replace(".", "/", 1)
         shown = {f"weights/{tag}": parameter.data().asnumpy()}
         if parameter.grad_req != "null":
@@ -148,7 +150,7 @@ def test_the_graph_has_a_node_for_every_parameter_in_the_scopes_of_its_blocks(ru
 
 def test_resnet_is_nested_by_its_stages():
     with mx.name.NameManager():
-        net = model.on_pixels(model.build("resnet34_v2", 5, 64, 0))
+        net = zoo.on_pixels(zoo.build("resnet34_v2", 5, 64, 0))
     graph = diagram.draw(net, (1, 64, 64, 3))
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)

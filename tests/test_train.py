@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dist_ft import checkpoint, model, resume, train, trained
+from dist_ft import train
 from dist_ft.config import Config
+from dist_ft.distributed.startup import Solo
 from dist_ft.errors import Joint, UserError
-from dist_ft.run import Run
-from dist_ft.runtime import Solo
+from dist_ft.inference import trained_model
+from dist_ft.models import zoo
+from dist_ft.training import checkpoint, resume
+from dist_ft.training.run import Run
 from tests.conftest import ENVIRONMENT, REPO, TINY, run_command, run_job
 
 
@@ -105,7 +108,7 @@ def test_a_stop_at_the_end_of_the_best_epoch_keeps_the_best_network(
     run = train.fit(config, world)
     best = checkpoint.best(tmp_path)
     assert (best.step, best.accuracy) == (3, run.best_accuracy)
-    assert trained.find(str(tmp_path)).step == 3
+    assert trained_model.find(str(tmp_path)).step == 3
 
 
 def test_a_network_with_dropout_ends_as_if_it_had_not_been_stopped(config, world, tmp_path):
@@ -282,7 +285,7 @@ def test_rows_with_a_mask_of_0_change_nothing_whatever_is_in_them(clip_norm):
         trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
         x, labels = mx.nd.array(pixels, dtype="uint8"), mx.nd.array([0, 1, 2, 0, 1, 1])
         mask = mx.nd.array([1, 1, 1, 1, 0, 0])
-        net = model.on_pixels(net)
+        net = zoo.on_pixels(net)
         sums = train.train_step(net, trainer, x, labels, mask, 4, clip_norm=clip_norm)
         after.append([net[1][1].weight.data().asnumpy(), sums.asnumpy()])
     np.testing.assert_array_equal(after[0][0], after[1][0])

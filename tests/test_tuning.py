@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_ft import autotune, checkpoint, tuning
+from dist_ft import autotune
 from dist_ft.autotune import Best
 from dist_ft.config import Config, flag_of
+from dist_ft.distributed import horovod_settings
+from dist_ft.training import checkpoint
 from tests.conftest import ENVIRONMENT, TINY, needs_mpi, run_job, train
 
 LAUNCHERS = [pytest.param(False, id="gloo"), pytest.param(True, id="mpi", marks=needs_mpi)]
@@ -165,17 +167,17 @@ def test_a_log_is_at_its_end_where_the_last_line_repeats_the_best(tmp_path_facto
 
 
 def test_a_flag_wins_over_the_users_environment_and_that_over_the_rest(monkeypatch):
-    asked = tuning.of(Config(fusion_mb=8))
-    monkeypatch.setenv(tuning.CYCLE, "3")
-    monkeypatch.setenv(tuning.FUSION, "1")
-    assert tuning.begin(asked, on_gpu=False) is None
-    assert os.environ[tuning.FUSION] == str(8 * 2**20)
-    assert os.environ[tuning.CYCLE] == "3"
-    monkeypatch.delenv(tuning.CYCLE)
-    tuning.begin(asked, on_gpu=True)
-    assert tuning.CYCLE not in os.environ
-    tuning.begin(asked, on_gpu=False)
-    assert os.environ[tuning.CYCLE] == tuning.CPU_CYCLE_MS
+    asked = horovod_settings.of(Config(fusion_mb=8))
+    monkeypatch.setenv(horovod_settings.CYCLE, "3")
+    monkeypatch.setenv(horovod_settings.FUSION, "1")
+    assert horovod_settings.begin(asked, on_gpu=False) is None
+    assert os.environ[horovod_settings.FUSION] == str(8 * 2**20)
+    assert os.environ[horovod_settings.CYCLE] == "3"
+    monkeypatch.delenv(horovod_settings.CYCLE)
+    horovod_settings.begin(asked, on_gpu=True)
+    assert horovod_settings.CYCLE not in os.environ
+    horovod_settings.begin(asked, on_gpu=False)
+    assert os.environ[horovod_settings.CYCLE] == horovod_settings.CPU_CYCLE_MS
 
 
 def test_horovodrun_takes_no_flag_of_ours_for_one_of_its(monkeypatch):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dist_ft.data import shard, view
-from dist_ft.data.image import Jpeg, Pixels, picture
+from dist_ft.data import sampler, transforms
+from dist_ft.data.decoding import Jpeg, Pixels, picture
 
 UNIT = st.floats(0, 1, exclude_max=True)
 SIDES = st.one_of(st.integers(1, 12), st.integers(1, 3000))
@@ -24,12 +24,12 @@ def noise(height, width, seed=0):
 
 def train_view(pixels, side, draws):
     out = np.empty((side, side, 3), np.uint8)
-    view.train_view(Pixels(pixels), draws, out)
+    transforms.train_view(Pixels(pixels), draws, out)
     return out
 
 
 def draws_of(index):
-    return shard.image_draws(0, 0, index, view.NUM_DRAWS)
+    return sampler.image_draws(0, 0, index, transforms.NUM_DRAWS)
 
 
 @given(
@@ -39,7 +39,7 @@ def draws_of(index):
 )
 @settings(max_examples=200, deadline=None)
 def test_a_crop_is_inside_the_image_whatever_its_size_and_the_draws(height, width, draws):
-    left, top, w, h = view.crop_box(height, width, np.array(draws).reshape(-1, 4))
+    left, top, w, h = transforms.crop_box(height, width, np.array(draws).reshape(-1, 4))
     assert 0 <= left <= left + w <= width
     assert 0 <= top <= top + h <= height
     assert w > 0 and h > 0
@@ -50,14 +50,14 @@ def test_a_crop_is_inside_the_image_whatever_its_size_and_the_draws(height, widt
 def test_the_largest_draws_are_inside_too(height, width):
     last = np.nextafter(1.0, 0.0)
     for ratio in (0.0, 0.5, last):
-        left, top, w, h = view.crop_box(height, width, np.array([[0.3, ratio, last, last]]))
+        left, top, w, h = transforms.crop_box(height, width, np.array([[0.3, ratio, last, last]]))
         assert left + w <= width and top + h <= height
 
 
 @given(height=st.integers(50, 900), width=st.integers(50, 900), index=st.integers(0, 10**6))
 @settings(max_examples=200, deadline=None)
 def test_area_and_ratio_of_a_crop_are_within_their_bounds(height, width, index):
-    _, _, w, h = view.crop_box(height, width, draws_of(index)[:-1].reshape(-1, 4))
+    _, _, w, h = transforms.crop_box(height, width, draws_of(index)[:-1].reshape(-1, 4))
     # A side is rounded to whole px: by half a px at most.
     assert (w - 0.5) / (h + 0.5) <= 4 / 3
     assert (w + 0.5) / (h - 0.5) >= 3 / 4
@@ -67,21 +67,23 @@ def test_area_and_ratio_of_a_crop_are_within_their_bounds(height, width, index):
 
 def test_without_a_try_that_fits_the_largest_central_box_of_an_allowed_ratio_serves():
     never = np.array([[0.999, 0.0, 0.5, 0.5]] * 10)  # upright, and nearly all of the area
-    assert view.crop_box(100, 1000, never) == (433, 0, 133, 100)
-    assert view.crop_box(1000, 90, np.array([[0.999, 0.999, 0.5, 0.5]])) == (0, 440, 90, 120)
-    assert view.crop_box(1, 1, np.empty((0, 4))) == (0, 0, 1, 1)
+    assert transforms.crop_box(100, 1000, never) == (433, 0, 133, 100)
+    assert transforms.crop_box(1000, 90, np.array([[0.999, 0.999, 0.5, 0.5]])) == (0, 440, 90, 120)
+    assert transforms.crop_box(1, 1, np.empty((0, 4))) == (0, 0, 1, 1)
 
 
 def test_crops_are_spread_as_mxnets_own_are():
     """Against gluon's RandomResizedCrop's function: the same mean area, ratio and place."""
     height, width, num = 300, 400, 1500
     ours = np.array(
-        [view.crop_box(height, width, draws_of(i)[:-1].reshape(-1, 4)) for i in range(num)]
+        [transforms.crop_box(height, width, draws_of(i)[:-1].reshape(-1, 4)) for i in range(num)]
     )
     random.seed(0)
     blank = mx.nd.zeros((height, width, 3), dtype="uint8")
     crop = mx.image.random_size_crop
-    theirs = np.array([crop(blank, (2, 2), view.AREA, view.RATIO)[1] for _ in range(num)])
+    theirs = np.array(
+        [crop(blank, (2, 2), transforms.AREA, transforms.RATIO)[1] for _ in range(num)]
+    )
     for measure, bound in ((area, 0.03), (log_ratio, 0.03), (middle_x, 0.02), (middle_y, 0.02)):
         a, b = (measure(*boxes.T, height, width) for boxes in (ours, theirs))
         assert abs(a.mean() - b.mean()) < bound, measure.__name__
@@ -131,7 +133,7 @@ def test_a_train_view_is_what_its_box_shows():
     pixels = np.stack([x, y, np.zeros_like(x)], axis=-1).astype(np.uint8)
     draws = draws_of(8)
     draws[-1] = 0.9
-    left, top, w, h = view.crop_box(240, 250, draws[:-1].reshape(-1, 4))
+    left, top, w, h = transforms.crop_box(240, 250, draws[:-1].reshape(-1, 4))
     shown = train_view(pixels, 64, draws).astype(int)
     assert abs(shown[:, 0, 0] - left).max() <= w / 64 + 1
     assert abs(shown[:, -1, 0] - (left + w - 1)).max() <= w / 64 + 1
@@ -144,7 +146,7 @@ def test_a_view_leaves_the_pixels_as_they_were():
     before = pixels.copy()
     for index in range(5):
         train_view(pixels, 32, draws_of(index))
-        view.test_view(pixels, 32, 40, index % 2 == 0)
+        transforms.test_view(pixels, 32, 40, index % 2 == 0)
     assert (pixels == before).all()
 
 
@@ -155,7 +157,7 @@ def test_the_test_view_is_mxnets_own_to_the_byte(shape):
     pixels = noise(*shape)
     theirs = mx.image.imresize(mx.nd.array(pixels, dtype="uint8"), 256, 256)
     theirs = mx.image.center_crop(theirs, (224, 224))[0].asnumpy()
-    assert (view.test_view(pixels, 224, 256, keep_ratio=False) == theirs).all()
+    assert (transforms.test_view(pixels, 224, 256, keep_ratio=False) == theirs).all()
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (64, 80), (256, 256), (100, 399)])
@@ -167,7 +169,7 @@ def test_with_the_ratio_kept_it_is_mxnets_resize_short_to_the_byte(shape):
         mx.nd.array(pixels, dtype="uint8"), round(width * scale), round(height * scale)
     )
     theirs = mx.image.center_crop(theirs, (224, 224))[0].asnumpy()
-    assert (view.test_view(pixels, 224, 256, keep_ratio=True) == theirs).all()
+    assert (transforms.test_view(pixels, 224, 256, keep_ratio=True) == theirs).all()
 
 
 def test_keeping_the_ratio_keeps_a_circle_round():
@@ -175,7 +177,7 @@ def test_keeping_the_ratio_keeps_a_circle_round():
     disc = (x - 299.5) ** 2 + (y - 99.5) ** 2 < 60**2
     pixels = np.repeat((disc * 255).astype(np.uint8)[..., None], 3, axis=2)
     for keep_ratio, ratio in ((True, 1.0), (False, 1 / 3)):
-        shown = view.test_view(pixels, 224, 256, keep_ratio)[..., 0] > 127
+        shown = transforms.test_view(pixels, 224, 256, keep_ratio)[..., 0] > 127
         width, height = shown.any(axis=0).sum(), shown.any(axis=1).sum()
         assert width / height == pytest.approx(ratio, abs=0.03)
 
@@ -187,7 +189,7 @@ def test_keeping_the_ratio_keeps_a_circle_round():
 def test_a_test_view_has_its_shape_whatever_the_image(height, width, side, data):
     resize = data.draw(st.integers(side, 80))
     keep_ratio = data.draw(st.booleans())
-    shown = view.test_view(noise(height, width), side, resize, keep_ratio)
+    shown = transforms.test_view(noise(height, width), side, resize, keep_ratio)
     assert (shown.shape, shown.dtype) == ((side, side, 3), np.uint8)
 
 
@@ -198,7 +200,7 @@ def test_a_line_of_an_image_does_not_fill_the_memory(shape):
     middle = tuple(slice(max(0, length // 2 - 2), length // 2 + 2) for length in shape)
     pixels[middle] = 200
     tracemalloc.start()
-    shown = view.test_view(pixels, 224, 256, keep_ratio=True)
+    shown = transforms.test_view(pixels, 224, 256, keep_ratio=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert shown.nbytes < peak < 20e6
@@ -223,7 +225,7 @@ def test_a_jpeg_gives_the_view_that_its_pixels_give(size, subsampling):
     assert isinstance(jpeg, Jpeg)
     found = np.empty((64, 64, 3), np.uint8)
     for index in range(8):
-        view.train_view(jpeg, draws_of(index), found)
+        transforms.train_view(jpeg, draws_of(index), found)
         expected = train_view(jpeg.pixels(), 64, draws_of(index))
         difference = abs(found.astype(int) - expected)
         assert difference.mean() < 1.5

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from dist_ft import whole
+from dist_ft import files
 from dist_ft.errors import UserError
 
 
 def write(path, text="new"):
-    with whole.file(path, "--out") as beside:
+    with files.file(path, "--out") as beside:
         beside.write_text(text)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(RuntimeError), whole.file(tmp_path / "a", "--out") as beside:
+    with pytest.raises(RuntimeError), files.file(tmp_path / "a", "--out") as beside:
         beside.write_text("half")
         raise RuntimeError
     assert (tmp_path / "a").read_text() == "old"
@@ -59,7 +59,7 @@ def test_what_cannot_be_written_is_told_with_its_flag(tmp_path):
         with pytest.raises(UserError, match=f"^--out {path}: {reason}"):
             write(path)
         with pytest.raises(UserError, match=f"^--out {path}: {reason}"):
-            whole.check_file(path, "--out")
+            files.check_file(path, "--out")
     with pytest.raises(UserError, match=r"No space left.*choose another"):
         write(Path("/dev/full"), "x" * 100_000)
 
@@ -67,8 +67,8 @@ def test_what_cannot_be_written_is_told_with_its_flag(tmp_path):
 def test_a_folder_is_taken_where_it_is_empty_also_by_a_name_that_is_none(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises(UserError, match="is there already"), whole.folder(Path(".."), "--to"):
+    with pytest.raises(UserError, match="is there already"), files.folder(Path(".."), "--to"):
         pass
-    with whole.folder(tmp_path / "empty", "--to") as beside:
+    with files.folder(tmp_path / "empty", "--to") as beside:
         (beside / "part").write_text("new")
     assert (tmp_path / "empty" / "part").read_text() == "new"

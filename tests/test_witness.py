@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboardX.summary import compute_curve
 
-from dist_ft import model, witness
-from dist_ft.data.feed import Feed, as_tested
-from dist_ft.data.folder import scan
-from dist_ft.data.view import Views
-from dist_ft.evaluate import evaluate
-from dist_ft.runtime import Solo
-from dist_ft.thresholds import NUM_THRESHOLDS, Thresholds
-from dist_ft.witness import Witness
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import Feed, as_tested
+from dist_ft.data.transforms import Views
+from dist_ft.distributed.startup import Solo
+from dist_ft.evaluation import observer
+from dist_ft.evaluation.evaluator import evaluate
+from dist_ft.evaluation.observer import Witness
+from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS, Thresholds
+from dist_ft.models import zoo
 from tests.networks import settled
 
 VIEWS = Views(32, 37, False)
@@ -44,7 +45,7 @@ def core(pixels):
 @pytest.fixture(scope="module")
 def p(core, pixels):
     """(101, C): of each test image."""
-    return model.on_pixels(core)(mx.nd.array(pixels, dtype="uint8")).softmax().asnumpy()
+    return zoo.on_pixels(core)(mx.nd.array(pixels, dtype="uint8")).softmax().asnumpy()
 
 
 def a_feed(tiny, rank=0, size=1):
@@ -77,7 +78,7 @@ def test_a_probability_of_a_little_more_than_one_counts_as_one():
 
 
 def test_the_scores_of_the_two_halves_are_those_of_the_whole_network(tiny, core, world):
-    feed, net = a_feed(tiny), model.on_pixels(core)
+    feed, net = a_feed(tiny), zoo.on_pixels(core)
     scores, _ = Witness(core, net, CLASSES).test(feed, world)
     whole = evaluate(net, feed.test(), CLASSES, world)
     assert scores.loss_sum == whole.loss_sum
@@ -87,10 +88,10 @@ def test_the_scores_of_the_two_halves_are_those_of_the_whole_network(tiny, core,
 def test_the_worst_mistakes_are_those_with_the_least_probability_of_the_label(tiny, core, p, world):
     feed = a_feed(tiny)
     labels = np.array(feed.folder.test.labels)
-    _, evidence = Witness(core, model.on_pixels(core), CLASSES).test(feed, world)
+    _, evidence = Witness(core, zoo.on_pixels(core), CLASSES).test(feed, world)
     of_label = np.where(p.argmax(axis=1) == labels, 2, p[np.arange(101), labels])
-    assert (of_label < 2).sum() > witness.MOST_WORST
-    expected = np.argsort(of_label, kind="stable")[: witness.MOST_WORST]
+    assert (of_label < 2).sum() > observer.MOST_WORST
+    expected = np.argsort(of_label, kind="stable")[: observer.MOST_WORST]
     assert [guess.index for guess in evidence.worst] == expected.tolist()
     for guess in evidence.worst:
         own, taken_for = p[guess.index, guess.label], p[guess.index, guess.taken_for]
@@ -98,10 +99,10 @@ def test_the_worst_mistakes_are_those_with_the_least_probability_of_the_label(ti
 
 
 def test_the_points_of_the_ranks_are_spread_evenly_over_the_images(tiny, core, world, monkeypatch):
-    monkeypatch.setattr(witness, "MOST_POINTS", 10)
+    monkeypatch.setattr(observer, "MOST_POINTS", 10)
     found = []
     for rank in range(3):
-        mine = Witness(core, model.on_pixels(core), CLASSES)
+        mine = Witness(core, zoo.on_pixels(core), CLASSES)
         mine.test(a_feed(tiny, rank, 3), world)
         assert all(point.guess.index % 3 == rank for point in mine.points)
         found += mine.points
@@ -111,15 +112,15 @@ def test_the_points_of_the_ranks_are_spread_evenly_over_the_images(tiny, core, w
 
 
 def test_a_network_whose_head_is_no_dense_layer_has_no_points(tiny, world):
-    core = model.build("mobilenetv2_0.25", CLASSES, VIEWS.side, seed=0)
-    seen = Witness(core, model.on_pixels(core), CLASSES)
+    core = zoo.build("mobilenetv2_0.25", CLASSES, VIEWS.side, seed=0)
+    seen = Witness(core, zoo.on_pixels(core), CLASSES)
     scores, _ = seen.test(a_feed(tiny), world)
     assert scores.num_images == 101 and seen.points == []
 
 
 def test_spread_takes_all_that_there_are_up_to_the_most():
-    assert witness.spread(3, 10).tolist() == [0, 1, 2]
-    assert witness.spread(0, 10).tolist() == []
+    assert observer.spread(3, 10).tolist() == [0, 1, 2]
+    assert observer.spread(0, 10).tolist() == []
     for num_images in (11, 99, 1000):
-        taken = witness.spread(num_images, 10)
+        taken = observer.spread(num_images, 10)
         assert len(taken) == 10 and set(np.diff(taken)) <= {num_images // 10, num_images // 10 + 1}

@@ -23,20 +23,23 @@ from benchmarks.contestants import clock
 PARTS = ("train", "in-memory", "loader", "normalised", "evaluate", "net", "growth")
 args = clock.start(__doc__, PARTS)
 
-from dist_ft import cli, host  # noqa: E402
+from dist_ft import cli  # noqa: E402
+from dist_ft.distributed import launcher  # noqa: E402
 
-host.take_cores()
+launcher.take_cores()
 
 import mxnet as mx  # noqa: E402
 
-from dist_ft import model, runtime, train  # noqa: E402
-from dist_ft.data import cache  # noqa: E402
-from dist_ft.data.feed import Feed  # noqa: E402
-from dist_ft.data.folder import scan  # noqa: E402
-from dist_ft.data.view import Views  # noqa: E402
-from dist_ft.evaluate import evaluate  # noqa: E402
-from dist_ft.run import Run  # noqa: E402
-from dist_ft.schedule import Plan  # noqa: E402
+from dist_ft import train  # noqa: E402
+from dist_ft.data import image_cache  # noqa: E402
+from dist_ft.data.image_folder import scan  # noqa: E402
+from dist_ft.data.rank_batches import Feed  # noqa: E402
+from dist_ft.data.transforms import Views  # noqa: E402
+from dist_ft.distributed import startup  # noqa: E402
+from dist_ft.evaluation.evaluator import evaluate  # noqa: E402
+from dist_ft.models import zoo  # noqa: E402
+from dist_ft.training.run import Run  # noqa: E402
+from dist_ft.training.schedule import Plan  # noqa: E402
 
 NUM_HELD = 2  # batches in memory
 SETTLED = 10  # epochs after which memory should not grow
@@ -97,14 +100,14 @@ KINDS = {"train": Timed, "in-memory": Held, "growth": Growing}
 def time_loader(config, world):
     folder = scan(config.data)
     views = Views(config.image_size, config.resize_px, config.keep_ratio)
-    num_workers = config.num_workers or host.set_threads()
+    num_workers = config.num_workers or launcher.set_threads()
     packs = None
     if config.cache != "off":
         kept = config.cache_side_px, config.cache, config.cache_folder
-        packs = cache.obtain(folder, views, *kept, num_workers, world, lambda words: None)
+        packs = image_cache.obtain(folder, views, *kept, num_workers, world, lambda words: None)
     feed = Feed(folder, views, 0, 0, 1, num_workers, config.prefetch_mb, packs)
     plan = Plan(len(folder.train), config.batch_size, args.warmup + args.steps)
-    watch, normalize = clock.Clock(args.warmup, args.steps), model.Normalize()
+    watch, normalize = clock.Clock(args.warmup, args.steps), zoo.Normalize()
     normalize.hybridize(static_alloc=True)
     for epoch, steps in plan.epochs_from(0):
         for batch in feed.train(epoch, map(plan.images_of, steps)):
@@ -137,7 +140,7 @@ def main(out):
     num_epochs = args.steps if args.part == "growth" else 1000  # else the clock ends the run
     flags += ["--batch-size", str(args.batch_size), "--epochs", str(num_epochs), *args.rest]
     config = cli.parse(flags)
-    with runtime.start(config.device, config.stall_timeout) as world:
+    with startup.start(config.device, config.stall_timeout) as world:
         if args.part in KINDS:
             train.Run = KINDS[args.part]  # `fit` is all there is of a loop: the clock is its Run's
             with suppress(Enough):

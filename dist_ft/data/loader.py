@@ -16,9 +16,9 @@ from typing import Callable, Iterable, Iterator
 import mxnet as mx
 import numpy as np
 
-from dist_ft.data.image import BLANK, CorruptImage
-from dist_ft.data.shard import Share
-from dist_ft.data.split import Split
+from dist_ft.data.dataset import Split
+from dist_ft.data.decoding import BLANK, CorruptImage
+from dist_ft.data.sampler import Share
 
 ROWS = 8  # of a batch that a worker takes at a time: from a cache a row is quicker than its handing
 MOST_AHEAD = 8  # batches

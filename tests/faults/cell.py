@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from dist_ft import checkpoint
+from dist_ft.training import checkpoint
 from tests import test_elastic as elastic
 from tests.faults.jobs import ADDED, IS_ELASTIC, Ended, Place
 from tests.faults.kinds import FAULTS

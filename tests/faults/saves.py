@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import mxnet as mx
 
-from dist_ft import checkpoint
+from dist_ft.training import checkpoint
 
 NUMBERS = 10**6  # in the checkpoint: 4 MB
 

@@ -31,9 +31,9 @@ if kind in ("data", "version") and rank == "1" and not mended.exists():
     else:
         sys.path.insert(0, str(log / "other"))
 
-from dist_ft import checkpoint, cli, train  # noqa: E402, F401
-from dist_ft.data import image  # noqa: E402
-from dist_ft.run import Run  # noqa: E402
+from dist_ft.data import decoding  # noqa: E402
+from dist_ft.training import checkpoint  # noqa: E402
+from dist_ft.training.run import Run  # noqa: E402
 
 exchange = Run.exchange
 
@@ -64,7 +64,7 @@ def sleep(*_):
 
 def hang_in_decode(run):
     """From the next image on that is decoded, which is the next epoch's first."""
-    image.picture = sleep
+    decoding.picture = sleep
 
 
 def fill_disk(run):

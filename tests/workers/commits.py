@@ -8,14 +8,15 @@ from pathlib import Path
 file = Path(sys.argv[1])
 del sys.argv[1]
 
-from dist_ft import cli, host  # noqa: E402
+from dist_ft import cli  # noqa: E402
+from dist_ft.distributed import launcher  # noqa: E402
 
-host.take_cores()
+launcher.take_cores()
 
 import mxnet as mx  # noqa: E402
 
 from dist_ft import train  # noqa: E402
-from dist_ft.run import Run  # noqa: E402
+from dist_ft.training.run import Run  # noqa: E402
 
 commit, exchange, after = Run.commit, Run.exchange, Run.after
 commits_ms, steps_ms, since = [], [], [0.0]

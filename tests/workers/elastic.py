@@ -30,9 +30,9 @@ words = words[is_hasty:]
 sys.argv[1:] = words
 
 from dist_ft import cli, train  # noqa: E402
-from dist_ft.elastic import Elastic  # noqa: E402
-from dist_ft.run import Run  # noqa: E402
-from dist_ft.runtime import World  # noqa: E402
+from dist_ft.distributed.elastic import Elastic  # noqa: E402
+from dist_ft.distributed.startup import World  # noqa: E402
+from dist_ft.training.run import Run  # noqa: E402
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "leave": signal.SIGTERM}
 MINE = f"{os.environ.get('HOROVOD_HOSTNAME')}:{os.environ.get('HOROVOD_LOCAL_RANK')}"

@@ -9,7 +9,7 @@ kind, rank, at_step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 sys.argv[1:4] = []
 
 from dist_ft import cli, train  # noqa: E402
-from dist_ft.run import Run  # noqa: E402
+from dist_ft.training.run import Run  # noqa: E402
 
 
 def part(run):

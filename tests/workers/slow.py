@@ -10,8 +10,8 @@ kind, rank = sys.argv[1], int(sys.argv[2])
 sys.argv[1:3] = []
 
 from dist_ft import cli, train  # noqa: E402
-from dist_ft.data.feed import Feed  # noqa: E402
-from dist_ft.run import Run  # noqa: E402
+from dist_ft.data.rank_batches import Feed  # noqa: E402
+from dist_ft.training.run import Run  # noqa: E402
 
 LATE_S = 0.8  # a step
 

@@ -3,19 +3,20 @@
 import sys
 import traceback
 
-from dist_ft import host
+from dist_ft.distributed import launcher
 
-host.set_threads()
+launcher.set_threads()
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 from mxnet import autograd  # noqa: E402
 from mxnet.gluon import nn  # noqa: E402
 
-from dist_ft import model, optimizer, precision, runtime  # noqa: E402
-from dist_ft.data import shard  # noqa: E402
+from dist_ft.data import sampler  # noqa: E402
+from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import Joint, UserError  # noqa: E402
-from dist_ft.precision import LossScale  # noqa: E402
+from dist_ft.models import optimizers, precision, zoo  # noqa: E402
+from dist_ft.models.precision import LossScale  # noqa: E402
 from dist_ft.train import clip_gradients, train_step  # noqa: E402
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 2], np.int32)  # 7: no number of ranks here divides it
@@ -34,25 +35,25 @@ def a_net(seed=0):
 
 
 def values(net):
-    return {name: array.asnumpy() for name, array in model.arrays(net).items()}
+    return {name: array.asnumpy() for name, array in zoo.arrays(net).items()}
 
 
 def a_step_of_all(world, net, clip_norm=0.0, head_lr_mult=1.0):
     """Parameters after one step on this rank's share of the seven images."""
-    for name, parameter in model.parameters(net).items():
+    for name, parameter in zoo.parameters(net).items():
         parameter.lr_mult = head_lr_mult if name.startswith("2.") else 1.0
-    trainer = world.trainer(net.collect_params(), optimizer.build("sgd", 0.9, 0.01))
+    trainer = world.trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
     trainer.set_learning_rate(0.5)
-    indices, mask = shard.rank_share(np.arange(7), world.rank, world.size)
+    indices, mask = sampler.rank_share(np.arange(7), world.rank, world.size)
     x, labels = mx.nd.array(PIXELS[indices], dtype="uint8"), mx.nd.array(LABELS[indices])
-    whole, per_rank = model.on_pixels(net), 7 / world.size
+    whole, per_rank = zoo.on_pixels(net), 7 / world.size
     train_step(whole, trainer, x, labels, mx.nd.array(mask), per_rank, 0.1, clip_norm)
     return values(net)
 
 
 def alone():
     """A world of this process only, for comparison."""
-    return runtime.Solo(device="cpu", stall_timeout=600)
+    return startup.Solo(device="cpu", stall_timeout=600)
 
 
 def check_sums_are_exact_and_alike(world):
@@ -67,7 +68,7 @@ def check_gather_keeps_the_order_of_ranks(world):
 
 
 def check_mpi_gathers_what_it_started(world):
-    if not host.started_by_mpi():
+    if not launcher.started_by_mpi():
         assert world._mpi is None
         return
     from mpi4py import MPI
@@ -90,8 +91,8 @@ def check_objects_are_gathered_while_gradients_are_summed(world):
 
 def check_broadcast_gives_all_the_bytes_of_rank_0(world):
     net = a_net(seed=world.rank)
-    world.broadcast(model.arrays(net))
-    world.broadcast(model.arrays(net))  # the same names twice in a row
+    world.broadcast(zoo.arrays(net))
+    world.broadcast(zoo.arrays(net))  # the same names twice in a row
     for name, value in values(a_net(seed=0)).items():
         assert (values(net)[name] == value).all()
 
@@ -100,12 +101,12 @@ def check_an_overflow_on_one_rank_makes_all_of_them_repeat_the_step(world):
     found = []
     for scale in (LossScale(2.0**112), LossScale(2.0**9)):
         net = a_net()
-        for parameter in model.parameters(net).values():
+        for parameter in zoo.parameters(net).values():
             parameter.set_data(parameter.data() * 1e7)  # for large gradients
-        trainer = world.trainer(net.collect_params(), optimizer.build("sgd", 0.9, 0.01))
+        trainer = world.trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
         x, labels = mx.nd.array(PIXELS, dtype="uint8"), mx.nd.array(LABELS)
         mask = mx.nd.ones(7) * (world.rank == world.size - 1)  # the others' gradients are 0
-        whole, per_rank = model.on_pixels(net), 7 / world.size
+        whole, per_rank = zoo.on_pixels(net), 7 / world.size
         train_step(whole, trainer, x, labels, mask, per_rank, scale=scale)
         found.append(values(net))
         assert len(set(world.gather(scale.value))) == 1
@@ -118,7 +119,7 @@ def check_an_overflow_on_one_rank_makes_all_of_them_repeat_the_step(world):
 def check_all_ranks_choose_one_type(world):
     chosen = world.gather(precision.choose(world))
     assert len(set(chosen)) == 1
-    assert chosen[0] in ("float32", "bfloat16" if host.has_bfloat16() else "float32")
+    assert chosen[0] in ("float32", "bfloat16" if launcher.has_bfloat16() else "float32")
 
 
 def check_a_step_of_all_ranks_is_that_of_one(world):
@@ -145,7 +146,7 @@ def check_the_head_moves_ten_times_as_far(world):
 
 def check_clipping_bounds_the_norm_of_the_mean_gradient(world):
     net = a_net()
-    trainer = world.trainer(net.collect_params(), optimizer.build("sgd", 0.0, 0.0))
+    trainer = world.trainer(net.collect_params(), optimizers.build("sgd", 0.0, 0.0))
     with autograd.record():
         loss = 1000 * net(mx.nd.ones((2, 3, 8, 8)) * (1 + world.rank)).sum()
     loss.backward()
@@ -166,7 +167,7 @@ def check_pooled_statistics_are_those_of_all_batches(world):
     with autograd.record():
         out = net(mx.nd.array(batches[world.rank]))
     out.backward()  # MXNet updates the running statistics on the way back
-    model.pool_batch_norm(net, world)
+    zoo.pool_batch_norm(net, world)
     pixels = batches.transpose(2, 0, 1, 3, 4).reshape(2, -1)
     np.testing.assert_allclose(net[0].running_mean.data().asnumpy(), pixels.mean(1), rtol=1e-4)
     np.testing.assert_allclose(net[0].running_var.data().asnumpy(), pixels.var(1), rtol=1e-4)
@@ -194,7 +195,7 @@ def check_the_same_error_on_all_ranks_is_told_once(world):
 
 
 def main() -> None:
-    with runtime.start(device="cpu", stall_timeout=60) as world:
+    with startup.start(device="cpu", stall_timeout=60) as world:
         for name, check in list(globals().items()):
             if name.startswith("check_"):
                 check(world)

@@ -1,0 +1,404 @@
+"""One run put together: data, network, trainer, plan, record; how it is saved and gone on with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Iterator
+
+import mxnet as mx
+import numpy as np
+
+from dist_ft.config import Config
+from dist_ft.data import image_cache, sampler
+from dist_ft.data.image_folder import scan
+from dist_ft.data.loader import Batch
+from dist_ft.data.rank_batches import Feed
+from dist_ft.data.transforms import Views
+from dist_ft.distributed import launcher
+from dist_ft.distributed.startup import Solo, is_loss
+from dist_ft.errors import Joint, Leaving, Resized, UserError
+from dist_ft.evaluation.evaluator import Scores
+from dist_ft.evaluation.observer import Witness
+from dist_ft.models import optimizers, precision, pretrained, zoo
+from dist_ft.models.precision import UNSCALED, LossScale
+from dist_ft.tracking import projector
+from dist_ft.tracking.run_logger import Board, Hidden
+from dist_ft.training import (
+    checkpoint,
+    consistency,
+    feature_cache,
+    resume,
+    run_spec,
+    schedule,
+    startup_summary,
+    step_timing,
+)
+from dist_ft.training.step_sync import STOPS, StopRequest, Tally, Word
+from dist_ft.training.step_timing import Clock, ClockedTrainer
+
+WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
+READING_MAY_TAKE_S = 3600.0  # a million files of a network's file system
+
+
+class Run:
+    """The parts of a training run, and the step that it has come to.
+
+    Every rank has one and makes the same calls on it; an error on one rank ends them all.
+    """
+
+    def __init__(self, config: Config, world: Solo):
+        self.config, self.world = config, world
+        self.views = Views(config.image_size, config.resize_px, config.keep_ratio)
+        self._claim: resume.Claim | None = None
+        world.at("reading the data set", READING_MAY_TAKE_S)
+        with world.together():
+            self.folder = scan(config.data)
+            self.facts = run_spec.of(config, self.folder)
+            if world.is_chief and not (config.allow_leak or world.kept):
+                consistency.apart(self.folder)
+        consistency.started_alike(self.facts, world)
+        self.plan, self.rate = schedule.of(config, len(self.folder.train), world.size)
+        self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
+        self.dtype = precision.choose(world) if config.dtype == "auto" else config.dtype
+        with world.together():
+            found = world.kept
+            if world.is_chief and config.folder.is_dir():
+                with _written_to(config.folder):
+                    self._claim = resume.Claim(config.folder)
+            if world.is_chief and not found:
+                found = resume.find(config.resume, config.folder, self.facts)
+            self.net = self._network(found)
+            self.trainer = world.trainer(
+                self.net.collect_params(),
+                optimizers.build(config.optimizer, config.momentum, config.wd),
+            )
+        self.clock = Clock(world.size)
+        self.trainer = ClockedTrainer(self.trainer, self.clock)
+        self.tally = Tally(world)
+        self._take_up(found)
+        with world.together():
+            self.board = self._open_board(found)
+        self._since = time.perf_counter()
+        self.feed, self.tail = self._feed()
+        self.witness = Witness(self.core, self.net, len(self.folder.classes))
+        if config.elastic:
+            self.commit()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.feed.close()
+        if not isinstance(error, UserError):  # such as one of a full disk: the board has it too
+            self.board.close()
+        if self._claim:
+            self._claim.give_up()
+        kept = self.world.kept
+        if kept and self.world.is_chief and is_loss(error):  # for when nobody goes on with it
+            with suppress(UserError):
+                arrays = kept.net_arrays(), kept.trainer_arrays()
+                checkpoint.save(self.config.folder, kept.state, *arrays, keep=self.config.keep)
+
+    # The start -----------------------------------------------------------------------------
+
+    def _network(self, found: checkpoint.Checkpoint | None):
+        """The network on this rank's device; on rank 0 with its pretrained weights in it."""
+        c, num_classes = self.config, len(self.folder.classes)
+        precision.use_dtype(self.dtype, self.world.ctx)
+        core = zoo.build(c.model, num_classes, c.image_size, c.seed)
+        self.world.at("reading the pretrained weights", WEIGHTS_MAY_TAKE_S)
+        if self.world.is_chief and not found:
+            path = pretrained.locate(c.weights, c.model)
+            if path:
+                pretrained.fill(core, pretrained.read(path), zoo.head_of(core))
+        zoo.set_rates(core, c.head_lr_mult, c.backbone_lr_mult, c.lr_mult, c.freeze)
+        if c.bn == "frozen":
+            zoo.freeze_batch_norm(zoo.batch_norms(core))
+        core.collect_params().reset_ctx(self.world.ctx)
+        self.core, self._draws = core, zoo.has_dropout(core)
+        return zoo.on_pixels(core)
+
+    def _take_up(self, found: checkpoint.Checkpoint | None) -> None:
+        """Brings all ranks to one state: the beginning, rank 0's checkpoint, or the last that
+        those who outlived a loss have kept; one of them may have come a commit further."""
+        world = self.world
+        world.at("taking up a state")
+        states = world.gather(found.state if found else {})
+        root = max(range(world.size), key=lambda rank: states[rank].get("step", -1))
+        state = states[root]
+        self.step = state.get("step", 0)
+        self.best_accuracy = state.get("best_accuracy", -1.0)
+        self.epochs_without_better = state.get("epochs_without_better", 0)
+        self._test_accuracy = state.get("test_accuracy")
+        self._elapsed_s = state.get("elapsed_s", 0.0)
+        self.tally.start_epoch(**state.get("epoch_sums", {}))
+        self.loss_scale = UNSCALED
+        if self.dtype == "float16":
+            self.loss_scale = LossScale(*state.get("loss_scale", ()))
+        optimizers.prepare(self.trainer, self.step)
+        arrays = {**zoo.arrays(self.core), **optimizers.arrays(self.trainer)}
+        with world.together():
+            if found:
+                saved = {**found.net_arrays(), **found.trainer_arrays()}
+                for name, array in arrays.items():
+                    array[:] = saved[name]
+        world.broadcast(arrays, root)
+        self._goes_on = bool(state)
+
+    def _open_board(self, found: checkpoint.Checkpoint | None):
+        if not self.world.is_chief:
+            return Hidden()
+        c, world, folder, peak_lr = self.config, self.world, self.folder, self.rate.peak
+        with _written_to(c.folder):
+            if c.resume == "never" and not self._goes_on and resume.set_aside(c.folder):
+                self._claim = None  # of what has another name now
+            c.folder.mkdir(parents=True, exist_ok=True)
+            self._claim = self._claim or resume.Claim(c.folder)
+            board = Board(c.folder, c.as_dict(), folder, self.views, self.step, c.board_every)
+            if not world.kept:
+                board.graph(self.net, c.image_size)
+        if world.kept:
+            board.say(f"on {world.size} x {world.ctx} from step {self.step} (on {world.were})")
+            return board
+        for line in (
+            *startup_summary.about_images(c.data, folder),
+            *startup_summary.about_device(c.device, world.ctx),
+            *startup_summary.about_network(
+                c.model, self.core, self.dtype, self.plan, peak_lr, world
+            ),
+        ):
+            board.say(line)
+        if found and self.step < self.plan.num_steps:
+            board.say(f"goes on from {found.path} (step {self.step} of {self.plan.num_steps})")
+        elif found:
+            more = "--epochs and --max-steps say how far it goes"
+            board.say(f"{found.path} has made all of {self.plan.num_steps} steps already; {more}")
+        return board
+
+    def _feed(self):
+        """The batches, and the part of the network that the steps go through: all of it, or the
+        head where features are kept."""
+        c, world, say = self.config, self.world, self.board.say
+        views, num_workers, packs = self.views, c.num_workers or launcher.set_threads(), None
+        if c.cache != "off":
+            kept = c.cache_side_px, c.cache, c.cache_folder
+            packs = image_cache.obtain(self.folder, views, *kept, num_workers, world, say)
+        share = c.seed, world.rank, world.size
+        feed = Feed(self.folder, views, *share, num_workers, c.prefetch_mb, packs)
+        frozen = zoo.frozen_features(self.core) if c.views else None
+        if frozen is None:
+            return feed, self.net
+        made_of = [c.model, c.seed, self.dtype, views, packs and c.cache_side_px]
+        num_views = min(c.views, c.epochs)  # of which the first epochs see one each
+        kept = feature_cache.obtain(frozen, feed, num_views, made_of, c.cache_folder, world, say)
+        return feature_cache.FeatureFeed(feed, kept), zoo.on_features(self.core)
+
+    # The steps -----------------------------------------------------------------------------
+
+    def train_batches(self, epoch: int, steps: range) -> Iterator[Batch]:
+        """This rank's shares of the steps, augmented."""
+        self.board.start_epoch(epoch, steps, self.tally, self.feed.train_loader.waited_s)
+        self.clock.start_epoch(steps, self._reading())
+        return self.feed.train(epoch, map(self.plan.images_of, steps))
+
+    def exchange(self, step: int, batch: Batch, stop: StopRequest) -> int:
+        """The step's number of images on all ranks, once the ranks have agreed to make it.
+
+        Raises Joint where one was asked to stop (the run is saved first), where a loss has ceased
+        to be finite, and where too many files are unreadable. Of an elastic run those alone who
+        were asked stop, by Leaving; the others raise Resized, as all do where hosts have come.
+        """
+        self.world.at(f"step {step}")
+        if self._draws:  # a step's dropout does not depend on the steps before it, nor on a resume
+            mx.random.seed(
+                sampler.step_seed(self.config.seed, step, self.world.rank), self.world.ctx
+            )
+        if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
+            self.board.batch(batch.x, step)
+        word = self.tally.exchange(batch.num_images, len(self.feed.train_loader.bad), stop.received)
+        if word.stop:
+            self._stop(word, step, stop)
+        if word.resize:
+            self.commit()
+            raise Resized
+        consistency.readable(
+            word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world
+        )
+        self.clock.start_step(step)
+        return max(1, word.num_images)  # 0 where every file is unreadable: the gradient is 0, too
+
+    def after(self, step: int) -> None:
+        """What is due after a step: a point of the curves, a check, a checkpoint."""
+        c = self.config
+        self.step, self._test_accuracy = step + 1, None
+        self.board.step()
+        if self.step % c.log_every == 0:
+            epoch = self.plan.epoch_of(step) + 1
+            self._draw_curves(f"epoch {epoch}, step {self.step}/{self.plan.num_steps}")
+        if c.check_every and self.step % c.check_every == 0:
+            consistency.held_alike(zoo.arrays(self.core), self.step, self.world)
+        ends_epoch = self.step % self.plan.steps_per_epoch == 0  # and is saved with its scores
+        if c.save_every and self.step % c.save_every == 0 and not ends_epoch:
+            self._save()
+        if c.elastic and self.step % c.commit_every == 0 and not ends_epoch:
+            self.commit()
+
+    def commit(self) -> None:
+        """Keeps the state that all ranks are in, for those who outlive the loss of one."""
+        self._settle()
+        self.world.keep(self._state(), zoo.arrays(self.core), optimizers.arrays(self.trainer))
+
+    def end_epoch(self, epoch: int) -> Scores:
+        """Scores on the test images, written down and saved with the state that they are of."""
+        self.tally.settle()
+        ranks = self._accounts()
+        self._draw_curves()
+        zoo.pool_batch_norm(self.core, self.world)
+        consistency.finite(zoo.arrays(self.core), self.step)
+        if not self.config.check_every:
+            consistency.held_alike(zoo.arrays(self.core), self.step, self.world)
+        scores, evidence = self.witness.test(self.feed, self.world)
+        self._account_for_bad(scores)
+        if scores.accuracy > self.best_accuracy:
+            self.best_accuracy, self.epochs_without_better = scores.accuracy, 0
+        else:
+            self.epochs_without_better += 1
+        train = {"loss": self.tally.loss, "accuracy": self.tally.accuracy}
+        with self.world.together(), _written_to(self.config.folder):
+            self.board.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed(), ranks)
+            if self.config.histograms:
+                self.board.histograms(self.core, self.trainer, epoch, self.step)
+        slow = step_timing.word(ranks)
+        if slow:
+            self.board.say(slow)
+        if self.step % self.plan.steps_per_epoch == 0:
+            self.tally.start_epoch()
+            self._elapsed_s, self._since = 0.0, time.perf_counter()
+        self._test_accuracy = scores.accuracy
+        self._save()
+        if self.config.elastic:
+            self.commit()
+        return scores
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do: all steps made, or --patience spent."""
+        patience = self.config.patience
+        spent = bool(patience) and self.epochs_without_better >= patience
+        return spent or self.step >= self.plan.num_steps
+
+    def say_farewell(self) -> None:
+        c, best = self.config, self.best_accuracy
+        num_workers = c.num_workers or launcher.set_threads()
+        shown = self.folder, self.views, num_workers, self.world
+        cloud = projector.gather(self.witness.points, *shown)
+        with self.world.together():
+            self.board.end_run(cloud)
+        viewer = "tensorboard"
+        if not shutil.which(viewer):  # an environment that was not activated
+            viewer = os.path.relpath(Path(sys.executable).with_name(viewer))
+        self.board.say(
+            f"best test acc {best:.3f}; {c.folder} holds curves.png, scores.jsonl and checkpoints\n"
+            f"look at it with: {viewer} --logdir {c.folder}"
+        )
+
+    # Their parts ---------------------------------------------------------------------------
+
+    def _draw_curves(self, place: str = "") -> None:
+        lr, waited_s = self.rate.at(self.step - 1), self.feed.train_loader.waited_s
+        with _written_to(self.config.folder):
+            self.board.curves(self.step, place, self.tally, lr, waited_s)
+
+    def _reading(self) -> step_timing.Reading:
+        device_s = self.tally.waited_s + self.clock.waited_s
+        data_s, ranks_s = self.feed.train_loader.waited_s, self.world.waited_s
+        return step_timing.Reading(time.perf_counter(), data_s, device_s, ranks_s)
+
+    def _accounts(self) -> list[step_timing.Account]:
+        """What the epoch's steps took each rank."""
+        world = self.world
+        return world.gather(self.clock.account(world.rank, world.host, self._reading()))
+
+    def _account_for_bad(self, scores: Scores) -> None:
+        """Every image was scored, or is named as unreadable."""
+        train_bad, test_bad = {}, {}
+        mine = self.feed.train_loader.bad, self.feed.test_loader.bad
+        for train, test in self.world.gather(mine):
+            train_bad.update(train)
+            test_bad.update(test)
+        assert scores.num_images + len(test_bad) == len(self.folder.test)
+        consistency.readable(
+            len(test_bad), self.config.max_bad_share, self.feed.test_loader, self.world
+        )
+        self.board.bad_images({**train_bad, **test_bad})
+
+    def _stop(self, word: Word, step: int, stop: StopRequest) -> None:
+        """Saves the run, and ends it; an elastic one only for those who were asked to stop."""
+        path = self._save()
+        what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
+        if self.world.stops(word.num_asked):
+            self.board.draw()
+            self.board.close()
+            raise Joint(f"{what}: the same command goes on from there", STOPS[word.stop])
+        self.commit()
+        if stop.received:
+            raise Leaving(f"{what}; the other ranks go on", STOPS[stop.received])
+        raise Resized
+
+    def _settle(self) -> None:
+        """Brings what is only summed at times up to this step."""
+        self.tally.settle()
+        zoo.pool_batch_norm(self.core, self.world)
+
+    def _save(self) -> Path:
+        """Writes a checkpoint on rank 0 of the state that all ranks are in."""
+        self.world.at("checkpoint")
+        if self._test_accuracy is None:  # else all was settled before the test, and is as it was
+            self._settle()
+            consistency.finite(zoo.arrays(self.core), self.step)
+        with self.world.together():
+            if self.world.is_chief:
+                arrays = zoo.arrays(self.core), optimizers.arrays(self.trainer)
+                checkpoint.save(self.config.folder, self._state(), *arrays, self.config.keep)
+        return checkpoint.place(self.config.folder, self.step)
+
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds besides arrays."""
+        c = self.config
+        tested = {} if self._test_accuracy is None else {"test_accuracy": self._test_accuracy}
+        return {
+            "step": self.step,
+            **tested,
+            "best_accuracy": self.best_accuracy,
+            "epochs_without_better": self.epochs_without_better,
+            "elapsed_s": self._elapsed(),
+            "epoch_sums": self.tally.as_dict(),
+            "dtype": self.dtype,
+            "ranks": self.world.size,
+            **self.loss_scale.as_dict(),
+            "facts": self.facts,
+            "classes": list(self.folder.classes),
+            "view": {"image_size": c.image_size, "resize": c.resize_px, "keep_ratio": c.keep_ratio},
+        }
+
+    def _elapsed(self) -> float:
+        """Seconds that the epoch has taken so far, before and after a stop."""
+        return self._elapsed_s + time.perf_counter() - self._since
+
+
+@contextmanager
+def _written_to(run: Path) -> Iterator[None]:
+    """What the operating system says against writing there, with the remedy."""
+    try:
+        yield
+    except BrokenPipeError:  # of the standard output, whose reader has seen enough
+        raise
+    except OSError as error:
+        raise UserError(
+            f"--out {run}: cannot be written ({error.strerror}): choose another --out"
+        ) from error
