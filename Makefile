@@ -49,8 +49,8 @@ test:
 
 lint:
 	@launch/install.sh $(EXTRAS) dev
-	$(BIN)/ruff check --config .ci/ruff.toml .
-	$(BIN)/ruff format --check --config .ci/ruff.toml .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 docs:
 	@launch/install.sh $(EXTRAS) docs

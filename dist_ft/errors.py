@@ -19,13 +19,13 @@ class Unavailable(UserError):
     exit_code = 69  # EX_UNAVAILABLE of sysexits.h
 
 
-class Joint(UserError):
+class CollectiveError(UserError):
     """An error that every rank raises alike, at the same place: one of them prints it."""
 
 
-class Resized(Exception):
+class WorldResized(Exception):
     """The ranks of an elastic run raise it alike: it goes on with those that there are now."""
 
 
-class Leaving(UserError):
+class RankStopped(UserError):
     """A rank that was asked to stop raises it where the others raise Resized: it ends alone."""

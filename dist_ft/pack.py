@@ -18,19 +18,19 @@ from tqdm import tqdm
 
 from dist_ft.config import Config, ConfigError, flag_of
 from dist_ft.data import image_cache, recordio
-from dist_ft.data.dataset import Folder, Split
+from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.decoding import CorruptImage
 from dist_ft.data.image_folder import scan
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed import launcher
 from dist_ft.errors import UserError
 
 SETTINGS = ("image_size", "resize", "cache_side", "cache_dir")  # those of train that matter here
 
 
-def fill_cache(config: Config, folder: Folder) -> None:
+def fill_cache(config: Config, folder: Dataset) -> None:
     """Makes the packs that are not there yet, or are of another state of the images."""
-    views = Views(config.image_size, config.resize_px, config.keep_ratio)
+    views = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
     for wanted in image_cache.of(folder, views, config.cache_side_px, config.cache_folder):
         if wanted.is_there():
             print(f"{wanted.path}: up to date")
@@ -40,7 +40,7 @@ def fill_cache(config: Config, folder: Folder) -> None:
         print(f"{wanted.path}: {wanted.path.stat().st_size / 1e6:,.0f} MB")
 
 
-def write_archives(folder: Folder, out: Path, side: int, quality: int) -> None:
+def write_archives(folder: Dataset, out: Path, side: int, quality: int) -> None:
     """train and test as RecordIO in `out`, with the names of the classes in classes.txt.
 
     side: px that a larger image's shorter side is resized to, and encoded anew with `quality`

@@ -13,21 +13,21 @@ from mxnet import autograd  # noqa: E402
 from dist_ft import stdout  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.distributed import horovod_settings, startup  # noqa: E402
-from dist_ft.distributed.elastic import Elastic  # noqa: E402
-from dist_ft.distributed.startup import World  # noqa: E402
+from dist_ft.distributed.elastic import ElasticWorld  # noqa: E402
+from dist_ft.distributed.startup import HorovodWorld  # noqa: E402
 from dist_ft.models.precision import UNSCALED, Unscaled  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 from dist_ft.training.step_sync import stop_requests  # noqa: E402
 
 
-def fit(config: Config, world: startup.Solo) -> Run:
+def fit(config: Config, world: startup.World) -> Run:
     """Trains and tests for all epochs, or for what a resumed run has left of them.
 
     world: what `runtime.start` gives. Returns the Run, whose `net` is the trained network. Raises
-    errors.Joint on all ranks where the run cannot go on.
+    errors.CollectiveError on all ranks where the run cannot go on.
     """
     while True:  # an elastic world comes out with other ranks where some were lost or added
-        with world.outlived(), Run(config, world) as run:
+        with world.survive_failures(), Run(config, world) as run:
             make_steps(run)
             return run
 
@@ -119,7 +119,7 @@ def gradients_of(trainer: mx.gluon.Trainer) -> list[mx.nd.NDArray]:
 
 
 def main(config: Config) -> None:
-    many = Elastic if config.elastic else World
+    many = ElasticWorld if config.elastic else HorovodWorld
     timeout_s, tuned = config.stall_timeout, horovod_settings.of(config)
     with stdout.given(), startup.start(config.device, timeout_s, tuned, many) as world:
         fit(config, world)

@@ -14,16 +14,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
-from dist_ft.data.dataset import Folder, Split
+from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.decoding import BLANK
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Scores
 from dist_ft.evaluation.observer import Evidence
 from dist_ft.evaluation.precision_recall import Thresholds
-from dist_ft.evaluation.predictions import Guess
+from dist_ft.evaluation.predictions import Prediction
 from dist_ft.tracking import figures
 from dist_ft.tracking.projector import Cloud
-from dist_ft.tracking.run_logger import Board, Hidden
+from dist_ft.tracking.run_logger import NullLogger, RunLogger
 from dist_ft.training.step_timing import Account
 from tests.conftest import REPO
 
@@ -47,8 +47,8 @@ def evidence(num_classes=3, worst=()):
 def a_board(run, config=CONFIG, classes=CLASSES, step=0, every=0):
     """Of a data set whose images cannot be read."""
     split = Split(run, ("a/1.jpg", "a/2.jpg"), (0, 0), ())
-    folder = Folder(tuple(classes), split, split)
-    return Board(run, config, folder, Views(16, 18, False), step, every)
+    folder = Dataset(tuple(classes), split, split)
+    return RunLogger(run, config, folder, InputSpec(16, 18, False), step, every)
 
 
 def sums(images):
@@ -129,7 +129,7 @@ def test_tensorboard_shows_the_confusion_after_each_epoch(events):
 
 def test_a_mistake_of_an_image_that_is_gone_is_shown_blank(tmp_path):
     board = a_board(tmp_path)
-    worst = [Guess(1, 0, 1, 0.75, 0.125)]
+    worst = [Prediction(1, 0, 1, 0.75, 0.125)]
     board.end_epoch(0, 1, {"loss": 1.0, "accuracy": 0.5}, scores(3), evidence(3, worst), 1.0)
     board.close()
     (event,) = events_of(tmp_path).Images("mistakes")
@@ -309,7 +309,7 @@ def test_confusion_of_many_classes_is_drawn_without_names(tmp_path):
 
 
 def test_the_board_of_other_ranks_shows_nothing(capsys):
-    board = Hidden()
+    board = NullLogger()
     board.say("word")
     board.end_epoch(0, 1, {}, None, None, 2.0)
     board.close()

@@ -11,11 +11,11 @@ import pytest
 from dist_ft import train
 from dist_ft.config import Config
 from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import Feed
+from dist_ft.data.rank_batches import RankBatches
 from dist_ft.diagnostics import system_checks
 from dist_ft.diagnostics.finding import NOTE, OK
 from dist_ft.distributed import devices
-from dist_ft.distributed.startup import Solo
+from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation import evaluator
 from dist_ft.inference import trained_model
@@ -27,7 +27,7 @@ from tests.conftest import run_job
 def world():
     """A rank on a device that is not the one where arrays are made: MXNet keeps cpu(0) and cpu(1)
     apart as it does a CPU and a GPU."""
-    world = Solo("cpu", 300)
+    world = World("cpu", 300)
     world.ctx = mx.cpu(1)
     yield world
     world.close()
@@ -94,7 +94,7 @@ def test_a_run_computes_on_its_device_alone(world, tiny, tmp_path, freeze):
     } == {world.ctx}
     found = trained_model.find(config.out)
     net = found.network(world)
-    feed = Feed(scan(str(tiny)), found.views, 0, 0, 1, 2, 8)
+    feed = RankBatches(scan(str(tiny)), found.views, 0, 0, 1, 2, 8)
     scores = evaluator.evaluate(net, feed.test(), 5, world)
     feed.close()
     assert scores.num_images == 101

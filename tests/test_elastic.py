@@ -46,7 +46,7 @@ HOSTS = local_names()[:2]
 pytestmark = pytest.mark.skipif(len(HOSTS) < 2, reason="this machine has no second name")
 
 
-class World(NamedTuple):
+class HorovodWorld(NamedTuple):
     """Ranks that came together, and what they did until some were lost or added."""
 
     since: float
@@ -61,11 +61,11 @@ def records(log: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file.read_text().splitlines())
 
 
-def worlds(log: Path) -> list[World]:
-    found: dict[float, World] = {}
+def worlds(log: Path) -> list[HorovodWorld]:
+    found: dict[float, HorovodWorld] = {}
     for told in records(log):
         if "since" in told:
-            empty = World(told["since"], told["begins"], told["size"], {})
+            empty = HorovodWorld(told["since"], told["begins"], told["size"], {})
             world = found.setdefault(told["since"], empty)
             assert world.begins == told["begins"] and world.size == told["size"]
         elif "step" in told:

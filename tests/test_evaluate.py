@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from dist_ft.data import sampler
 from dist_ft.data.loader import Batch
-from dist_ft.distributed.startup import Solo
-from dist_ft.evaluation.evaluator import Behind, Scores, evaluate
+from dist_ft.distributed.startup import World
+from dist_ft.evaluation.evaluator import DelayedReader, Scores, evaluate
 
 CLASSES, SIDE = 7, 4
 
 
 @pytest.fixture(scope="module")
 def world():
-    world = Solo("cpu", stall_timeout=300)
+    world = World("cpu", stall_timeout=300)
     yield world
     world.close()
 
@@ -152,7 +152,7 @@ def test_one_world_keeps_scores_as_they_are(world):
 @given(num=st.integers(0, 12), num_steps=st.integers(0, 4))
 @settings(max_examples=30, deadline=None)
 def test_what_is_read_late_comes_in_order_and_whole(num, num_steps):
-    behind, came = Behind(num_steps), []
+    behind, came = DelayedReader(num_steps), []
     for number in range(num):
         for array, tag in behind.push(mx.nd.full((2,), number), f"tag {number}"):
             came.append((array.tolist(), tag))

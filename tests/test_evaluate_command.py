@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dist_ft.config import Config
 from dist_ft.data.decoding import read
-from dist_ft.distributed.startup import Solo
+from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.calibration import NUM_BINS, reliability
 from dist_ft.evaluation.confidence_intervals import bootstrap, wilson
@@ -26,7 +26,7 @@ from tests.images import make_folder
 
 @pytest.fixture(scope="module")
 def world():
-    solo = Solo(device="cpu", stall_timeout=600)
+    solo = World(device="cpu", stall_timeout=600)
     yield solo
     solo.close()
 
@@ -168,18 +168,18 @@ def test_the_bootstraps_intervals_hold_the_truth_as_often_as_they_say():
 @settings(max_examples=15, deadline=None)
 def test_every_figure_lies_in_its_interval_which_is_always_the_same(num, num_classes, seed):
     random = np.random.default_rng(seed)
-    labels, taken_for = random.integers(0, num_classes, (2, num))
+    labels, predicted = random.integers(0, num_classes, (2, num))
     losses, confidence = random.exponential(1, num), random.random(num)
-    outcomes = assessment.Outcomes(labels, taken_for, losses, confidence)
+    outcomes = assessment.Outcomes(labels, predicted, losses, confidence)
     figures = outcomes.of(num_classes, np.ones(num))
     ends = bootstrap(lambda w: outcomes.of(num_classes, w), num, 50)
     assert (ends[:, 0] <= figures).all() and (figures <= ends[:, 1]).all()
     assert (ends == bootstrap(lambda w: outcomes.of(num_classes, w), num, 50)).all()
     if num:
         matrix = np.zeros((num_classes, num_classes), int)
-        np.add.at(matrix, (labels, taken_for), 1)
+        np.add.at(matrix, (labels, predicted), 1)
         scores = by_class(matrix)
-        error = reliability(labels == taken_for, confidence).error
+        error = reliability(labels == predicted, confidence).error
         expected = [losses.mean(), error, scores.macro_f1, *scores.f1]
         np.testing.assert_allclose(figures, expected)
 

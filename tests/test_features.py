@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import Feed
-from dist_ft.data.transforms import Views
-from dist_ft.distributed.startup import Solo
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.transforms import InputSpec
+from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.models import zoo
 from dist_ft.training import feature_cache
 from tests.conftest import ENVIRONMENT, TINY, train
 from tests.images import make_folder
 
-VIEWS = Views(32, 36, False)
+VIEWS = InputSpec(32, 36, False)
 # Not a mobilenet: drawn at random and frozen, it says zero of every image.
 FROZEN = [*TINY, "--model", "resnet18_v2", "--backbone-lr-mult", "0"]
 
@@ -38,7 +38,7 @@ def folder(pristine, tmp_path):
 
 @pytest.fixture(scope="module")
 def world():
-    world = Solo("cpu", 300)
+    world = World("cpu", 300)
     yield world
     world.close()
 
@@ -57,7 +57,7 @@ def obtain(folder, world, tmp_path):
     """Features of the folder, and what was said of them."""
 
     def obtain(net, num_views=2, seed=0, made_of="it", folder=folder, kept_in=tmp_path / "kept"):
-        feed, said = Feed(folder, VIEWS, seed, 0, 1, 2, 8), []
+        feed, said = RankBatches(folder, VIEWS, seed, 0, 1, 2, 8), []
         kept = feature_cache.obtain(net, feed, num_views, made_of, kept_in, world, said.append)
         feed.close()
         return kept, sum(words.startswith("computing") for words in said)
@@ -104,7 +104,7 @@ def test_a_head_that_is_no_dense_layer_keeps_nothing():
 def test_each_view_holds_the_features_of_its_epochs_pixels(folder, obtain):
     part = frozen(build())
     kept, _ = obtain(part)
-    feed = Feed(folder, VIEWS, 0, 0, 1, 2, 8)
+    feed = RankBatches(folder, VIEWS, 0, 0, 1, 2, 8)
     for epoch in (0, 1):
         row = 0
         for batch in feed.view(epoch):
@@ -118,8 +118,8 @@ def test_each_view_holds_the_features_of_its_epochs_pixels(folder, obtain):
 def test_batches_of_features_have_the_labels_and_masks_of_those_of_pixels(folder, obtain):
     kept, _ = obtain(frozen(build()))
     for rank in range(3):
-        feed = Feed(folder, VIEWS, 0, rank, 3, 2, 8)
-        of_features = feature_cache.FeatureFeed(feed, kept)
+        feed = RankBatches(folder, VIEWS, 0, rank, 3, 2, 8)
+        of_features = feature_cache.FeatureBatches(feed, kept)
         parts = [slice(0, 25), slice(25, 50), slice(50, 63)]
         for found, expected in (
             *zip(of_features.train(5, parts), feed.train(5, parts)),
@@ -220,7 +220,7 @@ def test_an_unreadable_image_is_masked_out_and_named(folder, obtain):
     assert [view["mask"][7] for view in kept.views] == [0, 0]
     assert sum(view["mask"].sum() for view in kept.views) == 2 * 62
     assert [list(bad) for bad in kept.bad] == [[path], []]
-    of_features = feature_cache.FeatureFeed(Feed(folder, VIEWS, 0, 1, 2, 2, 8), kept)
+    of_features = feature_cache.FeatureBatches(RankBatches(folder, VIEWS, 0, 1, 2, 2, 8), kept)
     assert of_features.train_loader.bad == {}  # named by rank 0, and so counted once
     of_features.close()
 

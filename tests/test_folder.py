@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from dist_ft.data.image_folder import FolderError, scan
+from dist_ft.data.image_folder import DatasetError, scan
 from tests.images import make_folder
 
 
@@ -56,53 +56,53 @@ def test_test_is_taken_where_there_is_also_val(root):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FolderError, match=r"nowhere: no such folder.*--data"):
+    with pytest.raises(DatasetError, match=r"nowhere: no such folder.*--data"):
         scan(str(tmp_path / "nowhere"))
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "data.zip").write_bytes(b"")
-    with pytest.raises(FolderError, match=r"data\.zip: no such folder"):
+    with pytest.raises(DatasetError, match=r"data\.zip: no such folder"):
         scan(str(tmp_path / "data.zip"))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_missing_split_is_told_with_what_is_there(root, split):
     (root / split).rename(root / "photos")
-    with pytest.raises(FolderError, match=r"needs the folders train and test .* has .*photos"):
+    with pytest.raises(DatasetError, match=r"needs the folders train and test .* has .*photos"):
         scan(str(root))
 
 
 def test_an_empty_folder_has_nothing(tmp_path):
-    with pytest.raises(FolderError, match="has nothing"):
+    with pytest.raises(DatasetError, match="has nothing"):
         scan(str(tmp_path))
 
 
 def test_a_folder_without_images_is_refused(root):
     for path in root.rglob("*.jpg"):
         path.rename(path.with_suffix(".txt"))
-    with pytest.raises(FolderError, match="no class directory with images"):
+    with pytest.raises(DatasetError, match="no class directory with images"):
         scan(str(root))
 
 
 def test_one_class_is_refused_and_named(root):
     for split in ("train", "test"):
         shutil.rmtree(root / split / "class_b")
-    with pytest.raises(FolderError, match=r"only 'class_a'; a classifier needs at least two"):
+    with pytest.raises(DatasetError, match=r"only 'class_a'; a classifier needs at least two"):
         scan(str(root))
 
 
 def test_classes_that_one_side_lacks_are_named_with_the_side(root):
     add_class(root, "soup", ["test"])
     add_class(root, "tea", ["train"])
-    with pytest.raises(FolderError, match=r"train lacks soup; .*test lacks tea: both must"):
+    with pytest.raises(DatasetError, match=r"train lacks soup; .*test lacks tea: both must"):
         scan(str(root))
 
 
 def test_a_class_directory_without_images_counts_as_missing(root):
     add_class(root, "soup", ["train"])
     (root / "test" / "soup").mkdir()
-    with pytest.raises(FolderError, match="test lacks soup"):
+    with pytest.raises(DatasetError, match="test lacks soup"):
         scan(str(root))
     shutil.rmtree(root / "train" / "soup")
     assert scan(str(root)).classes == ("class_a", "class_b")

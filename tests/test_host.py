@@ -57,7 +57,7 @@ def test_one_task_of_slurms_is_one_process_on_all_cores_and_needs_no_horovod():
     command = ["env", *without, "-u", "OMP_NUM_THREADS", *environ, sys.executable, "-c", code]
     ended = run_command(command, 60)
     assert ended.status == 0, ended.output
-    assert f"is Solo {launcher.usable_cores()}\n" in ended.output
+    assert f"is World {launcher.usable_cores()}\n" in ended.output
 
 
 def test_slurms_several_tasks_have_its_ranks():

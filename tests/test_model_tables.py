@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn
 
-from dist_ft.distributed.startup import Solo
+from dist_ft.distributed.startup import World
 from dist_ft.models import zoo
 
 
@@ -54,7 +54,7 @@ def test_one_rank_alone_keeps_its_statistics():
     for block in zoo.batch_norms(net):
         block.running_mean.set_data(mx.nd.array(chance.rand(block.running_mean.shape[0])))
     before = statistics(net)
-    world = Solo("cpu", stall_timeout=300)
+    world = World("cpu", stall_timeout=300)
     zoo.pool_batch_norm(net, world)
     world.close()
     after = statistics(net)

@@ -18,14 +18,14 @@ from dist_ft.data import decoding, image_cache, pixel_file, transforms
 from dist_ft.data.decoding import CorruptImage
 from dist_ft.data.image_folder import scan
 from dist_ft.data.pixel_file import Pack
-from dist_ft.data.rank_batches import Feed
-from dist_ft.data.transforms import Views
-from dist_ft.distributed.startup import Solo
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.transforms import InputSpec
+from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from tests.conftest import ENVIRONMENT, run_job
 from tests.images import make_folder
 
-VIEWS = Views(24, 28, False)
+VIEWS = InputSpec(24, 28, False)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def folder(pristine, tmp_path):
 
 @pytest.fixture(scope="module")
 def world():
-    world = Solo("cpu", 300)
+    world = World("cpu", 300)
     yield world
     world.close()
 
@@ -67,17 +67,18 @@ pack.write(Path(sys.argv[1]), "key", 5, make, 1)
 # A folder's packs in memory; the last of the test images takes for ever to read.
 LENDING = """
 import os, sys
-from dist_ft.data import cache
+from dist_ft.data import image_cache
 from dist_ft.data.image_folder import scan
-from dist_ft.data.transforms import Views
-from dist_ft.distributed.startup import Solo
+from dist_ft.data.transforms import InputSpec
+from dist_ft.distributed.startup import World
 
 folder = scan(sys.argv[1])
 last = folder.test.root / folder.test.paths[-1]
 last.unlink()
 os.mkfifo(last)
 said = lambda words: print(words, flush=True)
-cache.obtain(folder, Views(24, 28, False), 28, "ram", folder.test.root, 2, Solo("cpu", 300), said)
+spec, world = InputSpec(24, 28, False), World("cpu", 300)
+image_cache.obtain(folder, spec, 28, "ram", folder.test.root, 2, world, said)
 """
 can_be_pid_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 needs_containers = pytest.mark.skipif(
@@ -118,7 +119,7 @@ def obtain(folder, world, place, kept_in, side=28, said=None):
 
 
 def epoch(folder, packs, num_workers=2):
-    feed = Feed(folder, VIEWS, 0, 0, 1, num_workers, 1, packs)
+    feed = RankBatches(folder, VIEWS, 0, 0, 1, num_workers, 1, packs)
     batches = list(feed.train(3, [slice(0, 4), slice(4, 11)])) + list(feed.test())
     feed.close()
     return [(batch.x.tobytes(), batch.labels.tolist(), batch.mask.tolist()) for batch in batches]
@@ -225,7 +226,7 @@ def test_an_unreadable_image_is_told_from_a_pack_as_from_its_file(folder, world,
     with pytest.raises(CorruptImage):
         train.picture(4)
     for kept in (packs, None):
-        feed = Feed(folder, VIEWS, 0, 0, 1, 2, 1, kept)
+        feed = RankBatches(folder, VIEWS, 0, 0, 1, 2, 1, kept)
         (batch,) = feed.train(0, [slice(0, 11)])
         assert batch.num_images == 10
         assert list(feed.train_loader.bad) == [folder.train.paths[4]]

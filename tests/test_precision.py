@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dist_ft.distributed import launcher
-from dist_ft.distributed.startup import Solo
+from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.models import optimizers, precision, zoo
 from dist_ft.models.precision import UNSCALED, LossScale
@@ -91,7 +91,7 @@ def test_a_process_that_computes_in_a_type_takes_no_other(monkeypatch):
 
 
 def test_the_type_that_is_chosen_is_one_that_the_device_has():
-    world = Solo("cpu", 300)
+    world = World("cpu", 300)
     assert precision.choose(world) in (
         "float32",
         "bfloat16" if launcher.has_bfloat16() else "float32",

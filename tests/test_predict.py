@@ -22,7 +22,7 @@ from dist_ft.data import sampler
 from dist_ft.data.decoding import read
 from dist_ft.data.image_folder import scan
 from dist_ft.data.transforms import test_view as centred
-from dist_ft.distributed.startup import Solo
+from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.inference import predictor, trained_model, writers
 from dist_ft.inference.inputs import Pictures, listed
@@ -34,7 +34,7 @@ from tests.conftest import run_command, run_job
 
 @pytest.fixture(scope="module")
 def world():
-    solo = Solo(device="cpu", stall_timeout=600)
+    solo = World(device="cpu", stall_timeout=600)
     yield solo
     solo.close()
 
@@ -285,7 +285,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_a_name_that_no_file_can_have_is_unreadable():
-    pictures = Pictures(["a\0b.jpg"], trained_model.Views(8, 9, False))
+    pictures = Pictures(["a\0b.jpg"], trained_model.InputSpec(8, 9, False))
     with pytest.raises(ValueError, match="null"):
         pictures.fill(0, np.empty((8, 8, 3), np.uint8))
     assert "null" in pictures.errors[0]

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_ft.data import recordio
-from dist_ft.data.dataset import FolderError
+from dist_ft.data.dataset import DatasetError
 from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import Feed
-from dist_ft.data.transforms import Views
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.transforms import InputSpec
 from tests.conftest import run_job
 from tests.images import make_folder
 
@@ -80,7 +80,7 @@ def test_writing_that_fails_in_the_middle_leaves_nothing_behind(tmp_path):
 
 
 def batches(folder):
-    feed = Feed(folder, Views(24, 28, False), 0, 0, 1, 2, 1)
+    feed = RankBatches(folder, InputSpec(24, 28, False), 0, 0, 1, 2, 1)
     found = [*feed.train(1, [slice(0, 11)]), *feed.test()]
     feed.close()
     return [(batch.x.tobytes(), batch.labels.tolist(), batch.mask.tolist()) for batch in found]
@@ -153,7 +153,7 @@ def test_a_label_in_a_vector_of_one_is_a_label(tmp_path):
 def test_labels_that_are_no_classes_are_refused(tmp_path, labels, words):
     archive(tmp_path, "train", [b"a", b"b"], labels)
     archive(tmp_path, "test", [b"a", b"b"])
-    with pytest.raises(FolderError, match=words):
+    with pytest.raises(DatasetError, match=words):
         scan(str(tmp_path))
 
 
@@ -164,13 +164,13 @@ def test_an_archive_that_is_cut_off_is_refused_wherever_it_was_cut(tmp_path):
     begins = [int(line.split()[1]) for line in (tmp_path / "train.idx").read_text().splitlines()]
     for end in set(range(len(whole))) - set(begins[1:]):  # not between two records
         (tmp_path / "train.rec").write_bytes(whole[:end])
-        with pytest.raises(FolderError):
+        with pytest.raises(DatasetError):
             scan(str(tmp_path))
 
 
 def test_a_train_archive_without_a_test_archive_is_refused(tmp_path):
     archive(tmp_path, "train", [b"a", b"b"])
-    with pytest.raises(FolderError, match="test"):
+    with pytest.raises(DatasetError, match="test"):
         scan(str(tmp_path))
 
 
@@ -179,5 +179,5 @@ def test_class_names_that_do_not_fit_the_labels_are_refused(tmp_path, names):
     archive(tmp_path, "train", [b"a", b"b"])
     archive(tmp_path, "test", [b"a", b"b"])
     (tmp_path / "classes.txt").write_text(names)
-    with pytest.raises(FolderError, match="classes.txt|labels of train"):
+    with pytest.raises(DatasetError, match="classes.txt|labels of train"):
         scan(str(tmp_path))

@@ -143,10 +143,10 @@ def test_guesses_agree_with_the_epochs_scores(run, data):
     best = max(rows_of(run), key=lambda row: row["test_accuracy"])
     confusion = np.zeros((5, 5), int)
     for guess in found.all:
-        confusion[guess.label, guess.taken_for] += 1
+        confusion[guess.label, guess.predicted] += 1
     assert found.is_the_runs and confusion.tolist() == best["confusion"]
     worst, uncertain = found.worst(9), found.least_certain(9)
-    assert all(guess.label != guess.taken_for for guess in worst)
+    assert all(guess.label != guess.predicted for guess in worst)
     assert [g.p_label for g in worst] == sorted(g.p_label for g in worst)
     assert max(g.p_taken for g in uncertain) <= min(
         g.p_taken for g in found.all if g not in uncertain

@@ -23,8 +23,8 @@ from tensorboardX.proto.graph_pb2 import GraphDef
 from dist_ft.config import Config
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import as_tested
-from dist_ft.data.transforms import Views
-from dist_ft.distributed.startup import Solo
+from dist_ft.data.transforms import InputSpec
+from dist_ft.distributed.startup import World
 from dist_ft.models import zoo
 from dist_ft.tracking import graph as diagram
 from dist_ft.tracking import projector
@@ -34,7 +34,7 @@ from tests.conftest import BIN, ENVIRONMENT, TINY, train
 from tests.networks import settled
 
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0, "histograms": 0}
-VIEWS = Views(32, 37, False)
+VIEWS = InputSpec(32, 37, False)
 ODD = "class_e\tor\nelse"  # a tab and a new line: what separates columns and rows
 
 
@@ -50,7 +50,7 @@ def runs(tiny, tmp_path_factory):
     settings.update(data=str(data), device="cpu")
     weights, logs = str(root / "net.params"), root / "logs"
     settled(5, pixels_of(scan(str(data)).test)).save_parameters(weights)
-    world = Solo("cpu", stall_timeout=300)
+    world = World("cpu", stall_timeout=300)
     settings.update(weights=weights, epochs=1, lr=0.0, bn="frozen", histograms=True)
     one = fit(Config(out=str(logs / "one"), **settings), world)
     world.close()

@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dist_ft import train
 from dist_ft.config import Config
-from dist_ft.distributed.startup import Solo
-from dist_ft.errors import Joint, UserError
+from dist_ft.distributed.startup import World
+from dist_ft.errors import CollectiveError, UserError
 from dist_ft.inference import trained_model
 from dist_ft.models import zoo
 from dist_ft.training import checkpoint, resume
@@ -30,7 +30,7 @@ from tests.conftest import ENVIRONMENT, REPO, TINY, run_command, run_job
 
 @pytest.fixture(scope="module")
 def world():
-    solo = Solo(device="cpu", stall_timeout=600)
+    solo = World(device="cpu", stall_timeout=600)
     yield solo
     solo.close()
 
@@ -82,7 +82,7 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_not(
     train.fit(replace(config, out=str(whole)), world)
     for step in range(6):
         out = tmp_path / f"stopped-at-{step}"
-        with monkeypatch.context() as patch, pytest.raises(Joint) as stopped:
+        with monkeypatch.context() as patch, pytest.raises(CollectiveError) as stopped:
             stop_at(patch, step)
             train.fit(replace(config, out=str(out)), world)
         assert stopped.value.exit_code == 143
@@ -97,12 +97,12 @@ def test_a_stop_at_the_end_of_the_best_epoch_keeps_the_best_network(
 ):
     """With one checkpoint kept besides the best, which two more epochs would sweep away."""
     config = replace(config, out=str(tmp_path), epochs=4, lr=0.0, keep=1)  # the first is the best
-    with monkeypatch.context() as patch, pytest.raises(Joint):
+    with monkeypatch.context() as patch, pytest.raises(CollectiveError):
         stop_at(patch, 3)
         train.fit(config, world)
     for _ in range(2):
         assert checkpoint.best(tmp_path).step == 3
-        with monkeypatch.context() as patch, pytest.raises(Joint):
+        with monkeypatch.context() as patch, pytest.raises(CollectiveError):
             stop_at(patch, checkpoint.latest(tmp_path).step)  # before a step is made
             train.fit(config, world)
     run = train.fit(config, world)
@@ -127,17 +127,17 @@ def test_a_head_on_features_that_are_not_flat_learns(config, world, tmp_path):
 
 
 def test_two_runs_do_not_write_to_one_folder(config, world, tmp_path, tiny):
-    claim = resume.Claim(tmp_path)
+    claim = resume.RunLock(tmp_path)
     ended = run_job(["-m", "dist_ft.train", *TINY, "--data", str(tiny), "--out", str(tmp_path)], 60)
     assert ended.status == 1
     assert f"--out {tmp_path}: another run is writing there" in ended.output
     assert os.listdir(tmp_path) == []
     claim.give_up()
     train.fit(replace(config, out=str(tmp_path), epochs=1), world)
-    with pytest.raises(Joint), pytest.MonkeyPatch.context() as patch:
+    with pytest.raises(CollectiveError), pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 4)
         train.fit(replace(config, out=str(tmp_path)), world)
-    resume.Claim(tmp_path).give_up()  # a run that has ended, however it did, holds nothing
+    resume.RunLock(tmp_path).give_up()  # a run that has ended, however it did, holds nothing
 
 
 def test_a_reader_that_has_seen_enough_is_not_taken_for_a_full_disk(tiny, tmp_path):
@@ -239,7 +239,7 @@ def test_a_small_net_learns_the_stripes(config, world, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config, world, tmp_path):
-    with pytest.raises(Joint, match=r"step \d is not finite on rank 0 of 1"):
+    with pytest.raises(CollectiveError, match=r"step \d is not finite on rank 0 of 1"):
         train.fit(replace(config, out=str(tmp_path), lr=1e30), world)
     assert checkpoint.latest(tmp_path) is None
 
@@ -249,7 +249,9 @@ def test_too_many_unreadable_images_stop_the_run(config, world, tmp_path, tiny):
     for path in list((tmp_path / "data/train/class_a").iterdir())[:2]:
         path.write_bytes(path.read_bytes()[:40])
     broken = replace(config, data=str(tmp_path / "data"), out=str(tmp_path / "run"))
-    with pytest.raises(Joint, match=r"of 53 images .* cannot be read, .* --max-bad-share 0.01"):
+    with pytest.raises(
+        CollectiveError, match=r"of 53 images .* cannot be read, .* --max-bad-share 0.01"
+    ):
         train.fit(broken, world)
     train.fit(replace(broken, max_bad_share=0.05), world)
 

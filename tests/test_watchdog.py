@@ -27,14 +27,14 @@ def run(body: str) -> subprocess.CompletedProcess:
 
 
 def test_a_process_that_makes_no_progress_is_ended_and_says_where_it_stands():
-    ended = run("watch.at('step 7'); time.sleep(60)")
+    ended = run("watch.heartbeat('step 7'); time.sleep(60)")
     assert ended.returncode == 1
     assert "rank 0: no progress for 1 s at step 7 (--stall-timeout 1)" in ended.stderr
     assert "MainThread" in ended.stderr
 
 
 def test_one_that_goes_on_after_it_was_told_is_not_ended():
-    ended = run("time.sleep(1.7)\nfor _ in range(4): watch.at('step 8'); time.sleep(0.5)")
+    ended = run("time.sleep(1.7)\nfor _ in range(4): watch.heartbeat('step 8'); time.sleep(0.5)")
     assert "no progress" in ended.stderr
     assert (ended.returncode, ended.stdout) == (0, "went on\n")
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tensorboardX.summary import compute_curve
 
 from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import Feed, as_tested
-from dist_ft.data.transforms import Views
-from dist_ft.distributed.startup import Solo
+from dist_ft.data.rank_batches import RankBatches, as_tested
+from dist_ft.data.transforms import InputSpec
+from dist_ft.distributed.startup import World
 from dist_ft.evaluation import observer
 from dist_ft.evaluation.evaluator import evaluate
 from dist_ft.evaluation.observer import Witness
@@ -20,13 +20,13 @@ from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS, Thresholds
 from dist_ft.models import zoo
 from tests.networks import settled
 
-VIEWS = Views(32, 37, False)
+VIEWS = InputSpec(32, 37, False)
 CLASSES = 5
 
 
 @pytest.fixture(scope="module")
 def world():
-    world = Solo("cpu", stall_timeout=300)
+    world = World("cpu", stall_timeout=300)
     yield world
     world.close()
 
@@ -49,7 +49,7 @@ def p(core, pixels):
 
 
 def a_feed(tiny, rank=0, size=1):
-    return Feed(scan(str(tiny)), VIEWS, 0, rank, size, 2, 8.0)
+    return RankBatches(scan(str(tiny)), VIEWS, 0, rank, size, 2, 8.0)
 
 
 @given(st.integers(2, 6), st.integers(0, 40), st.integers(0, 10**6), st.integers(1, 4))
@@ -94,8 +94,8 @@ def test_the_worst_mistakes_are_those_with_the_least_probability_of_the_label(ti
     expected = np.argsort(of_label, kind="stable")[: observer.MOST_WORST]
     assert [guess.index for guess in evidence.worst] == expected.tolist()
     for guess in evidence.worst:
-        own, taken_for = p[guess.index, guess.label], p[guess.index, guess.taken_for]
-        assert (guess.p_label, guess.p_taken) == pytest.approx((own, taken_for), abs=1e-5)
+        own, predicted = p[guess.index, guess.label], p[guess.index, guess.predicted]
+        assert (guess.p_label, guess.p_taken) == pytest.approx((own, predicted), abs=1e-5)
 
 
 def test_the_points_of_the_ranks_are_spread_evenly_over_the_images(tiny, core, world, monkeypatch):

@@ -33,8 +33,8 @@ import mxnet as mx  # noqa: E402
 from dist_ft import train  # noqa: E402
 from dist_ft.data import image_cache  # noqa: E402
 from dist_ft.data.image_folder import scan  # noqa: E402
-from dist_ft.data.rank_batches import Feed  # noqa: E402
-from dist_ft.data.transforms import Views  # noqa: E402
+from dist_ft.data.rank_batches import RankBatches  # noqa: E402
+from dist_ft.data.transforms import InputSpec  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.evaluation.evaluator import evaluate  # noqa: E402
 from dist_ft.models import zoo  # noqa: E402
@@ -99,13 +99,13 @@ KINDS = {"train": Timed, "in-memory": Held, "growth": Growing}
 
 def time_loader(config, world):
     folder = scan(config.data)
-    views = Views(config.image_size, config.resize_px, config.keep_ratio)
+    views = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
     num_workers = config.num_workers or launcher.set_threads()
     packs = None
     if config.cache != "off":
         kept = config.cache_side_px, config.cache, config.cache_folder
         packs = image_cache.obtain(folder, views, *kept, num_workers, world, lambda words: None)
-    feed = Feed(folder, views, 0, 0, 1, num_workers, config.prefetch_mb, packs)
+    feed = RankBatches(folder, views, 0, 0, 1, num_workers, config.prefetch_mb, packs)
     plan = Plan(len(folder.train), config.batch_size, args.warmup + args.steps)
     watch, normalize = clock.Clock(args.warmup, args.steps), zoo.Normalize()
     normalize.hybridize(static_alloc=True)

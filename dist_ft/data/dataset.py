@@ -11,7 +11,7 @@ from typing import Iterable
 from dist_ft.errors import UserError
 
 
-class FolderError(UserError):
+class DatasetError(UserError):
     """A data folder that cannot be trained on; the message names it and the remedy."""
 
 
@@ -54,7 +54,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Folder:
+class Dataset:
     """A data set: the classes, and its two splits."""
 
     classes: tuple[str, ...]

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from dist_ft.data import decoding, pixel_file, transforms
-from dist_ft.data.dataset import Folder, Split
+from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.pixel_file import Pack, Unfinished
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 
 MEMORY = Path("/dev/shm")  # the one file system that is memory on every Linux
@@ -42,8 +42,8 @@ class Wanted(NamedTuple):
 
 
 def obtain(
-    folder: Folder,
-    views: Views,
+    folder: Dataset,
+    views: InputSpec,
     side: int,
     place: str,
     kept_in: Path,
@@ -61,21 +61,21 @@ def obtain(
     if in_memory:  # under a name that no other run has
         run = f"{world.gather(uuid.uuid4().hex)[0]}.{pixel_file.kernel()}"
         wanted = tuple(w._replace(path=MEMORY / f"dist_ft-{run}.{w.path.name}") for w in wanted)
-    world.at("decoding the images once", 600 + 0.2 * (len(folder.train) + len(folder.test)))
+    world.heartbeat("decoding the images once", 600 + 0.2 * (len(folder.train) + len(folder.test)))
     with ExitStack() as until_opened:
-        with world.together():
+        with world.raise_on_all_ranks():
             if world.local_rank == 0:
                 if in_memory:
                     _lend(wanted, num_workers, say, until_opened)
                 else:
                     _keep(wanted, num_workers, say)
-        with world.together():
+        with world.raise_on_all_ranks():
             train, test = (Pack(one.path, one.key) for one in wanted)
     say(f"cache: {(train.num_bytes + test.num_bytes) / 1e6:,.0f} MB in {wanted[0].path.parent}")
     return train, test
 
 
-def of(folder: Folder, views: Views, side: int, kept_in: Path) -> tuple[Wanted, Wanted]:
+def of(folder: Dataset, views: InputSpec, side: int, kept_in: Path) -> tuple[Wanted, Wanted]:
     """The packs of a data set, and where they belong."""
     train = partial(shrunk, folder.train, side)
     test = partial(_centred, folder.test, views)
@@ -155,5 +155,5 @@ def shrunk(split: Split, side: int, index: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _centred(split: Split, views: Views, index: int) -> np.ndarray:
+def _centred(split: Split, views: InputSpec, index: int) -> np.ndarray:
     return transforms.test_view(decoding.decode(split.read(index)), *views)

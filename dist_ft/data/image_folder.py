@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Callable
 
 from dist_ft.data import recordio
-from dist_ft.data.dataset import Folder, FolderError, Split
+from dist_ft.data.dataset import Dataset, DatasetError, Split
 
 # What Pillow and libjpeg-turbo read; other files in a class directory are counted as skipped.
 EXTENSIONS = (
@@ -16,7 +16,7 @@ EXTENSIONS = (
 )
 
 
-def scan(root: str) -> Folder:
+def scan(root: str) -> Dataset:
     """The data set below `root`: train/CLASS/* and test/CLASS/* (or val/CLASS/*), or the archives
     train*.rec and test*.rec (or val*.rec).
 
@@ -29,7 +29,7 @@ def scan(root: str) -> Folder:
     classes = classes_in(train_root)
     if len(classes) < 2:
         known = f"only {classes[0]!r}" if classes else "no class directory with images"
-        raise FolderError(
+        raise DatasetError(
             f"{train_root}: {known}; a classifier needs at least two, as train/CLASS/IMAGE.jpg"
         )
     tested = classes_in(test_root)
@@ -37,18 +37,18 @@ def scan(root: str) -> Folder:
     if foreign or untested:
         lacks = [f"{train_root} lacks {', '.join(foreign)}"] if foreign else []
         lacks += [f"{test_root} lacks {', '.join(untested)}"] if untested else []
-        raise FolderError(f"{'; '.join(lacks)}: both must have images of the same classes")
-    return Folder(tuple(classes), split_in(train_root, classes), split_in(test_root, classes))
+        raise DatasetError(f"{'; '.join(lacks)}: both must have images of the same classes")
+    return Dataset(tuple(classes), split_in(train_root, classes), split_in(test_root, classes))
 
 
 def _split_roots(root: Path) -> tuple[Path, Path]:
     if not root.is_dir():
-        raise FolderError(f"{root}: no such folder; name one with --data DIR")
+        raise DatasetError(f"{root}: no such folder; name one with --data DIR")
     train = root / "train"
     test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if not train.is_dir() or test is None:
         found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:8]) or "nothing"
-        raise FolderError(f"{root}: needs the folders train and test (or val); has {found}")
+        raise DatasetError(f"{root}: needs the folders train and test (or val); has {found}")
     return train, test
 
 

@@ -7,15 +7,15 @@ from typing import Callable, Iterable, Iterator
 import numpy as np
 
 from dist_ft.data import decoding, sampler, transforms
-from dist_ft.data.dataset import Folder, Split
+from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.loader import Batch, Loader
 from dist_ft.data.pixel_file import Pack
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 
 TEST_BATCH = 50  # images a rank scores at once, for any number of ranks: scores do not depend on it
 
 
-def as_tested(split: Split, index: int, views: Views) -> np.ndarray:
+def as_tested(split: Split, index: int, views: InputSpec) -> np.ndarray:
     """(side, side, 3) uint8: an image as the network is tested on it; blank where it can be read no
     more."""
     try:
@@ -24,7 +24,7 @@ def as_tested(split: Split, index: int, views: Views) -> np.ndarray:
         return np.full((views.side, views.side, 3), decoding.BLANK, np.uint8)
 
 
-class Feed:
+class RankBatches:
     """Batches for rank `rank` of `size`.
 
     packs: where the decoded images of train and test are kept, if anywhere.
@@ -32,8 +32,8 @@ class Feed:
 
     def __init__(
         self,
-        folder: Folder,
-        views: Views,
+        folder: Dataset,
+        views: InputSpec,
         seed: int,
         rank: int,
         size: int,

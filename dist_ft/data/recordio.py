@@ -15,7 +15,7 @@ from typing import Iterable, Iterator, NamedTuple
 
 import mxnet as mx
 
-from dist_ft.data.dataset import Folder, FolderError, Split
+from dist_ft.data.dataset import Dataset, DatasetError, Split
 
 MAGIC = 0xCED7230A
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # parts of a record that has the magic number in it
@@ -57,7 +57,7 @@ def are_in(root: Path) -> bool:
     return any(root.glob("train*.rec"))
 
 
-def scan(root: Path) -> Folder:
+def scan(root: Path) -> Dataset:
     """The data set of the archives in `root`. Raises FolderError where they are no such thing."""
     train = _split(root, "train")
     test = _split(root, "test" if any(root.glob("test*.rec")) else "val")
@@ -65,13 +65,13 @@ def scan(root: Path) -> Folder:
     for split, name in ((train, "train"), (test, "test")):
         missing = set(range(len(classes))) ^ set(split.labels)
         if missing:
-            raise FolderError(
+            raise DatasetError(
                 f"{root}: the labels of {name}*.rec are not 0 to {len(classes) - 1}, each at least"
                 f" once: see {', '.join(map(str, sorted(missing)[:8]))}"
             )
     if len(classes) < 2:
-        raise FolderError(f"{root}: one class only; a classifier needs at least two")
-    return Folder(classes, train, test)
+        raise DatasetError(f"{root}: one class only; a classifier needs at least two")
+    return Dataset(classes, train, test)
 
 
 def _classes(root: Path, num_labels: int) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def _classes(root: Path, num_labels: int) -> tuple[str, ...]:
         return tuple(map(str, range(num_labels)))
     classes = tuple(names.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
     if len(classes) != len(set(classes)) or not all(classes):
-        raise FolderError(f"{names}: needs one name a line, each once")
+        raise DatasetError(f"{names}: needs one name a line, each once")
     return classes
 
 
@@ -90,7 +90,7 @@ def _split(root: Path, name: str) -> RecordSplit:
     for number, archive in enumerate(archives):
         with open(archive, "rb") as file:
             if not archive.stat().st_size:
-                raise FolderError(f"{archive}: the file is empty")
+                raise DatasetError(f"{archive}: the file is empty")
             maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         for parts in _walk(maps[-1], archive):
             header, label = _read_header(maps[-1], parts[0], archive)
@@ -98,7 +98,7 @@ def _split(root: Path, name: str) -> RecordSplit:
             paths.append(f"{archive.name}/{len(paths)}")
             labels.append(label)
     if not records:
-        raise FolderError(f"{root}: needs the archives train*.rec and test*.rec (or val*.rec)")
+        raise DatasetError(f"{root}: needs the archives train*.rec and test*.rec (or val*.rec)")
     return RecordSplit(root, tuple(paths), tuple(labels), (), archives, tuple(maps), tuple(records))
 
 
@@ -117,19 +117,19 @@ def _walk(archive: mmap.mmap, path: Path) -> Iterator[tuple[tuple[int, int], ...
             parts = []
         position = end + -end % 4
     if position != len(archive) or parts:
-        raise FolderError(f"{path}: broken at byte {position}: make it again with im2rec")
+        raise DatasetError(f"{path}: broken at byte {position}: make it again with im2rec")
 
 
 def _read_header(archive: mmap.mmap, part: tuple[int, int], path: Path) -> tuple[int, int]:
     """How long a record's header is, and its label."""
     begin, end = part
     if end - begin < HEADER.size:
-        raise FolderError(f"{path}: no image record at byte {begin}: make it again with im2rec")
+        raise DatasetError(f"{path}: no image record at byte {begin}: make it again with im2rec")
     num_labels, label, _, _ = HEADER.unpack_from(archive, begin)
     if num_labels == 1:
         (label,) = struct.unpack_from("<f", archive, begin + HEADER.size)
     if num_labels > 1 or label < 0 or label != int(label):
-        raise FolderError(f"{path}: at byte {begin}: needs one label, a whole number")
+        raise DatasetError(f"{path}: at byte {begin}: needs one label, a whole number")
     return HEADER.size + 4 * num_labels, int(label)
 
 

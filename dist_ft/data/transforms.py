@@ -17,7 +17,7 @@ NUM_DRAWS = 41  # random numbers an augmentation takes: 10 tries of 4, and a fli
 cv2.setNumThreads(1)  # the loader's workers are the parallelism
 
 
-class Views(NamedTuple):
+class InputSpec(NamedTuple):
     """What of an image the network sees: lengths in px, as `test_view` takes them."""
 
     side: int

@@ -75,7 +75,7 @@ class Clocked:
         return getattr(self._trainer, name)
 
 
-def bench_loader(config: Config, world: startup.Solo, steps: int) -> Result:
+def bench_loader(config: Config, world: startup.World, steps: int) -> Result:
     """Images a second of a rank's loader, while every rank uses its own; the slowest one's."""
     num_images, start = 0, None
     with Run(config, world) as run:
@@ -88,14 +88,14 @@ def bench_loader(config: Config, world: startup.Solo, steps: int) -> Result:
     return {"images_per_s": world.size * min(world.gather(num_images / seconds))}
 
 
-def bench_step(config: Config, world: startup.Solo, steps: int) -> Result:
+def bench_step(config: Config, world: startup.World, steps: int) -> Result:
     """The parts of a step on a batch in memory; `train` is the same on batches as they come."""
     with Run(config, world) as run:
         (batch,) = islice(_batches(run), 1)
         return _steps(run, (batch for _ in iter(int, 1)), steps)
 
 
-def bench_train(config: Config, world: startup.Solo, steps: int) -> Result:
+def bench_train(config: Config, world: startup.World, steps: int) -> Result:
     with Run(config, world) as run:
         return _steps(run, _batches(run), steps)
 
@@ -122,7 +122,7 @@ def _steps(run: Run, batches: Iterator[Batch], num_steps: int) -> Result:
         step(batch, run.trainer).wait_to_read()  # compiles
     waited_s, num_images, whole = run.feed.train_loader.waited_s, 0, time.perf_counter()
     for number, batch in enumerate(islice(batches, num_steps)):
-        world.at(f"step {number}")
+        world.heartbeat(f"step {number}")
         run.tally.push(step(batch, run.trainer), batch.num_images, number)
         num_images += batch.num_images
     mx.nd.waitall()
@@ -146,11 +146,11 @@ def _steps(run: Run, batches: Iterator[Batch], num_steps: int) -> Result:
     }
 
 
-def bench_allreduce(_: Config, world: startup.Solo, steps: int) -> Result:
+def bench_allreduce(_: Config, world: startup.World, steps: int) -> Result:
     """Seconds of a sum over the ranks, from and to the hosts' memory, by its size in bytes."""
     seconds = {}
     for size in SUMMED:
-        world.at(f"sum of {size} bytes")
+        world.heartbeat(f"sum of {size} bytes")
         values, times = np.ones(size // 8), []
         for _ in range(steps + 2):
             start = time.perf_counter()
@@ -180,7 +180,7 @@ def advice(
     return "limited by the network's sums: a GPU, more hosts or a smaller --image-size is faster"
 
 
-def _report(mode: str, world: startup.Solo, result: Result) -> str:
+def _report(mode: str, world: startup.World, result: Result) -> str:
     if mode == "allreduce":
         return "\n".join(
             f"{size:>12,} bytes {seconds * 1e3:10.3f} ms {size / seconds / 1e9:8.3f} GB/s"
@@ -255,7 +255,7 @@ def _bench(mode: str, config: Config, steps: int, kept: str | None) -> None:
             cores = launcher.usable_cores() // world.local_size
             measured = (result[name] for name in ("step_s", "parts_s", "dtype"))
             told += "\n" + advice(*measured, precision.choose(world), THREADS, cores)
-        if world.is_chief:
+        if world.is_main:
             print(told, flush=True)
             if kept:
                 Path(kept).write_text(json.dumps(result, indent=1) + "\n")

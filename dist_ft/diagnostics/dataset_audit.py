@@ -170,7 +170,7 @@ def _balance(counts: dict[str, int]) -> Finding:
 def audit(root: str, least: float = duplicates.LEAST) -> Findings:
     """Looks at all images of the data set below `root`, with a progress bar on a terminal.
 
-    least: the similarity of pictures that count as one, up to 1; see diagnostics.perceptual_hash. Images that
+    least: the similarity of pictures that count as one, up to 1; see perceptual_hash. Images that
     cannot be read are among the findings; raises FolderError where `root` is no data set.
     """
     folder = scan(root)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dist_ft.data.dataset import Split
 from dist_ft.data.decoding import CorruptImage, decode, picture
-from dist_ft.data.image_folder import Folder
+from dist_ft.data.image_folder import Dataset
 from dist_ft.diagnostics.perceptual_hash import SIDE, similar_pairs, similarity, sketch
 from dist_ft.distributed import launcher
 
@@ -63,17 +63,17 @@ class Group(NamedTuple):
         return [self.first, *(copy.image for copy in self.copies)]
 
 
-def images(folder: Folder) -> list[Image]:
+def images(folder: Dataset) -> list[Image]:
     """A data set's images, those of train first."""
     return [*_images(folder, folder.train, "train"), *_images(folder, folder.test, "test")]
 
 
-def _images(folder: Folder, split: Split, name: str) -> Iterator[Image]:
+def _images(folder: Dataset, split: Split, name: str) -> Iterator[Image]:
     for index, (path, label) in enumerate(zip(split.paths, split.labels)):
         yield Image(name, folder.classes[label], str(split.root / path), partial(split.read, index))
 
 
-def leaks(folder: Folder) -> list[tuple[str, str]]:
+def leaks(folder: Dataset) -> list[tuple[str, str]]:
     """Pairs of a training path and a test path whose files have the same bytes.
 
     A test file is paired with the first such training file. Only files whose size is found in the

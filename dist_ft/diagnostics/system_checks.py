@@ -24,10 +24,10 @@ import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from dist_ft.config import Config, ConfigError  # noqa: E402
-from dist_ft.data.dataset import Folder  # noqa: E402
+from dist_ft.data.dataset import Dataset  # noqa: E402
 from dist_ft.data.image_folder import scan  # noqa: E402
-from dist_ft.data.rank_batches import Feed  # noqa: E402
-from dist_ft.data.transforms import Views  # noqa: E402
+from dist_ft.data.rank_batches import RankBatches  # noqa: E402
+from dist_ft.data.transforms import InputSpec  # noqa: E402
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding  # noqa: E402
 from dist_ft.distributed import devices, startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
@@ -63,7 +63,7 @@ def examine_processor() -> Iterator[Finding]:
         yield Finding(OK, "bfloat16", "the processor has it: see --dtype bfloat16")
 
 
-def examine_devices(world: startup.Solo) -> Iterator[Finding]:
+def examine_devices(world: startup.World) -> Iterator[Finding]:
     num_gpus = mx.context.num_gpus()
     found = f"{num_gpus} GPUs, {world.local_size} ranks here, this one on {world.ctx}"
     if num_gpus > world.local_size:
@@ -104,7 +104,7 @@ def examine_space(run: Path) -> Iterator[Finding]:
         yield Finding(OK, "shared", found)
 
 
-def examine_network(config: Config, world: startup.Solo) -> Iterator[Finding]:
+def examine_network(config: Config, world: startup.World) -> Iterator[Finding]:
     """The network, and on rank 0, which reads them in a run, the pretrained weights in it."""
     net, name = None, config.model
     try:
@@ -112,7 +112,7 @@ def examine_network(config: Config, world: startup.Solo) -> Iterator[Finding]:
         yield Finding(OK, "network", f"{name} takes images of {config.image_size} px")
     except UserError as error:
         yield failure("network", f"--model {name}", error)
-    if world.is_chief:
+    if world.is_main:
         yield look_at_weights(config.weights, name, net)
 
 
@@ -137,7 +137,7 @@ def failure(name: str, found: str, error: UserError) -> Finding:
     return Finding(FAIL, name, found, str(error).replace("\n", f"\n{'':20}"))
 
 
-def examine_images(config: Config, chosen: bool, world: startup.Solo) -> Iterator[Finding]:
+def examine_images(config: Config, chosen: bool, world: startup.World) -> Iterator[Finding]:
     """chosen: the user named the folder; otherwise that nobody has it yet stops nothing."""
     folder, mine, problem = None, None, ""
     try:
@@ -146,7 +146,7 @@ def examine_images(config: Config, chosen: bool, world: startup.Solo) -> Iterato
     except UserError as error:
         problem = str(error)
     told = [(name, theirs) for name, theirs in world.gather((world.name, mine)) if theirs]
-    world.at("looking at the images", LOOKS_MAY_TAKE_S)  # the others wait for rank 0
+    world.heartbeat("looking at the images", LOOKS_MAY_TAKE_S)  # the others wait for rank 0
     if folder is None:
         is_none_yet = not (chosen or told or Path(config.data).exists())
         yield Finding(NOTE if is_none_yet else FAIL, "images", config.data, problem)
@@ -157,12 +157,12 @@ def examine_images(config: Config, chosen: bool, world: startup.Solo) -> Iterato
         yield Finding(FAIL, "images", found, "; ".join(differences))
     else:
         yield Finding(OK, "images", f"{found} in {config.data}, the same on {len(told)} ranks")
-    if world.is_chief:  # as in a run
+    if world.is_main:  # as in a run
         yield look_for_leaks(config, folder)
     yield loading_speed(config, folder)
 
 
-def look_for_leaks(config: Config, folder: Folder) -> Finding:
+def look_for_leaks(config: Config, folder: Dataset) -> Finding:
     if config.allow_leak:
         return Finding(OK, "leaks", "allowed: test images may be training images too")
     if len(folder.train) > consistency.LEAKS_SOUGHT:
@@ -175,10 +175,10 @@ def look_for_leaks(config: Config, folder: Folder) -> Finding:
     return Finding(OK, "leaks", "no test image is a training image too, to the byte")
 
 
-def loading_speed(config: Config, folder: Folder) -> Finding:
+def loading_speed(config: Config, folder: Dataset) -> Finding:
     """Decodes up to 400 training images, as an epoch would."""
-    views = Views(config.image_size, config.resize_px, config.keep_ratio)
-    feed = Feed(folder, views, config.seed, 0, 1, THREADS, config.prefetch_mb)
+    views = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
+    feed = RankBatches(folder, views, config.seed, 0, 1, THREADS, config.prefetch_mb)
     num_images = min(400, len(folder.train))
     start = time.perf_counter()
     for _ in feed.train(0, [slice(0, num_images)]):
@@ -191,11 +191,11 @@ def loading_speed(config: Config, folder: Folder) -> Finding:
     return Finding(OK, "loader", f"{speed:,.0f} images/s on {THREADS} threads")
 
 
-def examine_reduction(world: startup.Solo) -> Iterator[Finding]:
+def examine_reduction(world: startup.World) -> Iterator[Finding]:
     """What a step's gradients cost on the wire: the median of five sums over the ranks."""
     if world.size == 1:
         return
-    world.at("summing over the ranks")
+    world.heartbeat("summing over the ranks")
     values, times = np.ones(REDUCED_MB * 2**20 // 8), []
     for _ in range(5):
         start = time.perf_counter()
@@ -241,7 +241,7 @@ def examine_ranks(given: Config, chosen: bool) -> int:
             )
         )
         everyones = world.gather((world.name, [tuple(f) for f in findings if f.verdict == FAIL]))
-        if world.is_chief:
+        if world.is_main:
             print("\n".join(map(str, findings)))
             for name, failures in everyones[1:]:
                 for failure in failures:

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import mxnet as mx
 import numpy as np
 
-from dist_ft.distributed.horovod_settings import Tuning
-from dist_ft.distributed.startup import Arrays, World, is_loss
-from dist_ft.errors import Leaving, Resized, UserError
+from dist_ft.distributed.horovod_settings import HorovodSettings
+from dist_ft.distributed.startup import Arrays, HorovodWorld, is_loss
+from dist_ft.errors import RankStopped, UserError, WorldResized
 
 # A status of more than 128 says that nothing was heard in time; less, that the process has ended.
 GUARD = """
@@ -50,10 +50,10 @@ class Commit(NamedTuple):
         return self.trainer
 
 
-class Elastic(World):
+class ElasticWorld(HorovodWorld):
     """The ranks of an elastic Horovod job."""
 
-    def __init__(self, device: str, stall_timeout: float, tuning: Tuning):
+    def __init__(self, device: str, stall_timeout: float, tuning: HorovodSettings):
         if "HOROVOD_ELASTIC" not in os.environ:
             raise UserError("--elastic: these processes were not started by launch/elastic.sh")
         super().__init__(device, stall_timeout, tuning._replace(num_groups=1))
@@ -114,11 +114,11 @@ class Elastic(World):
         return trainer
 
     @contextmanager
-    def outlived(self):
+    def survive_failures(self):
         try:
             yield
             return
-        except Resized:
+        except WorldResized:
             pass
         except mx.MXNetError as error:
             self._losses += 1
@@ -128,7 +128,7 @@ class Elastic(World):
         self._come_together()
 
     def fail(self, error):
-        if isinstance(error, Leaving):
+        if isinstance(error, RankStopped):
             self._hvd.shutdown()  # as the others do: none of them is in a sum that this would fail
         super().fail(error)
 
@@ -138,7 +138,9 @@ class Elastic(World):
 
     def _come_together(self) -> None:
         self.were = f"{self.size} until {self._watchdog.place}"
-        self.at("coming together with other ranks", DRIVER_WAITS_S + self._watchdog.timeout_s)
+        self.heartbeat(
+            "coming together with other ranks", DRIVER_WAITS_S + self._watchdog.timeout_s
+        )
         _drain()
         self.is_to_resize = False  # before, since the driver may say so again at any time
         self._hvd.shutdown()

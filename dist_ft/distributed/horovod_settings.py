@@ -22,7 +22,7 @@ HIERARCHICAL, TIMELINE = autotune.HIERARCHICAL, "HOROVOD_TIMELINE"
 CPU_CYCLE_MS = "10"  # Horovod's own 1 ms wakes each rank so often that its sums take 5 % longer
 
 
-class Tuning(NamedTuple):
+class HorovodSettings(NamedTuple):
     compression: str = "none"  # of gradients on the wire
     num_groups: int = 0  # to reduce gradients in; 0: as they come
     fusion_mb: int = 0  # 0: Horovod's own
@@ -33,7 +33,7 @@ class Tuning(NamedTuple):
     depends_on: tuple[tuple[str, Any], ...] = ()  # the settings that it is found for
 
     @property
-    def is_told_by_first(self) -> bool:
+    def needs_rendezvous(self) -> bool:
         """Whether rank 0 has something to prepare, that the others must hear of."""
         return bool(self.timeline or self.kept_in)
 
@@ -82,10 +82,10 @@ class Tuning(NamedTuple):
         return Tuner(self.kept_in, {**dict(self.depends_on), **found_on})
 
 
-PLAIN = Tuning()
+PLAIN = HorovodSettings()
 
 
-def begin(tuning: Tuning, on_gpu: bool) -> Tuner | None:
+def begin(tuning: HorovodSettings, on_gpu: bool) -> Tuner | None:
     """Sets the environment that Horovod is loaded and started with; rank 0's tuner, if any.
 
     Raises UserError on all ranks alike.
@@ -103,7 +103,7 @@ def begin(tuning: Tuning, on_gpu: bool) -> Tuner | None:
         print(tuner.greeting(), flush=True)
         return environment
 
-    told = rendezvous.told_by_first(prepare) if tuning.is_told_by_first else {}
+    told = rendezvous.share_from_rank_0(prepare) if tuning.needs_rendezvous else {}
     for name, value in {**told, **tuning.defaults(on_gpu)}.items():
         os.environ.setdefault(name, value)
     return tuner
@@ -116,11 +116,11 @@ def _version() -> str | None:
         return None  # which is told where it is loaded
 
 
-def of(config: Config) -> Tuning:
+def of(config: Config) -> HorovodSettings:
     c = config
     names = "model", "image_size", "batch_size", "scale_batch", "dtype", "compression", "num_groups"
     learns = [c.backbone_lr_mult > 0, *c.lr_mult, *c.freeze]
-    return Tuning(
+    return HorovodSettings(
         c.compression,
         c.num_groups,
         c.fusion_mb,

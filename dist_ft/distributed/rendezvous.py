@@ -17,7 +17,7 @@ ASKS_EVERY_S = 0.05
 PLACE = "dist_ft/told"  # among what horovodrun's server keeps for its processes
 
 
-def told_by_first(make: Callable[[], Any]) -> Any:
+def share_from_rank_0(make: Callable[[], Any]) -> Any:
     """What `make` gives rank 0, on all ranks; as JSON keeps it. A UserError of it is raised on all.
 
     Ranks that MPI started hear it by MPI, others from the server that horovodrun has for Gloo.

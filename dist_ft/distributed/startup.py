@@ -20,9 +20,9 @@ import numpy as np
 
 from dist_ft.distributed import launcher
 from dist_ft.distributed.devices import choose, count_gpus
-from dist_ft.distributed.horovod_settings import PLAIN, TIMELINE, Tuning, begin
+from dist_ft.distributed.horovod_settings import PLAIN, TIMELINE, HorovodSettings, begin
 from dist_ft.distributed.watchdog import Watchdog
-from dist_ft.errors import Joint, UserError
+from dist_ft.errors import CollectiveError, UserError
 
 Arrays = Dict[str, mx.nd.NDArray]
 
@@ -36,7 +36,7 @@ LOSSES = (
 ASKED_EVERY_S = 0.001  # whether all ranks have come, where MPI itself would keep a core busy
 
 
-class Solo:
+class World:
     """A world of one process. Horovod need not be installed for it."""
 
     rank = local_rank = 0
@@ -52,7 +52,7 @@ class Solo:
         self._watchdog = Watchdog(stall_timeout, self.name)
 
     @property
-    def is_chief(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this rank writes the run's files."""
         return self.rank == 0
 
@@ -60,9 +60,9 @@ class Solo:
     def name(self) -> str:
         return f"rank {self.rank} of {self.size} on {self.host}"
 
-    def at(self, place: str, allowed_s: float | None = None) -> None:
+    def heartbeat(self, place: str, allowed_s: float | None = None) -> None:
         """Tells the watchdog of progress, and how long the next may take (default: its timeout)."""
-        self._watchdog.at(place, allowed_s)
+        self._watchdog.heartbeat(place, allowed_s)
 
     def sum(self, values: Sequence[float]) -> np.ndarray:
         """float64: the sum of each value over the ranks; exact for integers up to 2**53.
@@ -83,15 +83,15 @@ class Solo:
         return mx.gluon.Trainer(params, optimizer, kvstore=None)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """For what each rank does by itself: an error on one is raised on all, as Joint.
+    def raise_on_all_ranks(self) -> Iterator[None]:
+        """For what each rank does by itself: an error on one is raised on all, as CollectiveError.
 
         The body must make no collective call.
         """
         yield
 
     @contextmanager
-    def outlived(self) -> Iterator[None]:
+    def survive_failures(self) -> Iterator[None]:
         """For a run that may lose ranks: where that is no reason to end, the loss is not raised,
         and the world has other ranks after the body."""
         yield
@@ -117,10 +117,10 @@ class Solo:
         raise error
 
 
-class World(Solo):
+class HorovodWorld(World):
     """The ranks of a Horovod job."""
 
-    def __init__(self, device: str, stall_timeout: float, tuning: Tuning):
+    def __init__(self, device: str, stall_timeout: float, tuning: HorovodSettings):
         self._tuner = begin(tuning, count_gpus(device) > 0)
         self._hvd = _horovod()
         self._find_place()
@@ -180,7 +180,7 @@ class World(Solo):
         )
 
     @contextmanager
-    def together(self):
+    def raise_on_all_ranks(self):
         error = None
         try:
             yield
@@ -191,7 +191,7 @@ class World(Solo):
         if reports:
             # Ranks with the same trouble tell it in the same words: once is enough.
             words = list(dict.fromkeys(words for words, _ in reports))
-            raise Joint("\n".join(words), reports[0][1]) from error
+            raise CollectiveError("\n".join(words), reports[0][1]) from error
 
     def close(self):
         super().close()
@@ -201,8 +201,8 @@ class World(Solo):
             print(told, flush=True)
 
     def fail(self, error):
-        if isinstance(error, Joint):
-            if self.is_chief:
+        if isinstance(error, CollectiveError):
+            if self.is_main:
                 print(f"dist_ft: {error}", file=sys.stderr, flush=True)
             self.close()
             sys.exit(error.exit_code)
@@ -230,17 +230,17 @@ class World(Solo):
 def start(
     device: str = "auto",
     stall_timeout: float = 300.0,
-    tuning: Tuning = PLAIN,
-    many: type[World] = World,
-) -> Iterator[Solo]:
+    tuning: HorovodSettings = PLAIN,
+    many: type[HorovodWorld] = HorovodWorld,
+) -> Iterator[World]:
     """The world that this process was launched into; an error in the body ends the whole job.
 
     stall_timeout: seconds; many: what the ranks of a Horovod job become.
     """
     try:
         if launcher.launched_size() == 0:
-            world = Solo(device, stall_timeout)
-            if tuning.is_told_by_first:
+            world = World(device, stall_timeout)
+            if tuning.needs_rendezvous:
                 print("one process sums nothing: --horovod-timeline and --autotune are left out")
         else:
             world = many(device, stall_timeout, tuning)

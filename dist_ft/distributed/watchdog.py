@@ -35,7 +35,7 @@ class Watchdog:
         self._thread.start()
         self._arm()
 
-    def at(self, place: str, allowed_s: float | None = None) -> None:
+    def heartbeat(self, place: str, allowed_s: float | None = None) -> None:
         """Progress: the process has come to a new place, such as "step 17", where it may stay for
         `allowed_s` (default: timeout_s)."""
         self._allowed_s = allowed_s or self.timeout_s

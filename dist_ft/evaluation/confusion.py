@@ -39,7 +39,7 @@ def by_class(matrix: np.ndarray) -> ClassScores:
 
 class Pair(NamedTuple):
     label: int
-    taken_for: int
+    predicted: int
     num_images: int
 
 

@@ -28,18 +28,18 @@ class Scores:
     def none(num_classes: int) -> Scores:
         return Scores(0, 0, 0, 0.0, np.zeros((num_classes, num_classes), np.int64))
 
-    def add(self, labels, taken_for, rank_of_label, losses, mask) -> None:
+    def add(self, labels, predicted, rank_of_label, losses, mask) -> None:
         """Counts a batch; each is (n,), and rows with a mask of 0 are left out.
 
         rank_of_label: how many classes have a larger logit than the image's own.
         """
         real = mask > 0
-        labels, taken_for = labels[real].astype(int), taken_for[real].astype(int)
+        labels, predicted = labels[real].astype(int), predicted[real].astype(int)
         self.num_images += int(real.sum())
-        self.correct += int((labels == taken_for).sum())
+        self.correct += int((labels == predicted).sum())
         self.correct_top5 += int((rank_of_label[real] < TOP).sum())
         self.loss_sum += float(losses[real].astype(np.float64).sum())
-        np.add.at(self.confusion, (labels, taken_for), 1)
+        np.add.at(self.confusion, (labels, predicted), 1)
 
     def over_ranks(self, world) -> Scores:
         """The sums of all ranks' shards, in one reduction."""
@@ -61,7 +61,7 @@ class Scores:
         return self.loss_sum / max(1, self.num_images)
 
 
-class Behind:
+class DelayedReader:
     """Device arrays on their way to the host, read two steps late.
 
     So the device always has a step to go on with, and never more than two batches wait on it.
@@ -98,15 +98,15 @@ def evaluate(
     watch: is told of each of this rank's batches, which classes its rows were taken for, (n,),
     their losses, (n,), and the probabilities, (n, C); rows with a mask of 0 are there, too.
     """
-    scores, behind = Scores.none(num_classes), Behind()
+    scores, behind = Scores.none(num_classes), DelayedReader()
 
     def count(finished):
-        for (taken_for, rank, losses, *p), batch in finished:
-            scores.add(batch.labels, taken_for, rank, losses, batch.mask)
-            watch(batch, taken_for, losses, np.stack(p, axis=1))
+        for (predicted, rank, losses, *p), batch in finished:
+            scores.add(batch.labels, predicted, rank, losses, batch.mask)
+            watch(batch, predicted, losses, np.stack(p, axis=1))
 
     for batch in batches:
-        world.at("evaluation")
+        world.heartbeat("evaluation")
         count(behind.push(_score(net, batch, world.ctx), batch))
     count(behind.rest())
     return scores.over_ranks(world)

@@ -11,7 +11,7 @@ import numpy as np
 from dist_ft.data.loader import Batch
 from dist_ft.evaluation.evaluator import Scores, evaluate
 from dist_ft.evaluation.precision_recall import Thresholds
-from dist_ft.evaluation.predictions import Guess
+from dist_ft.evaluation.predictions import Prediction
 from dist_ft.models import zoo
 
 MOST_WORST = 16  # mistakes
@@ -21,7 +21,7 @@ MOST_POINTS = 1000  # images whose features are kept
 class Point(NamedTuple):
     """A test image between the features and the head."""
 
-    guess: Guess
+    guess: Prediction
     features: np.ndarray  # (dimensions,) float32
 
 
@@ -29,7 +29,7 @@ class Evidence(NamedTuple):
     """Of all ranks."""
 
     thresholds: Thresholds
-    worst: list[Guess]  # mistakes, the label's smallest probability first
+    worst: list[Prediction]  # mistakes, the label's smallest probability first
 
 
 class Witness:
@@ -53,18 +53,18 @@ class Witness:
         self.points, self._passing = [], deque()
         shares, kept = feed.test_shares(), set(spread(len(feed.folder.test), MOST_POINTS).tolist())
 
-        def watch(batch: Batch, taken_for: np.ndarray, _: np.ndarray, p: np.ndarray) -> None:
+        def watch(batch: Batch, predicted: np.ndarray, _: np.ndarray, p: np.ndarray) -> None:
             indices, _ = next(shares)
             real = np.flatnonzero(batch.mask)
             thresholds.add(batch.labels[real], p[real])
-            wrong = real[taken_for[real] != batch.labels[real]]
-            worst.extend(_guesses(wrong, indices, batch.labels, taken_for, p))
+            wrong = real[predicted[real] != batch.labels[real]]
+            worst.extend(_guesses(wrong, indices, batch.labels, predicted, p))
             worst.sort(key=_badness)
             del worst[MOST_WORST:]
             if self._below is not None:
                 rows = [row for row in real if int(indices[row]) in kept]
                 passed = self._passing.popleft().asnumpy()  # long past, as the batch is
-                guesses = _guesses(rows, indices, batch.labels, taken_for, p)
+                guesses = _guesses(rows, indices, batch.labels, predicted, p)
                 self.points += map(Point, guesses, passed[rows])
 
         scores = evaluate(self._net, feed.test(), self._num_classes, world, watch)
@@ -89,7 +89,7 @@ def spread(num_images: int, most: int) -> np.ndarray:
     return np.arange(num) * num_images // max(num, 1)
 
 
-def _badness(guess: Guess) -> tuple[float, int]:
+def _badness(guess: Prediction) -> tuple[float, int]:
     return guess.p_label, guess.index
 
 
@@ -97,9 +97,11 @@ def _guesses(
     rows: Iterable[int],
     indices: np.ndarray,
     labels: np.ndarray,
-    taken_for: np.ndarray,
+    predicted: np.ndarray,
     p: np.ndarray,
-) -> Iterator[Guess]:
+) -> Iterator[Prediction]:
     for row in rows:
-        label, taken = int(labels[row]), int(taken_for[row])
-        yield Guess(int(indices[row]), label, taken, float(p[row, taken]), float(p[row, label]))
+        label, taken = int(labels[row]), int(predicted[row])
+        yield Prediction(
+            int(indices[row]), label, taken, float(p[row, taken]), float(p[row, label])
+        )

@@ -24,16 +24,16 @@ import numpy as np  # noqa: E402
 from dist_ft import cli, files, stdout  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import image_folder, recordio  # noqa: E402
-from dist_ft.data.dataset import Folder, FolderError, Split  # noqa: E402
+from dist_ft.data.dataset import Dataset, DatasetError, Split  # noqa: E402
 from dist_ft.data.loader import Batch  # noqa: E402
-from dist_ft.data.rank_batches import Feed  # noqa: E402
+from dist_ft.data.rank_batches import RankBatches  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.evaluation.calibration import Reliability, reliability  # noqa: E402
 from dist_ft.evaluation.confidence_intervals import bootstrap, wilson  # noqa: E402
 from dist_ft.evaluation.confusion import by_class  # noqa: E402
 from dist_ft.evaluation.evaluator import TOP, Scores, evaluate  # noqa: E402
 from dist_ft.inference import trained_model  # noqa: E402
-from dist_ft.inference.trained_model import Trained  # noqa: E402
+from dist_ft.inference.trained_model import TrainedModel  # noqa: E402
 from dist_ft.text import as_json, on_one_line  # noqa: E402
 from dist_ft.tracking import figures  # noqa: E402
 
@@ -54,14 +54,14 @@ def labelled(data: str, name: str, classes: Sequence[str]) -> Split:
         kinds = ("test", "val") if name == "test" else ("train",)
         root = next((root / kind for kind in kinds if (root / kind).is_dir()), root)
         if not root.is_dir():
-            raise FolderError(f"{root}: no such folder")
+            raise DatasetError(f"{root}: no such folder")
         names = image_folder.classes_in(root)
         split = image_folder.split_in(root, names)
     if not split.paths:
-        raise FolderError(f"{root}: no class directory with images in it")
+        raise DatasetError(f"{root}: no class directory with images in it")
     unknown = sorted(set(names) - set(classes))
     if unknown:
-        raise FolderError(
+        raise DatasetError(
             f"{root}: has the classes {', '.join(unknown)}, which the checkpoint does not know; it"
             f" knows {', '.join(classes)}"
         )
@@ -73,16 +73,16 @@ class Outcomes(NamedTuple):
     """What a network made of each readable image, (n,), in the order of the images."""
 
     labels: np.ndarray
-    taken_for: np.ndarray
+    predicted: np.ndarray
     losses: np.ndarray
     confidence: np.ndarray  # the probability of what it was taken for
 
     def of(self, num_classes: int, weights: np.ndarray) -> np.ndarray:
         """(3 + C,): loss, calibration error, macro F1 and each class's F1; weights: how often each
         image counts."""
-        places = self.labels * num_classes + self.taken_for
+        places = self.labels * num_classes + self.predicted
         matrix = np.bincount(places, weights, num_classes**2).reshape(num_classes, num_classes)
-        classes, is_right = by_class(matrix), self.labels == self.taken_for
+        classes, is_right = by_class(matrix), self.labels == self.predicted
         error = reliability(is_right, self.confidence, weights).error
         loss = (weights * self.losses).sum() / max(1, weights.sum())
         return np.array([loss, error, classes.macro_f1, *classes.f1])
@@ -92,7 +92,7 @@ class Outcomes(NamedTuple):
 class Assessment:
     """What is found out about a checkpoint."""
 
-    found: Trained
+    found: TrainedModel
     split: Split
     scores: Scores
     outcomes: Outcomes
@@ -101,7 +101,7 @@ class Assessment:
     @property
     def calibration(self) -> Reliability:
         o = self.outcomes
-        return reliability(o.labels == o.taken_for, o.confidence)
+        return reliability(o.labels == o.predicted, o.confidence)
 
     @cached_property
     def intervals(self) -> np.ndarray:
@@ -189,18 +189,18 @@ def _between(ends: Sequence[float]) -> str:
 
 
 def assess(
-    net: mx.gluon.Block, found: Trained, split: Split, world: Any, num_workers: int = THREADS
+    net: mx.gluon.Block, found: TrainedModel, split: Split, world: Any, num_workers: int = THREADS
 ) -> Assessment:
     """net: `found.network(world)`; all ranks call it, and get the same."""
     views = found.views
     share = Config.seed, world.rank, world.size
-    both = Folder(found.classes, split, split)  # of which the test images are looked at
-    feed = Feed(both, views, *share, num_workers, Config.prefetch_mb)
+    both = Dataset(found.classes, split, split)  # of which the test images are looked at
+    feed = RankBatches(both, views, *share, num_workers, Config.prefetch_mb)
     shares, seen = feed.test_shares(), []
 
-    def watch(batch: Batch, taken_for: np.ndarray, losses: np.ndarray, p: np.ndarray) -> None:
+    def watch(batch: Batch, predicted: np.ndarray, losses: np.ndarray, p: np.ndarray) -> None:
         indices, _ = next(shares)
-        columns = indices, batch.labels, taken_for, losses, p.max(axis=1)
+        columns = indices, batch.labels, predicted, losses, p.max(axis=1)
         seen.append(np.stack([each.astype(np.float64) for each in columns])[:, batch.mask > 0])
 
     try:
@@ -251,14 +251,14 @@ def main() -> None:
     cli.add_count(parser, "--num-workers", THREADS, "decoding threads of each process")
     args = parser.parse_args()
     with stdout.given(), startup.start(args.device) as world:
-        with world.together():
+        with world.raise_on_all_ranks():
             files.check_file(args.json, "--json")
             files.check_file(args.png, "--png")
             found = trained_model.find(args.checkpoint)
             split = labelled(args.data, args.split, found.classes)
         net = found.network(world, args.dtype)
         assessment = assess(net, found, split, world, args.num_workers)
-        if world.is_chief:
+        if world.is_main:
             _write(assessment, args)
     # A rank that ends with 1 would have the launcher end rank 0, which may still be writing.
-    sys.exit(1 if assessment.bad and world.is_chief else 0)
+    sys.exit(1 if assessment.bad and world.is_main else 0)

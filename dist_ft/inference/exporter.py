@@ -33,12 +33,12 @@ from dist_ft.data import decoding, transforms  # noqa: E402
 from dist_ft.data.dataset import Split  # noqa: E402
 from dist_ft.data.loader import Loader  # noqa: E402
 from dist_ft.data.rank_batches import TEST_BATCH  # noqa: E402
-from dist_ft.data.transforms import Views  # noqa: E402
+from dist_ft.data.transforms import InputSpec  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.inference import onnx_model, trained_model  # noqa: E402
 from dist_ft.inference.assessment import labelled  # noqa: E402
-from dist_ft.inference.trained_model import Trained  # noqa: E402
+from dist_ft.inference.trained_model import TrainedModel  # noqa: E402
 from dist_ft.models import zoo  # noqa: E402
 from dist_ft.text import as_json  # noqa: E402
 
@@ -162,7 +162,7 @@ def _left_in_float(nodes: list[dict[str, Any]]) -> list[str]:
     return [first, *(node["name"] for node in head)]
 
 
-def views_of(split: Split, views: Views, every: int = 1) -> Iterator[Shown]:
+def views_of(split: Split, views: InputSpec, every: int = 1) -> Iterator[Shown]:
     """Every so many-th image as a test shows it to the network."""
     loader = Loader(split, views.side, THREADS, Config.prefetch_mb)
 
@@ -185,7 +185,7 @@ def noise(side: int) -> Iterator[Shown]:
     yield Shown(pixels.astype(np.uint8), None)
 
 
-def described(found: Trained) -> dict[str, Any]:
+def described(found: TrainedModel) -> dict[str, Any]:
     """What has to be known to use the export."""
     side, resize, keep_ratio = found.views
     fit = f"its shorter side is {resize} px" if keep_ratio else f"it is {resize} x {resize} px"
@@ -200,7 +200,7 @@ def described(found: Trained) -> dict[str, Any]:
     }
 
 
-def write_gluon(core: mx.gluon.Block, found: Trained, folder: Path) -> Classifier:
+def write_gluon(core: mx.gluon.Block, found: TrainedModel, folder: Path) -> Classifier:
     """Writes the files of a network into a folder; returns what they hold."""
     net = on_pixels(core)
     net(mx.nd.zeros((1, found.views.side, found.views.side, 3), dtype="uint8"))
@@ -221,7 +221,7 @@ def _untold_types() -> Iterator[None]:
 
 
 def export(
-    found: Trained, to: str, out: Path, data: str = "", equal_share: float = EQUAL_SHARE
+    found: TrainedModel, to: str, out: Path, data: str = "", equal_share: float = EQUAL_SHARE
 ) -> Comparison | None:
     """Writes the export; whole or absent. Raises UserError where it is not as good as the network.
 

@@ -12,7 +12,7 @@ import numpy as np
 from dist_ft.data import decoding, transforms
 from dist_ft.data.decoding import CorruptImage
 from dist_ft.data.image_folder import EXTENSIONS
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 
 MAX_BYTES = 2**29  # of an encoded image
@@ -65,7 +65,7 @@ def _below(root: str, above: tuple[str, ...] = ()) -> Iterator[str]:
 class Pictures:
     """The images to be labelled, and what is wrong with those that cannot be read."""
 
-    def __init__(self, paths: Sequence[str], views: Views):
+    def __init__(self, paths: Sequence[str], views: InputSpec):
         self.paths, self._views = paths, views
         self.errors: dict[int, str] = {}
 

@@ -31,7 +31,7 @@ from dist_ft.data.loader import Batch, Loader  # noqa: E402
 from dist_ft.data.rank_batches import TEST_BATCH  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
-from dist_ft.evaluation.evaluator import Behind  # noqa: E402
+from dist_ft.evaluation.evaluator import DelayedReader  # noqa: E402
 from dist_ft.inference import trained_model, writers  # noqa: E402
 from dist_ft.inference.inputs import Pictures, listed  # noqa: E402
 from dist_ft.inference.writers import Row  # noqa: E402
@@ -42,7 +42,7 @@ LONGEST = 100  # bytes of an image's name, in its thumbnail's
 
 def predict(
     net: mx.gluon.Block,
-    found: trained_model.Trained,
+    found: trained_model.TrainedModel,
     paths: Sequence[str],
     world: Any,
     top: int = 1,
@@ -58,16 +58,16 @@ def predict(
     split = Split(Path(), tuple(paths), (0,) * len(paths), ())
     loader = Loader(split, found.views.side, num_workers, Config.prefetch_mb)
     shares = list(sampler.test_shares(len(paths), TEST_BATCH, world.rank, world.size))
-    behind = Behind()
+    behind = DelayedReader()
 
     def rows_of(finished) -> Iterator[list[Row]]:
         for logits, indices, batch in finished:
-            world.at("prediction")
+            world.heartbeat("prediction")
             mine = _rows(logits, indices, pictures, found.classes, top)
             if thumbnails:
                 _write_thumbnails(mine, batch, thumbnails)
-            together = [pair for theirs in world.gather(mine) for pair in theirs]
-            yield [row for _, row in sorted(together)]
+            raise_on_all_ranks = [pair for theirs in world.gather(mine) for pair in theirs]
+            yield [row for _, row in sorted(raise_on_all_ranks)]
 
     try:
         for (indices, _), batch in zip(shares, loader.batches(shares, pictures.fill)):
@@ -137,17 +137,17 @@ def _writer(kind: str, output: str, top: int, paths: Sequence[str], classes: Seq
             yield writers.Table(file, paths, classes)
 
 
-def run(args: argparse.Namespace, world: startup.Solo) -> int:
+def run(args: argparse.Namespace, world: startup.World) -> int:
     """Labels what the command line names; rank 0 returns how many images could not be read."""
-    with world.together():
+    with world.raise_on_all_ranks():
         found = trained_model.find(args.checkpoint)
         sys.stdin.reconfigure(errors="surrogateescape")
-        paths = listed(args.paths, sys.stdin) if world.is_chief else None
+        paths = listed(args.paths, sys.stdin) if world.is_main else None
         _check(args, found, paths)
     paths = world.gather(paths)[0]  # only rank 0 has a standard input
     net = found.network(world, args.dtype)
     parts = predict(net, found, paths, world, args.top, args.num_workers, args.out)
-    if not world.is_chief:  # its part is in rank 0's rows, and its end must not end rank 0
+    if not world.is_main:  # its part is in rank 0's rows, and its end must not end rank 0
         deque(parts, maxlen=0)
         return 0
     num_unreadable = 0
@@ -161,7 +161,9 @@ def run(args: argparse.Namespace, world: startup.Solo) -> int:
     return num_unreadable
 
 
-def _check(args: argparse.Namespace, found: trained_model.Trained, paths: list[str] | None) -> None:
+def _check(
+    args: argparse.Namespace, found: trained_model.TrainedModel, paths: list[str] | None
+) -> None:
     """Raises UserError for what cannot be done, before anything is."""
     if args.top > len(found.classes):
         raise UserError(f"--top {args.top}: {found.path} knows {len(found.classes)} classes")

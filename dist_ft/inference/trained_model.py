@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import mxnet as mx
 
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 from dist_ft.models import precision, zoo
 from dist_ft.training import checkpoint
@@ -15,13 +15,13 @@ from dist_ft.training import checkpoint
 HELP = "folder of a run, of which the best checkpoint is taken, or of one checkpoint"
 
 
-class Trained(NamedTuple):
+class TrainedModel(NamedTuple):
     path: Path  # of the checkpoint
     step: int
     model: str
     dtype: str  # that it was trained in
     classes: tuple[str, ...]
-    views: Views
+    views: InputSpec
 
     def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
         """The network with its parameters: (n, 3, side, side) float32, normalised, to logits."""
@@ -34,19 +34,20 @@ class Trained(NamedTuple):
         """(n, side, side, 3) uint8 pixels to logits, on this rank's device; all ranks call it.
 
         dtype: as of dist_ft.train; default: the one that it was trained in, or float32, which its
-        parameters are in, where a device lacks that one. Raises Joint where a device lacks `dtype`.
+        parameters are in, where a device lacks that one. Raises CollectiveError where a
+        device lacks `dtype`.
         """
         if not dtype:
             had = all(world.gather(precision.has(self.dtype, world.ctx)))
             dtype = self.dtype if had or self.dtype == "auto" else "float32"
         if dtype == "auto":
             dtype = precision.choose(world)
-        with world.together():
+        with world.raise_on_all_ranks():
             precision.use_dtype(dtype, world.ctx)
             return zoo.for_inference(self.core(world.ctx), world.ctx, dtype)
 
 
-def find(place: str) -> Trained:
+def find(place: str) -> TrainedModel:
     """What a run's folder (its best checkpoint) or a checkpoint's folder holds.
 
     Of a checkpoint, `state.json` and `net.params` suffice. Raises UserError where there is none, or
@@ -64,10 +65,10 @@ def find(place: str) -> Trained:
             )
         path, state = found
     try:
-        views = Views(*(state["view"][name] for name in ("image_size", "resize", "keep_ratio")))
+        views = InputSpec(*(state["view"][name] for name in ("image_size", "resize", "keep_ratio")))
         name = state["facts"]["--model"]
         dtype = state.get("dtype") or state["facts"].get("--dtype", "float32")
-        return Trained(path, state["step"], name, dtype, tuple(state["classes"]), views)
+        return TrainedModel(path, state["step"], name, dtype, tuple(state["classes"]), views)
     except (KeyError, TypeError) as error:
         raise UserError(
             f"{path / checkpoint.STATE}: says nothing of {error}: written by another version of"

@@ -10,7 +10,7 @@ import numpy as np
 from dist_ft.config import flag_of
 from dist_ft.evaluation.confidence_intervals import wilson
 from dist_ft.evaluation.confusion import by_class, most_confused, of_each_class
-from dist_ft.evaluation.predictions import Guesses
+from dist_ft.evaluation.predictions import TestPredictions
 from dist_ft.reporting import words
 from dist_ft.reporting.exhibits import bar, counted, figures, key, mapped, pictures
 from dist_ft.reporting.history import DEFAULTS, History
@@ -73,7 +73,7 @@ def confusion(run: History) -> Markup:
     counts, names = run.confusion, run.classes
     told = "Best epoch: a row's images are of its class, and were taken for the column's."
     pairs = (
-        row(names[pair.label], names[pair.taken_for], f"{pair.num_images:,}")
+        row(names[pair.label], names[pair.predicted], f"{pair.num_images:,}")
         for pair in most_confused(counts, MOST_CONFUSED)
     )
     head = ["is", "taken for", "images"]
@@ -88,7 +88,7 @@ def classes(run: History) -> Markup:
     scored, mistaken = by_class(counts), of_each_class(counts)
     rows = []
     for label in np.argsort(scored.recall, kind="stable").tolist():
-        _, taken_for, times = mistaken[label]
+        _, predicted, times = mistaken[label]
         low, high = wilson(int(counts[label, label]), int(scored.support[label]))
         rows.append(
             row(
@@ -98,7 +98,7 @@ def classes(run: History) -> Markup:
                 f"{low:.3f} to {high:.3f}",
                 f"{scored.precision[label]:.3f}",
                 f"{scored.f1[label]:.3f}",
-                f"{names[taken_for]} ({times:,})" if times else "none",
+                f"{names[predicted]} ({times:,})" if times else "none",
             )
         )
     head = ["class", "images", "recall", "95 % interval", "precision", "F1", "most taken for"]
@@ -106,7 +106,7 @@ def classes(run: History) -> Markup:
     return join(element("p", told, class_="soft"), table(head, rows, "Scores of each class"))
 
 
-def images(run: History, guesses: Guesses | str) -> Markup:
+def images(run: History, guesses: TestPredictions | str) -> Markup:
     """The worst mistakes and the least certain, or why they are missing."""
     if isinstance(guesses, str):
         return element("p", f"No images are shown: {guesses}.", class_="note")

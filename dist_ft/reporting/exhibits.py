@@ -8,7 +8,7 @@ from typing import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from dist_ft.evaluation.predictions import Guess, Guesses, thumbnail
+from dist_ft.evaluation.predictions import Prediction, TestPredictions, thumbnail
 from dist_ft.reporting import markup
 from dist_ft.reporting.markup import Markup, element, join, row, table
 
@@ -49,18 +49,18 @@ def mapped(counts: np.ndarray) -> Markup:
     return element("figure", shown, element("figcaption", told))
 
 
-def pictures(guesses: Guesses, chosen: Sequence[Guess]) -> Markup:
+def pictures(guesses: TestPredictions, chosen: Sequence[Prediction]) -> Markup:
     """Thumbnails, each with what it is, what it was taken for, and how surely."""
     return element("ul", *(_picture(guesses, guess) for guess in chosen), class_="pictures")
 
 
-def _picture(guesses: Guesses, guess: Guess) -> Markup:
+def _picture(guesses: TestPredictions, guess: Prediction) -> Markup:
     classes, test = guesses.folder.classes, guesses.folder.test
-    path, label, taken_for = test.paths[guess.index], classes[guess.label], classes[guess.taken_for]
-    right = guess.label == guess.taken_for
-    verdict = f"{taken_for} {guess.p_taken:.0%}"
+    path, label, predicted = test.paths[guess.index], classes[guess.label], classes[guess.predicted]
+    right = guess.label == guess.predicted
+    verdict = f"{predicted} {guess.p_taken:.0%}"
     own = "as it is labelled" if right else f"is {label} {guess.p_label:.0%}"
-    alt = f"{label}, taken for {taken_for}"
+    alt = f"{label}, taken for {predicted}"
     shown = markup.picture(thumbnail(test, guess.index), "jpeg", alt, title=path)
     return element("li", shown, element("b", verdict), element("span", own, class_="soft"))
 

@@ -18,7 +18,7 @@ from dist_ft import files  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.evaluation import predictions  # noqa: E402
-from dist_ft.evaluation.predictions import Guesses  # noqa: E402
+from dist_ft.evaluation.predictions import TestPredictions  # noqa: E402
 from dist_ft.reporting import (  # noqa: E402
     chapters,
     comparison,
@@ -28,7 +28,7 @@ from dist_ft.reporting.history import History  # noqa: E402
 from dist_ft.reporting.markup import Markup, document  # noqa: E402
 
 
-def report(run: History, others: list[History], guesses: Guesses | str) -> str:
+def report(run: History, others: list[History], guesses: TestPredictions | str) -> str:
     """The page's HTML; guesses: of the run's best checkpoint, or why there are none."""
     parts: dict[str, Markup] = {}
     if others:
@@ -46,7 +46,7 @@ def report(run: History, others: list[History], guesses: Guesses | str) -> str:
     return document(names, chapters.header(run), parts)
 
 
-def guesses_of(run: History, data: str) -> Guesses | str:
+def guesses_of(run: History, data: str) -> TestPredictions | str:
     """What the best checkpoint says of the test images below `data`; or why nothing."""
     if run.best is None:
         return f"{run.folder / 'checkpoints'} has no whole checkpoint"

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from dist_ft import files
-from dist_ft.data.dataset import Folder
+from dist_ft.data.dataset import Dataset
 from dist_ft.data.rank_batches import as_tested
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.observer import Point
 from dist_ft.text import on_one_line
 
@@ -30,7 +30,7 @@ class Cloud(NamedTuple):
 
 
 def gather(
-    points: Sequence[Point], folder: Folder, views: Views, num_workers: int, world: Any
+    points: Sequence[Point], folder: Dataset, views: InputSpec, num_workers: int, world: Any
 ) -> Cloud:
     """points: this rank's, whose images it reads; all ranks call it, and get the same."""
 
@@ -38,8 +38,8 @@ def gather(
         pixels = as_tested(folder.test, point.guess.index, views)
         return cv2.resize(pixels, SIDES, interpolation=cv2.INTER_AREA)
 
-    world.at("thumbnails of test images")
-    with world.together(), ThreadPoolExecutor(num_workers) as workers:
+    world.heartbeat("thumbnails of test images")
+    with world.raise_on_all_ranks(), ThreadPoolExecutor(num_workers) as workers:
         mine = list(zip(points, workers.map(thumbnail, points)))
     everyones = [pair for theirs in world.gather(mine) for pair in theirs]
     everyones.sort(key=lambda pair: pair[0].guess.index)
@@ -47,7 +47,7 @@ def gather(
     return Cloud([point for point, _ in everyones], thumbnails.reshape(-1, *SIDES, 3))
 
 
-def write(cloud: Cloud, place: Path, folder: Folder) -> None:
+def write(cloud: Cloud, place: Path, folder: Dataset) -> None:
     """Into a folder of TensorBoard's. Raises UserError where it cannot be written."""
     rows = [point.features for point in cloud.points]
     with files.file(place / "projector" / "features.tsv", "--out") as file:
@@ -67,13 +67,13 @@ def write(cloud: Cloud, place: Path, folder: Folder) -> None:
         )
 
 
-def _names(points: Sequence[Point], folder: Folder) -> str:
+def _names(points: Sequence[Point], folder: Dataset) -> str:
     """A line for each point below a line of columns; a tab in a name would begin another column."""
     lines = [COLUMNS]
     for guess, _ in points:
-        taken_for, right = folder.classes[guess.taken_for], guess.taken_for == guess.label
+        predicted, right = folder.classes[guess.predicted], guess.predicted == guess.label
         own, file = folder.classes[guess.label], folder.test.paths[guess.index]
-        lines.append((own, taken_for, "yes" if right else "no", f"{guess.p_taken:.3f}", file))
+        lines.append((own, predicted, "yes" if right else "no", f"{guess.p_taken:.3f}", file))
     return "".join("\t".join(map(on_one_line, line)) + "\n" for line in lines)
 
 

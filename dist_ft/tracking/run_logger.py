@@ -17,8 +17,8 @@ import mxnet as mx
 import numpy as np
 from tqdm import tqdm
 
-from dist_ft.data.dataset import Folder
-from dist_ft.data.transforms import Views
+from dist_ft.data.dataset import Dataset
+from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import TOP, Scores
 from dist_ft.evaluation.observer import Evidence
 from dist_ft.text import printable
@@ -28,14 +28,14 @@ from dist_ft.tracking.test_figures import Gallery
 FLUSHED_EVERY_S = 10  # not two minutes: somebody is watching
 
 
-class Hidden:
+class NullLogger:
     """The board of a rank other than 0: takes everything, shows nothing."""
 
     def __getattr__(self, name: str):
         return lambda *args, **kwargs: None
 
 
-class Board:
+class RunLogger:
     """The board of rank 0, writing below `run`.
 
     every: epochs between pictures, as Gallery has it.
@@ -45,8 +45,8 @@ class Board:
         self,
         run: Path,
         config: dict[str, Any],
-        folder: Folder,
-        views: Views,
+        folder: Dataset,
+        views: InputSpec,
         step: int,
         every: int = 0,
     ):

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dist_ft.data.dataset import Folder
+from dist_ft.data.dataset import Dataset
 from dist_ft.data.rank_batches import as_tested
-from dist_ft.data.transforms import Views
+from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Scores
 from dist_ft.evaluation.observer import Evidence
 from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS, Thresholds
-from dist_ft.evaluation.predictions import Guess
+from dist_ft.evaluation.predictions import Prediction
 from dist_ft.text import on_one_line, printable
 
 SHARE = 0.01  # of the run's time, where nobody says how often
@@ -28,7 +28,7 @@ class Gallery:
     every: epochs between them; 0: as often as takes SHARE of the time, and after the first epoch.
     """
 
-    def __init__(self, writer: Any, run: Path, folder: Folder, views: Views, every: int):
+    def __init__(self, writer: Any, run: Path, folder: Dataset, views: InputSpec, every: int):
         self._writer, self._run, self._every = writer, run, every
         self._folder, self._views = folder, views
         self._since, self._spent_s = time.monotonic(), 0.0
@@ -75,9 +75,9 @@ class Gallery:
             tag = f"precision_recall/{printable(name)}"
             self._writer.add_pr_curve_raw(tag, *thresholds.curve(label), step, NUM_THRESHOLDS)
 
-    def _pixels(self, guess: Guess) -> np.ndarray:
+    def _pixels(self, guess: Prediction) -> np.ndarray:
         return as_tested(self._folder.test, guess.index, self._views)
 
-    def _caption(self, guess: Guess) -> str:
-        own, taken_for = (on_one_line(self._folder.classes[n])[:LONGEST] for n in guess[1:3])
-        return f"is {own} {guess.p_label:.0%}\ntaken for {taken_for} {guess.p_taken:.0%}"
+    def _caption(self, guess: Prediction) -> str:
+        own, predicted = (on_one_line(self._folder.classes[n])[:LONGEST] for n in guess[1:3])
+        return f"is {own} {guess.p_label:.0%}\ntaken for {predicted} {guess.p_taken:.0%}"

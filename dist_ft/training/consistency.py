@@ -8,10 +8,10 @@ from typing import Any, Dict
 import mxnet as mx
 import numpy as np
 
-from dist_ft.data.dataset import Folder
+from dist_ft.data.dataset import Dataset
 from dist_ft.data.loader import Loader
 from dist_ft.diagnostics import duplicates
-from dist_ft.errors import Joint, UserError
+from dist_ft.errors import CollectiveError, UserError
 from dist_ft.training import run_spec
 
 Arrays = Dict[str, mx.nd.NDArray]
@@ -20,7 +20,7 @@ Arrays = Dict[str, mx.nd.NDArray]
 LEAKS_SOUGHT = 50_000  # training images; of more, looking would keep the first step waiting
 
 
-def apart(folder: Folder) -> None:
+def apart(folder: Dataset) -> None:
     """No test image is a training image too, to the byte. Raises UserError."""
     leaks = duplicates.leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
     if leaks:
@@ -32,7 +32,7 @@ def started_alike(mine: run_spec.Facts, world: Any) -> None:
     names, everyones = zip(*world.gather((world.name, mine)))
     differences = run_spec.between_ranks(everyones, names)
     if differences:
-        raise Joint("the ranks were not started alike: " + "; ".join(differences))
+        raise CollectiveError("the ranks were not started alike: " + "; ".join(differences))
 
 
 def readable(num_bad: int, max_bad_share: float, loader: Loader, world: Any) -> None:
@@ -40,7 +40,7 @@ def readable(num_bad: int, max_bad_share: float, loader: Loader, world: Any) -> 
     split = loader.split
     if num_bad > max_bad_share * len(split):
         told = [words for bad in world.gather(dict(loader.bad)) for words in bad.values()]
-        raise Joint(
+        raise CollectiveError(
             f"{num_bad} of {len(split)} images in {split.root} cannot be read, which is more"
             f" than --max-bad-share {max_bad_share}: " + "; ".join(told[:5])
         )
@@ -50,7 +50,7 @@ def finite(arrays: Arrays, step: int) -> None:
     """No update has overflowed, which the losses would show one step later."""
     for name, array in arrays.items():
         if not np.isfinite(array.asnumpy()).all():
-            raise Joint(
+            raise CollectiveError(
                 f"{name} is not finite after {step} steps, and is not saved: go on from the last"
                 " checkpoint with a smaller --lr, or with --clip-norm"
             )
@@ -70,7 +70,7 @@ def held_alike(arrays: Arrays, step: int, world: Any) -> None:
     for rank_name, theirs in others:
         for (name, expected), (_, found) in zip(first, theirs):
             if found != expected:
-                raise Joint(
+                raise CollectiveError(
                     f"after {step} steps {name} on {rank_name} differs from rank 0's: the ranks"
                     " have parted; start again from the last checkpoint, and check that machine"
                 )

@@ -24,9 +24,9 @@ import numpy as np
 from dist_ft.data import pixel_file, sampler
 from dist_ft.data.dataset import Split
 from dist_ft.data.loader import Batch
-from dist_ft.data.rank_batches import Feed
+from dist_ft.data.rank_batches import RankBatches
 from dist_ft.errors import UserError
-from dist_ft.evaluation.evaluator import Behind
+from dist_ft.evaluation.evaluator import DelayedReader
 
 GATHERED = 2000  # images whose features cross the network at once
 
@@ -48,10 +48,10 @@ class Kept(NamedTuple):
     bad: list[dict[str, str]]  # of train and of test: what is wrong with each, by path
 
 
-class FeatureFeed:
-    """As a Feed, with an image's features for its pixels; views take turns, an epoch each."""
+class FeatureBatches:
+    """As RankBatches, with an image's features for its pixels; views take turns, an epoch each."""
 
-    def __init__(self, feed: Feed, kept: Kept):
+    def __init__(self, feed: RankBatches, kept: Kept):
         self._feed, self._kept, self.folder = feed, kept, feed.folder
         splits = feed.folder.train, feed.folder.test
         self.train_loader, self.test_loader = (
@@ -81,7 +81,7 @@ def _batches(split: Split, kept: np.ndarray, shares: Iterable[sampler.Share]) ->
 
 def obtain(
     net: mx.gluon.Block,
-    feed: Feed,
+    feed: RankBatches,
     num_views: int,
     made_of: Any,
     kept_in: Path,
@@ -93,7 +93,7 @@ def obtain(
     net: (n, side, side, 3) uint8 to features; made_of: what these depend on besides the images and
     the network's parameters, as JSON keeps it. Raises UserError where `kept_in` cannot be written.
     """
-    with world.together():
+    with world.raise_on_all_ranks():
         place = kept_in / f"features-{_key(net, feed, num_views, made_of)}"
     if not all(world.gather(place.exists())):
         say(
@@ -101,7 +101,7 @@ def obtain(
             f" {num_views} augmentations, of {len(feed.folder.test)} to test on"
         )
         _compute(net, feed, num_views, place, world)
-    with world.together():
+    with world.raise_on_all_ranks():
         *views, test = (
             np.load(place / f"{number}.npy", mmap_mode="r") for number in range(num_views + 1)
         )
@@ -110,7 +110,7 @@ def obtain(
     return Kept(views, test, bad)
 
 
-def _key(net: mx.gluon.Block, feed: Feed, num_views: int, made_of: Any) -> str:
+def _key(net: mx.gluon.Block, feed: RankBatches, num_views: int, made_of: Any) -> str:
     stamps = feed.folder.train.stamp(), feed.folder.test.stamp()
     digest = hashlib.sha256(json.dumps([num_views, made_of, stamps], sort_keys=True).encode())
     for _, parameter in sorted(net.collect_params().items()):
@@ -118,25 +118,27 @@ def _key(net: mx.gluon.Block, feed: Feed, num_views: int, made_of: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _compute(net: mx.gluon.Block, feed: Feed, num_views: int, place: Path, world: Any) -> None:
+def _compute(
+    net: mx.gluon.Block, feed: RankBatches, num_views: int, place: Path, world: Any
+) -> None:
     """Writes the folder of an `obtain`, on each host; whole or absent."""
     writes = world.local_rank == 0
     beside = place
     bad: list[dict[str, str]] = [{}, {}]
     with ExitStack() as unfinished:
-        with world.together(), _written_to(place):
+        with world.raise_on_all_ranks(), _written_to(place):
             if writes:
                 beside = unfinished.enter_context(_beside(place))
         for number in range(num_views + 1):
             is_test = number == num_views
-            world.at(f"features of {'the test images' if is_test else f'view {number}'}")
+            world.heartbeat(f"features of {'the test images' if is_test else f'view {number}'}")
             batches = feed.test() if is_test else feed.view(number)
             x, mask = _forward(net, batches, world)
             loader = feed.test_loader if is_test else feed.train_loader
             for theirs in world.gather(dict(loader.bad)):
                 bad[is_test].update(theirs)
             _gather(x, mask, len(loader.split), beside / f"{number}.npy", writes, world)
-        with world.together(), _written_to(place):
+        with world.raise_on_all_ranks(), _written_to(place):
             if writes:
                 (beside / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
                 _rename(beside, place)
@@ -166,9 +168,9 @@ def _forward(
     net: mx.gluon.Block, batches: Iterable[Batch], world: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features and masks of this rank's rows."""
-    rows, behind = [], Behind()
+    rows, behind = [], DelayedReader()
     for batch in batches:
-        world.at("features")
+        world.heartbeat("features")
         rows += behind.push(net(batch.on(world.ctx)[0]).astype("float32"), batch.mask)
     rows += behind.rest()
     return tuple(np.concatenate(part) for part in zip(*rows))
@@ -181,9 +183,9 @@ def _gather(
     kept = None
     step = max(1, GATHERED // world.size)
     for start in range(0, len(x), step):
-        world.at("gathering features")
+        world.heartbeat("gathering features")
         everyones = world.gather((x[start : start + step], mask[start : start + step]))
-        with world.together(), _written_to(file):
+        with world.raise_on_all_ranks(), _written_to(file):
             if not writes:
                 continue
             if kept is None:

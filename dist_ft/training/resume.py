@@ -48,7 +48,7 @@ def set_aside(run: Path) -> bool:
     return True
 
 
-class Claim:
+class RunLock:
     """That no other run writes to a folder, until it is given up or the process ends.
 
     Raises UserError where another one holds it, OSError where the folder cannot be opened. Where

@@ -17,17 +17,17 @@ from dist_ft.config import Config
 from dist_ft.data import image_cache, sampler
 from dist_ft.data.image_folder import scan
 from dist_ft.data.loader import Batch
-from dist_ft.data.rank_batches import Feed
-from dist_ft.data.transforms import Views
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed import launcher
-from dist_ft.distributed.startup import Solo, is_loss
-from dist_ft.errors import Joint, Leaving, Resized, UserError
+from dist_ft.distributed.startup import World, is_loss
+from dist_ft.errors import CollectiveError, RankStopped, UserError, WorldResized
 from dist_ft.evaluation.evaluator import Scores
 from dist_ft.evaluation.observer import Witness
 from dist_ft.models import optimizers, precision, pretrained, zoo
 from dist_ft.models.precision import UNSCALED, LossScale
 from dist_ft.tracking import projector
-from dist_ft.tracking.run_logger import Board, Hidden
+from dist_ft.tracking.run_logger import NullLogger, RunLogger
 from dist_ft.training import (
     checkpoint,
     consistency,
@@ -38,7 +38,7 @@ from dist_ft.training import (
     startup_summary,
     step_timing,
 )
-from dist_ft.training.step_sync import STOPS, StopRequest, Tally, Word
+from dist_ft.training.step_sync import STOPS, StepStatus, StepSync, StopRequest
 from dist_ft.training.step_timing import Clock, ClockedTrainer
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
@@ -51,26 +51,26 @@ class Run:
     Every rank has one and makes the same calls on it; an error on one rank ends them all.
     """
 
-    def __init__(self, config: Config, world: Solo):
+    def __init__(self, config: Config, world: World):
         self.config, self.world = config, world
-        self.views = Views(config.image_size, config.resize_px, config.keep_ratio)
-        self._claim: resume.Claim | None = None
-        world.at("reading the data set", READING_MAY_TAKE_S)
-        with world.together():
+        self.views = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
+        self._claim: resume.RunLock | None = None
+        world.heartbeat("reading the data set", READING_MAY_TAKE_S)
+        with world.raise_on_all_ranks():
             self.folder = scan(config.data)
             self.facts = run_spec.of(config, self.folder)
-            if world.is_chief and not (config.allow_leak or world.kept):
+            if world.is_main and not (config.allow_leak or world.kept):
                 consistency.apart(self.folder)
         consistency.started_alike(self.facts, world)
         self.plan, self.rate = schedule.of(config, len(self.folder.train), world.size)
         self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
         self.dtype = precision.choose(world) if config.dtype == "auto" else config.dtype
-        with world.together():
+        with world.raise_on_all_ranks():
             found = world.kept
-            if world.is_chief and config.folder.is_dir():
+            if world.is_main and config.folder.is_dir():
                 with _written_to(config.folder):
-                    self._claim = resume.Claim(config.folder)
-            if world.is_chief and not found:
+                    self._claim = resume.RunLock(config.folder)
+            if world.is_main and not found:
                 found = resume.find(config.resume, config.folder, self.facts)
             self.net = self._network(found)
             self.trainer = world.trainer(
@@ -79,9 +79,9 @@ class Run:
             )
         self.clock = Clock(world.size)
         self.trainer = ClockedTrainer(self.trainer, self.clock)
-        self.tally = Tally(world)
+        self.tally = StepSync(world)
         self._take_up(found)
-        with world.together():
+        with world.raise_on_all_ranks():
             self.board = self._open_board(found)
         self._since = time.perf_counter()
         self.feed, self.tail = self._feed()
@@ -99,7 +99,7 @@ class Run:
         if self._claim:
             self._claim.give_up()
         kept = self.world.kept
-        if kept and self.world.is_chief and is_loss(error):  # for when nobody goes on with it
+        if kept and self.world.is_main and is_loss(error):  # for when nobody goes on with it
             with suppress(UserError):
                 arrays = kept.net_arrays(), kept.trainer_arrays()
                 checkpoint.save(self.config.folder, kept.state, *arrays, keep=self.config.keep)
@@ -111,8 +111,8 @@ class Run:
         c, num_classes = self.config, len(self.folder.classes)
         precision.use_dtype(self.dtype, self.world.ctx)
         core = zoo.build(c.model, num_classes, c.image_size, c.seed)
-        self.world.at("reading the pretrained weights", WEIGHTS_MAY_TAKE_S)
-        if self.world.is_chief and not found:
+        self.world.heartbeat("reading the pretrained weights", WEIGHTS_MAY_TAKE_S)
+        if self.world.is_main and not found:
             path = pretrained.locate(c.weights, c.model)
             if path:
                 pretrained.fill(core, pretrained.read(path), zoo.head_of(core))
@@ -127,7 +127,7 @@ class Run:
         """Brings all ranks to one state: the beginning, rank 0's checkpoint, or the last that
         those who outlived a loss have kept; one of them may have come a commit further."""
         world = self.world
-        world.at("taking up a state")
+        world.heartbeat("taking up a state")
         states = world.gather(found.state if found else {})
         root = max(range(world.size), key=lambda rank: states[rank].get("step", -1))
         state = states[root]
@@ -142,7 +142,7 @@ class Run:
             self.loss_scale = LossScale(*state.get("loss_scale", ()))
         optimizers.prepare(self.trainer, self.step)
         arrays = {**zoo.arrays(self.core), **optimizers.arrays(self.trainer)}
-        with world.together():
+        with world.raise_on_all_ranks():
             if found:
                 saved = {**found.net_arrays(), **found.trainer_arrays()}
                 for name, array in arrays.items():
@@ -151,15 +151,15 @@ class Run:
         self._goes_on = bool(state)
 
     def _open_board(self, found: checkpoint.Checkpoint | None):
-        if not self.world.is_chief:
-            return Hidden()
+        if not self.world.is_main:
+            return NullLogger()
         c, world, folder, peak_lr = self.config, self.world, self.folder, self.rate.peak
         with _written_to(c.folder):
             if c.resume == "never" and not self._goes_on and resume.set_aside(c.folder):
                 self._claim = None  # of what has another name now
             c.folder.mkdir(parents=True, exist_ok=True)
-            self._claim = self._claim or resume.Claim(c.folder)
-            board = Board(c.folder, c.as_dict(), folder, self.views, self.step, c.board_every)
+            self._claim = self._claim or resume.RunLock(c.folder)
+            board = RunLogger(c.folder, c.as_dict(), folder, self.views, self.step, c.board_every)
             if not world.kept:
                 board.graph(self.net, c.image_size)
         if world.kept:
@@ -189,14 +189,14 @@ class Run:
             kept = c.cache_side_px, c.cache, c.cache_folder
             packs = image_cache.obtain(self.folder, views, *kept, num_workers, world, say)
         share = c.seed, world.rank, world.size
-        feed = Feed(self.folder, views, *share, num_workers, c.prefetch_mb, packs)
+        feed = RankBatches(self.folder, views, *share, num_workers, c.prefetch_mb, packs)
         frozen = zoo.frozen_features(self.core) if c.views else None
         if frozen is None:
             return feed, self.net
         made_of = [c.model, c.seed, self.dtype, views, packs and c.cache_side_px]
         num_views = min(c.views, c.epochs)  # of which the first epochs see one each
         kept = feature_cache.obtain(frozen, feed, num_views, made_of, c.cache_folder, world, say)
-        return feature_cache.FeatureFeed(feed, kept), zoo.on_features(self.core)
+        return feature_cache.FeatureBatches(feed, kept), zoo.on_features(self.core)
 
     # The steps -----------------------------------------------------------------------------
 
@@ -209,11 +209,12 @@ class Run:
     def exchange(self, step: int, batch: Batch, stop: StopRequest) -> int:
         """The step's number of images on all ranks, once the ranks have agreed to make it.
 
-        Raises Joint where one was asked to stop (the run is saved first), where a loss has ceased
-        to be finite, and where too many files are unreadable. Of an elastic run those alone who
-        were asked stop, by Leaving; the others raise Resized, as all do where hosts have come.
+        Raises CollectiveError where one was asked to stop (the run is saved first), where a loss
+        has ceased to be finite, and where too many files are unreadable. Of an elastic run those
+        alone who were asked stop, by RankStopped; the others raise WorldResized, as all do where
+        hosts have come.
         """
-        self.world.at(f"step {step}")
+        self.world.heartbeat(f"step {step}")
         if self._draws:  # a step's dropout does not depend on the steps before it, nor on a resume
             mx.random.seed(
                 sampler.step_seed(self.config.seed, step, self.world.rank), self.world.ctx
@@ -225,7 +226,7 @@ class Run:
             self._stop(word, step, stop)
         if word.resize:
             self.commit()
-            raise Resized
+            raise WorldResized
         consistency.readable(
             word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world
         )
@@ -269,7 +270,7 @@ class Run:
         else:
             self.epochs_without_better += 1
         train = {"loss": self.tally.loss, "accuracy": self.tally.accuracy}
-        with self.world.together(), _written_to(self.config.folder):
+        with self.world.raise_on_all_ranks(), _written_to(self.config.folder):
             self.board.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed(), ranks)
             if self.config.histograms:
                 self.board.histograms(self.core, self.trainer, epoch, self.step)
@@ -297,7 +298,7 @@ class Run:
         num_workers = c.num_workers or launcher.set_threads()
         shown = self.folder, self.views, num_workers, self.world
         cloud = projector.gather(self.witness.points, *shown)
-        with self.world.together():
+        with self.world.raise_on_all_ranks():
             self.board.end_run(cloud)
         viewer = "tensorboard"
         if not shutil.which(viewer):  # an environment that was not activated
@@ -337,18 +338,18 @@ class Run:
         )
         self.board.bad_images({**train_bad, **test_bad})
 
-    def _stop(self, word: Word, step: int, stop: StopRequest) -> None:
+    def _stop(self, word: StepStatus, step: int, stop: StopRequest) -> None:
         """Saves the run, and ends it; an elastic one only for those who were asked to stop."""
         path = self._save()
         what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
         if self.world.stops(word.num_asked):
             self.board.draw()
             self.board.close()
-            raise Joint(f"{what}: the same command goes on from there", STOPS[word.stop])
+            raise CollectiveError(f"{what}: the same command goes on from there", STOPS[word.stop])
         self.commit()
         if stop.received:
-            raise Leaving(f"{what}; the other ranks go on", STOPS[stop.received])
-        raise Resized
+            raise RankStopped(f"{what}; the other ranks go on", STOPS[stop.received])
+        raise WorldResized
 
     def _settle(self) -> None:
         """Brings what is only summed at times up to this step."""
@@ -357,12 +358,12 @@ class Run:
 
     def _save(self) -> Path:
         """Writes a checkpoint on rank 0 of the state that all ranks are in."""
-        self.world.at("checkpoint")
+        self.world.heartbeat("checkpoint")
         if self._test_accuracy is None:  # else all was settled before the test, and is as it was
             self._settle()
             consistency.finite(zoo.arrays(self.core), self.step)
-        with self.world.together():
-            if self.world.is_chief:
+        with self.world.raise_on_all_ranks():
+            if self.world.is_main:
                 arrays = zoo.arrays(self.core), optimizers.arrays(self.trainer)
                 checkpoint.save(self.config.folder, self._state(), *arrays, self.config.keep)
         return checkpoint.place(self.config.folder, self.step)

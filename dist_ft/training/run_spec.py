@@ -11,7 +11,7 @@ import numpy as np
 
 from dist_ft import __version__
 from dist_ft.config import FREE_ON_RESUME, Config, flag_of
-from dist_ft.data.dataset import Folder
+from dist_ft.data.dataset import Dataset
 
 Facts = Dict[str, Any]
 
@@ -20,7 +20,7 @@ HOSTS_OWN = frozenset(
 )  # paths, which may differ between hosts
 
 
-def of(config: Config, folder: Folder) -> Facts:
+def of(config: Config, folder: Dataset) -> Facts:
     """Plain values that JSON keeps."""
     return {
         **{flag_of(name): value for name, value in _plain(config.as_dict()).items()},
@@ -32,7 +32,7 @@ def of(config: Config, folder: Folder) -> Facts:
     }
 
 
-def of_images(folder: Folder) -> Facts:
+def of_images(folder: Dataset) -> Facts:
     return {
         "classes": list(folder.classes),
         "train images": f"{len(folder.train)} of fingerprint {folder.train.fingerprint()}",

@@ -6,13 +6,13 @@ from typing import Any, Iterator
 
 import mxnet as mx
 
-from dist_ft.data.dataset import Folder
+from dist_ft.data.dataset import Dataset
 from dist_ft.distributed import devices
 from dist_ft.models import zoo
 from dist_ft.training.schedule import Plan
 
 
-def about_images(data: str, folder: Folder) -> Iterator[str]:
+def about_images(data: str, folder: Dataset) -> Iterator[str]:
     """How many there are, and what is no image."""
     yield (
         f"{data}: {len(folder.classes)} classes, {len(folder.train)} images to train on,"

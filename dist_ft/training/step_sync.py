@@ -15,8 +15,8 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 import mxnet as mx
 
-from dist_ft.errors import Joint
-from dist_ft.evaluation.evaluator import Behind
+from dist_ft.errors import CollectiveError
+from dist_ft.evaluation.evaluator import DelayedReader
 
 # Signals that ask for a stop, with the exit status that follows; of several the first is obeyed.
 # USR1 is what batch systems send when a job's time runs out: 75, EX_TEMPFAIL, asks for another go.
@@ -28,7 +28,7 @@ STOPS = {
 }
 
 
-class Word(NamedTuple):
+class StepStatus(NamedTuple):
     """What all ranks know alike before a step."""
 
     num_images: int  # of the step, on all ranks
@@ -38,7 +38,7 @@ class Word(NamedTuple):
     resize: bool  # hosts have come or gone
 
 
-class Tally:
+class StepSync:
     """The sums of an epoch's finished steps, over all ranks: the same numbers on each.
 
     waited_s: how long this rank has waited for its device.
@@ -47,7 +47,7 @@ class Tally:
     def __init__(self, world: Any):
         self._world = world
         self.waited_s = 0.0
-        self._behind = Behind()
+        self._behind = DelayedReader()
         self.start_epoch()
 
     def start_epoch(self, loss_sum: float = 0.0, correct: int = 0, num_images: int = 0) -> None:
@@ -71,10 +71,10 @@ class Tally:
         """Takes a step's (loss sum, number correct) here, and its images here."""
         self._take(self._behind.push(sums, num_images, step))
 
-    def exchange(self, num_images: int, num_bad: int, stop: signal.Signals | None) -> Word:
+    def exchange(self, num_images: int, num_bad: int, stop: signal.Signals | None) -> StepStatus:
         """Tells the other ranks, and hears them; every rank calls it before every step.
 
-        Raises Joint on all ranks where a loss has ceased to be finite on one.
+        Raises CollectiveError on all ranks where a loss has ceased to be finite on one.
         """
         asks = [stop == signum for signum in STOPS]
         flags = self._bad_step is not None, self._world.is_to_resize
@@ -87,7 +87,7 @@ class Tally:
         self.correct += int(heard[5])
         self.num_images += int(heard[6])
         asked = next((signum for signum, ranks in zip(STOPS, heard[7:]) if ranks), None)
-        return Word(int(heard[0]), int(heard[1]), asked, int(sum(heard[7:])), bool(heard[3]))
+        return StepStatus(int(heard[0]), int(heard[1]), asked, int(sum(heard[7:])), bool(heard[3]))
 
     def settle(self) -> None:
         """Brings the sums up to the last step; a sync point with the device."""
@@ -118,7 +118,7 @@ class Tally:
             if step is not None
         ]
         step, name = min(told)
-        raise Joint(
+        raise CollectiveError(
             f"the loss of step {step} is not finite on {name}: nothing of this step or after it"
             " is kept; go on from the last checkpoint with a smaller --lr, --warmup-epochs or"
             " --clip-norm"

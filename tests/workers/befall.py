@@ -118,7 +118,7 @@ def await_others(run):
     is_host = kind in ("add", "slow", "remove")
     while not (grief.exists() and (run.world.is_to_resize or not is_host)):
         assert time.monotonic() < deadline, "nothing has happened"
-        run.world.at("waiting for the fault")
+        run.world.heartbeat("waiting for the fault")
         time.sleep(0.05)
 
 

@@ -39,7 +39,7 @@ def timed_after(run, step):
     mx.nd.waitall()
     steps_ms.append(1e3 * (time.perf_counter() - since[0]))
     after(run, step)
-    if run.world.is_chief:
+    if run.world.is_main:
         file.write_text(json.dumps({"commits_ms": commits_ms, "steps_ms": steps_ms}))
 
 

@@ -30,8 +30,8 @@ words = words[is_hasty:]
 sys.argv[1:] = words
 
 from dist_ft import cli, train  # noqa: E402
-from dist_ft.distributed.elastic import Elastic  # noqa: E402
-from dist_ft.distributed.startup import World  # noqa: E402
+from dist_ft.distributed.elastic import ElasticWorld  # noqa: E402
+from dist_ft.distributed.startup import HorovodWorld  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "leave": signal.SIGTERM}
@@ -75,7 +75,7 @@ def telling_exchange(run, step, batch, stop):
         deadline = time.monotonic() + 60
         while not run.world.is_to_resize and time.monotonic() < deadline:
             time.sleep(0.05)
-            run.world.at("waiting for hosts")
+            run.world.heartbeat("waiting for hosts")
     sums.clear()  # of a step that was not finished
     real = batch.x[batch.mask > 0]
     held[step] = [hashlib.sha256(image.tobytes()).hexdigest()[:12] for image in real]
@@ -90,11 +90,11 @@ def telling_after(run, step):
 
 def trainer_of_horovod(world, params, optimizer, **_):
     world._num_groups = 0
-    return World.trainer(world, params, optimizer)
+    return HorovodWorld.trainer(world, params, optimizer)
 
 
 if is_hasty:
-    Elastic.trainer = trainer_of_horovod
+    ElasticWorld.trainer = trainer_of_horovod
 if "HOROVOD_ELASTIC" in os.environ:
     import horovod.mxnet as hvd
 

@@ -10,12 +10,12 @@ kind, rank = sys.argv[1], int(sys.argv[2])
 sys.argv[1:3] = []
 
 from dist_ft import cli, train  # noqa: E402
-from dist_ft.data.rank_batches import Feed  # noqa: E402
+from dist_ft.data.rank_batches import RankBatches  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
 LATE_S = 0.8  # a step
 
-augmented, exchange, after = Feed._augmented, Run.exchange, Run.after
+augmented, exchange, after = RankBatches._augmented, Run.exchange, Run.after
 
 
 def slow_augmented(self, epoch):
@@ -48,6 +48,6 @@ def slow_after(self, step):
 
 
 if kind == "data":
-    Feed._augmented = slow_augmented
+    RankBatches._augmented = slow_augmented
 Run.exchange, Run.after = slow_exchange, slow_after
 train.main(cli.parse())

@@ -14,7 +14,7 @@ from mxnet.gluon import nn  # noqa: E402
 
 from dist_ft.data import sampler  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
-from dist_ft.errors import Joint, UserError  # noqa: E402
+from dist_ft.errors import CollectiveError, UserError  # noqa: E402
 from dist_ft.models import optimizers, precision, zoo  # noqa: E402
 from dist_ft.models.precision import LossScale  # noqa: E402
 from dist_ft.train import clip_gradients, train_step  # noqa: E402
@@ -53,7 +53,7 @@ def a_step_of_all(world, net, clip_norm=0.0, head_lr_mult=1.0):
 
 def alone():
     """A world of this process only, for comparison."""
-    return startup.Solo(device="cpu", stall_timeout=600)
+    return startup.World(device="cpu", stall_timeout=600)
 
 
 def check_sums_are_exact_and_alike(world):
@@ -176,19 +176,19 @@ def check_pooled_statistics_are_those_of_all_batches(world):
 def check_an_error_on_one_rank_is_raised_on_all(world):
     told = ""
     try:
-        with world.together():
+        with world.raise_on_all_ranks():
             if world.rank == world.size - 1:
                 raise UserError("the last rank's disk is full")
-    except Joint as error:
+    except CollectiveError as error:
         told = str(error)
     assert told == "the last rank's disk is full"
 
 
 def check_the_same_error_on_all_ranks_is_told_once(world):
     try:
-        with world.together():
+        with world.raise_on_all_ranks():
             raise UserError("no such folder")
-    except Joint as error:
+    except CollectiveError as error:
         assert str(error) == "no such folder"
     else:
         raise AssertionError("nothing was raised")
@@ -199,7 +199,7 @@ def main() -> None:
         for name, check in list(globals().items()):
             if name.startswith("check_"):
                 check(world)
-                if world.is_chief:
+                if world.is_main:
                     print("ok", name, flush=True)
 
 
