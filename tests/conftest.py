@@ -61,8 +61,22 @@ class Ended(NamedTuple):
 
 
 def pytest_configure(config):
+    _restore_signals()
     for module in ("mxnet", "gluoncv", "tensorboardX", "matplotlib"):
         config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
+
+
+def _restore_signals() -> None:
+    """Gives the jobs default signal handling, whatever pytest inherited.
+
+    Background jobs of a shell inherit SIGINT as ignored and `nohup` ignores SIGHUP; both would be
+    passed on to every job that a test sends a signal to. A Python handler is reset to the default
+    in a child, so that pytest itself still survives the hangup.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda signum, frame: None)
 
 
 def run_job(

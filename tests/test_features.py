@@ -181,9 +181,9 @@ def test_a_run_ends_well_where_another_has_kept_the_same_features_meanwhile(obta
 KILLED = """
 import os, sys
 from pathlib import Path
-from dist_ft.data import pack
+from dist_ft.data import pixel_file
 
-beside, _ = pack.locked_beside(Path(sys.argv[1]), Path.mkdir)
+beside, _ = pixel_file.locked_beside(Path(sys.argv[1]), Path.mkdir)
 (beside / "0.npy").write_text("half")
 print("begun", flush=True)
 sys.stdin.readline()

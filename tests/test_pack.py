@@ -53,7 +53,7 @@ import os, sys
 import numpy as np
 {}
 from pathlib import Path
-from dist_ft.data import pack
+from dist_ft.data import pixel_file
 
 def make(index):
     if index == 3:
@@ -61,8 +61,8 @@ def make(index):
         sys.stdin.readline()
     return np.full((200, 200, 3), index, np.uint8)
 
-pack.sweep(Path(sys.argv[1]).parent, ".*.pack.*")
-pack.write(Path(sys.argv[1]), "key", 5, make, 1)
+pixel_file.sweep(Path(sys.argv[1]).parent, ".*.pack.*")
+pixel_file.write(Path(sys.argv[1]), "key", 5, make, 1)
 """
 # A folder's packs in memory; the last of the test images takes for ever to read.
 LENDING = """

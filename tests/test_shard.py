@@ -77,7 +77,7 @@ def test_the_order_is_fixed_for_ever():
 
 
 def test_the_order_is_the_same_in_another_process():
-    code = "from dist_ft.data import shard; print(*shard.train_order(5, 6, 100))"
+    code = "from dist_ft.data import sampler; print(*sampler.train_order(5, 6, 100))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert [int(word) for word in printed.stdout.split()] == list(sampler.train_order(5, 6, 100))
 
