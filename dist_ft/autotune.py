@@ -96,7 +96,7 @@ class Tuner:
                 f" is kept; it needs some {NUM_STEPS} steps"
             )
         try:
-            with files.file(self.file, "--autotune") as beside:
+            with files.output_file(self.file, "--autotune") as beside:
                 words = {"found for": self._found_for, "best": best._asdict()}
                 beside.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
         except UserError as error:  # the run is over, and has all else

@@ -1,7 +1,8 @@
-"""A file or folder on disk that is whole or absent: written under another name, then renamed."""
+"""Atomic writes: a file or folder is complete or unchanged, and errors name what to do."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -10,77 +11,118 @@ from typing import Iterator
 
 from dist_ft.errors import UserError
 
-LONGEST = 40  # characters of a name that one beside it is called by: 255 bytes is the limit of most
+MAX_NAME_CHARS = 40  # of the original name in the temporary one: most file systems allow 255 bytes
 
 
 @contextmanager
-def file(path: Path, flag: str) -> Iterator[Path]:
-    """Where to write what is to be the file `path`, which it becomes when the body ends well.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; when the body succeeds, its file is synced and becomes `path`.
 
-    A link stays one, to the new file; what is no file, as a pipe or /dev/stdout, is written to as
-    it is. flag: that named it. Raises UserError where the operating system does not take it.
+    Parent folders are created. If the body fails, `path` stays as it was. A symbolic link stays
+    a link, and its target is replaced. Raises OSError.
     """
-    check_file(path, flag)
-    if path.exists() and not path.is_file():
-        with _told(path, flag):
-            yield path
-        return
     path = Path(os.path.realpath(path))
-    with _beside(path, flag) as beside:
-        yield beside
-        _sync(beside)
-        os.replace(beside, path)
+    with _temporary(path) as temporary:
+        yield temporary
+        fsync(temporary)
+        os.replace(temporary, path)
+        fsync(path.parent)
 
 
 @contextmanager
-def folder(path: Path, flag: str) -> Iterator[Path]:
-    """As `file`, for a folder of files; one that has something in it is not replaced."""
-    path = Path(os.path.abspath(path))  # '.' has no name
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder of files; when the body succeeds, it becomes `path`.
+
+    An existing folder is replaced: it is renamed to `path`.old until the new one is in place.
+    Raises OSError.
+    """
+    path = Path(os.path.abspath(path))  # "." has no name
+    old = path.with_name(f"{path.name}.old")
+    with _temporary(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            fsync(file)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
+        os.replace(temporary, path)
+        fsync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def output_file(path: Path, flag: str) -> Iterator[Path]:
+    """Like `atomic_file`, for a file that the user named with `flag`; raises UserError.
+
+    A device or a pipe, such as /dev/stdout, is written to in place.
+    """
+    check_output_file(path, flag)
+    with user_errors(f"{flag} {path}"):
+        if path.exists() and not path.is_file():
+            yield path
+        else:
+            with atomic_file(path) as temporary:
+                yield temporary
+
+
+@contextmanager
+def output_folder(path: Path, flag: str) -> Iterator[Path]:
+    """Like `atomic_folder`, for a new or empty folder that the user named; raises UserError."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{flag} {path}: is there already: remove it, or choose another")
-    with _beside(path, flag) as beside:
-        beside.mkdir()
-        yield beside
-        for part in beside.iterdir():
-            _sync(part)
-        os.replace(beside, path)
+        raise UserError(f"{flag} {path}: already exists; remove it, or choose another")
+    with user_errors(f"{flag} {path}"), atomic_folder(path) as temporary:
+        yield temporary
 
 
-def check_file(path: Path | None, flag: str) -> None:
-    """Raises UserError where `file` would at once: before what is written there is worked out."""
+def check_output_file(path: Path | None, flag: str) -> None:
+    """Raises UserError if `output_file` would fail at once, before any work is done."""
     if path is None:
         return
     if path.is_dir():
-        raise UserError(f"{flag} {path}: is a folder: name a file")
-    with _told(path, flag):
+        raise UserError(f"{flag} {path}: is a folder; name a file")
+    with user_errors(f"{flag} {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _beside(path: Path, flag: str) -> Iterator[Path]:
-    beside = path.with_name(f".{path.name[:LONGEST]}.{os.getpid()}.writing")
+def user_errors(
+    what: str, action: str = "cannot be written", remedy: str = "choose another path"
+) -> Iterator[None]:
+    """Converts an OSError of the body into a UserError: "WHAT: ACTION (reason); REMEDY"."""
     try:
-        with _told(path, flag):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield beside
+        yield
+    except BrokenPipeError:  # the reader of standard output has seen enough, as `| head`
+        raise
+    except OSError as error:
+        raise UserError(f"{what}: {action} ({error.strerror or error}); {remedy}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 digest of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Waits until a file's contents, or a folder's entries, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        with suppress(OSError):  # it has become `path`, or was never there
-            beside.unlink()
+        os.close(descriptor)
 
 
 @contextmanager
-def _told(path: Path, flag: str) -> Iterator[None]:
-    """An OSError as the user's: the disk's, the permissions', the name's."""
+def _temporary(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name[:MAX_NAME_CHARS]}.{os.getpid()}.writing")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield
-    except BrokenPipeError:  # of a pipe, whose reader has seen enough
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{flag} {path}: cannot be written ({reason}): choose another") from error
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as written:
-        os.fsync(written.fileno())
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # renamed to `path`, or never created
+            temporary.unlink()

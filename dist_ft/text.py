@@ -1,4 +1,4 @@
-"""Names of classes and files as others can take them: a file's name may hold any bytes."""
+"""Text that is safe to show: names of files and classes may contain any bytes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import Any
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
-    """Names of files may hold bytes that are no text, or signs that a terminal does not know."""
+    """Escapes undecodable bytes, and characters that `encoding` lacks."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def on_one_line(text: str) -> str:
-    r"""Printable, with a tab as \t, a new line as \n, and so on."""
-    return re.sub(
-        r"[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], printable(text)
-    )
+    r"""Printable text with control characters escaped: a tab as \t, a newline as \n."""
+    control = r"[\0-\x1f\x7f-\x9f\u2028\u2029]"
+    return re.sub(control, lambda match: repr(match[0])[1:-1], printable(text))
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    r"""JSON that is UTF-8: with a name's bytes that are none as \udc.., which Python's json.loads
-    turns into what os.fsencode makes that name of."""
+    r"""JSON in UTF-8. An undecodable byte of a file name becomes \udcXX, as os.fsdecode has it."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode()

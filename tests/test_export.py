@@ -77,7 +77,7 @@ def test_gluon_files_are_the_network_from_pixels_on(run, tiny, tmp_path, pixels,
 
 def test_an_export_that_is_there_is_not_written_over(found, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         exporter.export(found, "gluon", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

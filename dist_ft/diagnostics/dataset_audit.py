@@ -221,13 +221,13 @@ def main() -> None:
 
 def _looked_at(args: argparse.Namespace) -> Findings:
     start = time.monotonic()
-    files.check_file(args.json, "--json")
+    files.check_output_file(args.json, "--json")
     findings = audit(args.data, args.alike)
     num_images = sum(sum(counts.values()) for counts in findings.num_images.values())
     print(on_one_line(f"{args.data}: {num_images:,} images in {time.monotonic() - start:.0f} s"))
     for finding in report(findings):
         print(finding.shown(args.show))
     if args.json:
-        with files.file(args.json, "--json") as beside:
+        with files.output_file(args.json, "--json") as beside:
             beside.write_text(as_json(findings.as_json(), indent=1), encoding="utf-8")
     return findings

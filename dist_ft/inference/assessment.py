@@ -221,10 +221,10 @@ def assess(
 
 def _write(assessment: Assessment, args: argparse.Namespace) -> None:
     if args.json:
-        with files.file(args.json, "--json") as beside:
+        with files.output_file(args.json, "--json") as beside:
             beside.write_text(as_json(assessment.as_json(), indent=1), encoding="utf-8")
     if args.png:
-        with files.file(args.png, "--png") as beside:
+        with files.output_file(args.png, "--png") as beside:
             figure = figures.confusion(assessment.scores.confusion, assessment.found.classes)
             figure.savefig(str(beside), format="png", dpi=120)
     print("\n".join(assessment.lines()))
@@ -252,8 +252,8 @@ def main() -> None:
     args = parser.parse_args()
     with stdout.given(), startup.start(args.device) as world:
         with world.raise_on_all_ranks():
-            files.check_file(args.json, "--json")
-            files.check_file(args.png, "--png")
+            files.check_output_file(args.json, "--json")
+            files.check_output_file(args.png, "--png")
             found = trained_model.find(args.checkpoint)
             split = labelled(args.data, args.split, found.classes)
         net = found.network(world, args.dtype)

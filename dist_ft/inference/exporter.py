@@ -236,7 +236,7 @@ def export(
     if to == "int8":
         train = labelled(data, "train", found.classes)
         core = quantized(core, views_of(train, views, max(1, len(train) // CALIBRATED_ON)))
-    with (files.file if to == "onnx" else files.folder)(out, "--out") as beside:
+    with (files.output_file if to == "onnx" else files.output_folder)(out, "--out") as beside:
         if to == "onnx":
             onnx_model.write(core, views.side, described(found), beside)
             written = onnx_model.running(beside)

@@ -108,7 +108,7 @@ def _write_thumbnails(mine: list[tuple[int, Row]], batch: Batch, folder: Path) -
         place = folder / (label.replace("/", "_") if label.strip(".") else f"_{label}")
         own = os.fsencode(Path(row.path).stem)[:LONGEST].decode("utf-8", "ignore")
         name = f"{probability:.3f}-{index:06}-{own}.jpg"
-        with files.file(place / name, "--out") as beside:
+        with files.output_file(place / name, "--out") as beside:
             beside.write_bytes(simplejpeg.encode_jpeg(pixels, quality=90))
 
 
@@ -116,7 +116,7 @@ def _write_thumbnails(mine: list[tuple[int, Row]], batch: Batch, folder: Path) -
 def _writer(kind: str, output: str, top: int, paths: Sequence[str], classes: Sequence[str]):
     """What writes the rows, to a file or to the standard output."""
     with ExitStack() as stack:
-        place = output and stack.enter_context(files.file(Path(output), "--output"))
+        place = output and stack.enter_context(files.output_file(Path(output), "--output"))
         if kind == "parquet":
             writer = writers.Parquet(str(place), top)
             stack.callback(writer.close)
@@ -172,7 +172,7 @@ def _check(
     writers.check(args.format)
     if args.out and args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
         raise UserError(f"--out {args.out}: is no empty folder: choose another")
-    files.check_file(Path(args.output) if args.output else None, "--output")
+    files.check_output_file(Path(args.output) if args.output else None, "--output")
     if paths is not None and not paths:
         raise UserError(f"{' '.join(args.paths)}: no image is named there")
 

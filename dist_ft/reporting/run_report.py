@@ -78,7 +78,7 @@ def main() -> None:
         guesses = "--images no left them out"
         if args.images == "yes":
             guesses = guesses_of(run, args.data or run.settings["data"])
-        with files.file(out, "--out") as beside:
+        with files.output_file(out, "--out") as beside:
             beside.write_text(report(run, others, guesses), encoding="utf-8")
     except UserError as error:
         parser.exit(1, f"dist_ft: {error}\n")

@@ -50,13 +50,13 @@ def gather(
 def write(cloud: Cloud, place: Path, folder: Dataset) -> None:
     """Into a folder of TensorBoard's. Raises UserError where it cannot be written."""
     rows = [point.features for point in cloud.points]
-    with files.file(place / "projector" / "features.tsv", "--out") as file:
+    with files.output_file(place / "projector" / "features.tsv", "--out") as file:
         file.write_text("".join("\t".join(f"{x:.5g}" for x in row) + "\n" for row in rows))
-    with files.file(place / "projector" / "names.tsv", "--out") as file:
+    with files.output_file(place / "projector" / "names.tsv", "--out") as file:
         file.write_text(_names(cloud.points, folder), encoding="utf-8")
-    with files.file(place / "projector" / "thumbnails.png", "--out") as file:
+    with files.output_file(place / "projector" / "thumbnails.png", "--out") as file:
         file.write_bytes(cv2.imencode(".png", _sheet(cloud.thumbnails)[..., ::-1])[1].tobytes())
-    with files.file(place / CONFIG, "--out") as file:
+    with files.output_file(place / CONFIG, "--out") as file:
         file.write_text(
             'embeddings {\n  tensor_name: "test images"\n'
             '  tensor_path: "projector/features.tsv"\n'
