@@ -15,6 +15,7 @@ from dist_ft.config import Config  # noqa: E402
 from dist_ft.distributed import horovod_settings, startup  # noqa: E402
 from dist_ft.distributed.elastic import ElasticWorld  # noqa: E402
 from dist_ft.distributed.startup import HorovodWorld  # noqa: E402
+from dist_ft.models.mxnet_internals import gradient_scale, trainer_parameters  # noqa: E402
 from dist_ft.models.precision import UNSCALED, Unscaled  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 from dist_ft.training.step_sync import stop_requests  # noqa: E402
@@ -107,15 +108,15 @@ def clip_gradients(trainer: mx.gluon.Trainer, images_a_rank: float, clip_norm: f
     """Scales the reduced gradients so that the step's mean gradient has at most this norm.
 
     What is reduced is a sum over images, and over ranks unless NCCL averages: the trainer's
-    `_scale` is 1 / ranks in the one case and 1 in the other, so that its product with
+    gradient scale is 1 / ranks in the one case and 1 in the other, so that its product with
     1 / images_a_rank makes it the mean on both.
     """
-    limit = clip_norm * images_a_rank / trainer._scale
+    limit = clip_norm * images_a_rank / gradient_scale(trainer)
     mx.gluon.utils.clip_global_norm(gradients_of(trainer), limit, check_isfinite=False)
 
 
 def gradients_of(trainer: mx.gluon.Trainer) -> list[mx.nd.NDArray]:
-    return [p.grad() for p in trainer._params if p.grad_req != "null"]
+    return [p.grad() for p in trainer_parameters(trainer) if p.grad_req != "null"]
 
 
 def main(config: Config) -> None:

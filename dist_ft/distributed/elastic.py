@@ -103,14 +103,14 @@ class ElasticWorld(HorovodWorld):
         none. So all gradients are one group here, and nothing is begun before it is over.
         """
         trainer = super().trainer(params, optimizer)
-        allreduce = trainer._allreduce_grads
+        allreduce = trainer.allreduce_grads
 
         def allreduce_and_wait() -> None:
             allreduce()
             with self._waiting():
                 mx.nd.waitall()
 
-        trainer._allreduce_grads = allreduce_and_wait
+        trainer.allreduce_grads = allreduce_and_wait
         return trainer
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""MXNet's optimizers by name, and their arrays in and out of a trainer, without a pickle."""
+"""MXNet's optimizers by name, and access to their state arrays without pickling."""
 
 from __future__ import annotations
 
@@ -6,38 +6,43 @@ from typing import Any, Iterator
 
 import mxnet as mx
 
+from dist_ft.models.mxnet_internals import optimizer_of, trainer_parameters, updater_of
+
 
 def build(name: str, momentum: float, wd: float) -> mx.optimizer.Optimizer:
-    """One of config.OPTIMIZERS; the rate is set before each step."""
-    extra = {"momentum": momentum} if momentum else {}
+    """Creates one of config.OPTIMIZERS. The caller sets the learning rate before each step."""
+    arguments = {"momentum": momentum} if momentum else {}
     if name == "signum" and not momentum:
-        extra["momentum"] = 0.0  # MXNet's own default is 0.9
-    return mx.optimizer.create(name, wd=wd, **extra)
+        arguments["momentum"] = 0.0  # MXNet's own default is 0.9
+    return mx.optimizer.create(name, wd=wd, **arguments)
 
 
 def arrays(trainer: mx.gluon.Trainer) -> dict[str, mx.nd.NDArray]:
-    """The optimizer's state by parameter: 'NAME.0', 'NAME.1', ...; nothing for plain SGD."""
+    """The state arrays as 'PARAMETER.0', 'PARAMETER.1', ...; empty for SGD without momentum."""
+    parameters = trainer_parameters(trainer)
     return {
-        f"{trainer._params[index].name}.{place}": array
-        for index, state in sorted(trainer._updaters[0].states.items())
-        for place, array in enumerate(_leaves(state))
+        f"{parameters[index].name}.{number}": array
+        for index, state in sorted(updater_of(trainer).states.items())
+        for number, array in enumerate(_flatten(state))
     }
 
 
 def prepare(trainer: mx.gluon.Trainer, step: int) -> None:
-    """Makes the optimizer's arrays, which it would make in its first update, and sets the number
-    of updates that it believes to have made: Adam's bias correction depends on it."""
-    optimizer, updater = trainer._optimizer, trainer._updaters[0]
+    """Creates the state arrays, which MXNet would create in the first update, and sets the number
+    of updates made so far, on which Adam's bias correction depends."""
+    optimizer, updater = optimizer_of(trainer), updater_of(trainer)
     optimizer.begin_num_update = optimizer.num_update = step
-    for index, parameter in enumerate(trainer._params):
+    for index, parameter in enumerate(trainer_parameters(trainer)):
         if parameter.grad_req != "null":
             state = optimizer.create_state_multi_precision(index, parameter.data())
-            updater.states[index], updater.states_synced[index] = state, True
+            updater.states[index] = state
+            updater.states_synced[index] = True
 
 
-def _leaves(state: Any) -> Iterator[mx.nd.NDArray]:
+def _flatten(state: Any) -> Iterator[mx.nd.NDArray]:
+    """The arrays of a state, which is None, an array, or a tuple of states."""
     if isinstance(state, (list, tuple)):
         for item in state:
-            yield from _leaves(item)
+            yield from _flatten(item)
     elif state is not None:
         yield state

@@ -14,6 +14,7 @@ from mxnet.gluon.model_zoo import model_store
 
 from dist_ft.errors import Unavailable, UserError
 from dist_ft.models import download
+from dist_ft.models.mxnet_internals import gluon_sha1, gluoncv_sha1, parameters_by_path
 
 Arrays = Dict[str, mx.nd.NDArray]
 Shapes = Dict[str, Tuple[int, ...]]
@@ -67,11 +68,8 @@ def sources(model: str) -> list[Source]:
 
 
 def _zoo_sha1(model: str) -> str | None:
-    if model in model_store._model_sha1:
-        return model_store._model_sha1[model]
-    from gluoncv.model_zoo import model_store as gluoncv_store  # 2 s to import, for its own names
-
-    return gluoncv_store._model_sha1.get(model)
+    known = gluon_sha1()
+    return known[model] if model in known else gluoncv_sha1().get(model)
 
 
 def at_hand(choice: str, model: str) -> Path | None:
@@ -214,7 +212,7 @@ def fill(net: mx.gluon.Block, arrays: Arrays, head: str) -> list[str]:
     ('resnetv20_batchnorm0_gamma', whose prefix may differ). Raises UserError, before anything
     changed, unless there is an array of the same shape for each parameter and none is left over.
     """
-    parameters = net._collect_params_with_prefix()
+    parameters = parameters_by_path(net)
     if not arrays.keys() & parameters.keys():
         arrays = _by_place(net, arrays)
     features = {n: p for n, p in parameters.items() if not n.startswith(head)}
@@ -229,7 +227,7 @@ def _by_place(net: mx.gluon.Block, arrays: Arrays) -> Arrays:
     """arrays by place in net, where gluon's names say it; the others keep their names."""
     place_of = {
         p.name[len(net.prefix) :] if p.name.startswith(net.prefix) else p.name: place
-        for place, p in net._collect_params_with_prefix().items()
+        for place, p in parameters_by_path(net).items()
     }
     # The file's own prefix is what is left most often when such a name is taken off an end.
     left = Counter(n[: -len(end)] for n in arrays for end in place_of if n.endswith(end))

@@ -13,6 +13,8 @@ from mxnet.gluon import nn
 from mxnet.gluon.model_zoo import vision
 
 from dist_ft.errors import UserError
+from dist_ft.models import mxnet_internals
+from dist_ft.models.mxnet_internals import uses_running_statistics
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB, in 0..1
 HEADS = ("output", "fc")  # what gluon's and gluoncv's classifiers call their last layer
@@ -107,7 +109,7 @@ def _gluon_names() -> list[str]:
 
 def parameters(net: mx.gluon.Block) -> Parameters:
     """The parameters by their place in the network, as in 'features.0.gamma'."""
-    return net._collect_params_with_prefix()
+    return mxnet_internals.parameters_by_path(net)
 
 
 def arrays(net: mx.gluon.Block) -> dict[str, mx.nd.NDArray]:
@@ -159,7 +161,7 @@ def frozen_features(net: mx.gluon.HybridBlock) -> mx.gluon.Block | None:
     """As `features`, where the head alone learns; None where more does."""
     head = head_of(net)
     learning = [n for n, p in parameters(net).items() if p.grad_req != "null"]
-    keeps_statistics = all(block._kwargs["use_global_stats"] for block in batch_norms(net))
+    keeps_statistics = all(uses_running_statistics(block) for block in batch_norms(net))
     alone = keeps_statistics and all(name.startswith(head) for name in learning)
     return features(net) if alone else None
 
@@ -202,7 +204,7 @@ def _blocks(net: mx.gluon.Block, kind: type) -> list[Any]:
 def freeze_batch_norm(blocks: Sequence[nn.BatchNorm]) -> None:
     """Makes them normalise by their running statistics, in training too, and keep these."""
     for block in blocks:
-        block._kwargs["use_global_stats"] = True
+        mxnet_internals.set_use_running_statistics(block)
 
 
 def pool_batch_norm(net: mx.gluon.Block, world) -> None:
@@ -211,7 +213,7 @@ def pool_batch_norm(net: mx.gluon.Block, world) -> None:
     The mean is the mean of the means; the variance is E[x^2] - mean^2, which keeps the spread
     between the ranks that a mean of variances would lose.
     """
-    blocks = [b for b in batch_norms(net) if not b._kwargs["use_global_stats"]]
+    blocks = [b for b in batch_norms(net) if not uses_running_statistics(b)]
     if world.size == 1 or not blocks:
         return
     mean, var = (
