@@ -49,7 +49,7 @@ def write_archives(folder: Dataset, out: Path, side: int, quality: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, split in (("train", folder.train), ("test", folder.test)):
         with _bar(split, name) as bar:
-            recordio.write(out / name, _encoded(split, side, quality, bar))
+            recordio.write_archive(out / name, _encoded(split, side, quality, bar))
         print(f"{out / name}.rec: {(out / name).with_suffix('.rec').stat().st_size / 1e6:,.0f} MB")
     names = "".join(f"{name}\n" for name in folder.classes)
     (out / "classes.txt").write_text(names, encoding="utf-8", errors="surrogateescape")

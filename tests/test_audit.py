@@ -18,9 +18,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
 from dist_ft.data.image_folder import scan
+from dist_ft.data.leakage import find_leaks, leak_message
 from dist_ft.diagnostics import duplicates, perceptual_hash
 from dist_ft.diagnostics.dataset_audit import audit
-from dist_ft.diagnostics.duplicates import leak_message, leaks
 from dist_ft.diagnostics.perceptual_hash import similar_pairs, similarity, sketch
 from tests.conftest import ENVIRONMENT, FOOD5, REPO, needs_photographs, run_job
 
@@ -213,7 +213,7 @@ def test_leaks_are_the_test_files_whose_bytes_are_in_train(tmp_path_factory, tra
             path = root / split / "ab"[number % 2] / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    pairs = leaks(scan(str(root)))
+    pairs = find_leaks(scan(str(root)))
     assert all(Path(a).read_bytes() == Path(b).read_bytes() for a, b in pairs)
     known = {path.read_bytes() for path in (root / "train").glob("*/*")}
     leaked = {str(path) for path in (root / "test").glob("*/*") if path.read_bytes() in known}

@@ -40,7 +40,8 @@ def data():
 
 def batches(data, batch_size, rank=0, size=1):
     for indices, mask in sampler.test_shares(len(data.x), batch_size, rank, size):
-        yield Batch(data.x[indices], np.where(mask > 0, data.labels[indices], 0), mask)
+        labels = np.where(mask > 0, data.labels[indices], 0)
+        yield Batch(data.x[indices], labels, mask, indices)
 
 
 def by_numpy(logits, labels):
@@ -116,7 +117,8 @@ def test_an_image_counts_among_the_top_five_by_the_classes_that_beat_its_own(wor
         return mx.nd.broadcast_axis(falling, axis=0, size=x.shape[0])
 
     x = np.zeros((CLASSES, SIDE, SIDE, 3), np.uint8)
-    batch = Batch(x, np.arange(CLASSES, dtype=np.int32), np.ones(CLASSES, np.float32))
+    labels = np.arange(CLASSES, dtype=np.int32)
+    batch = Batch(x, labels, np.ones(CLASSES, np.float32), labels)
     scores = evaluate(net, [batch], CLASSES, world)
     assert (scores.correct, scores.correct_top5) == (1, 5)
     assert scores.confusion[:, 0].tolist() == [1] * CLASSES

@@ -98,6 +98,7 @@ def test_index_minus_one_is_a_blank_row_that_does_not_count(loader, fill):
 def test_padding_that_repeats_an_image_has_its_pixels_and_does_not_count(loader, fill):
     mask = np.array([1, 1, 0], np.float32)
     (batch,) = loader.batches([(np.array([2, 9, 2]), mask)], fill)
+    assert list(batch.indices) == [2, 9, -1]
     assert (batch.x[0] == batch.x[2]).all()
     assert batch.num_images == 2
 
@@ -120,6 +121,7 @@ def test_an_unreadable_file_is_masked_out_and_named_and_its_neighbours_stay(spli
     broken = list(loader.batches(shares(*ROWS), fill))
     loader.close()
     assert list(broken[1].mask) == [1, 0, 1, 1]
+    assert list(broken[1].indices) == ROWS[1]
     assert (broken[1].x[1] == BLANK).all()
     assert list(loader.bad) == [path]
     assert path in loader.bad[path]

@@ -11,14 +11,16 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
-import mxnet as mx
 import numpy as np
 
 from dist_ft.data.dataset import Split
 from dist_ft.data.decoding import BLANK, CorruptImage
 from dist_ft.data.sampler import Share
+
+if TYPE_CHECKING:
+    import mxnet as mx
 
 ROWS = 8  # of a batch that a worker takes at a time: from a cache a row is quicker than its handing
 MOST_AHEAD = 8  # batches
@@ -30,14 +32,17 @@ Fill = Callable[[int, np.ndarray], None]  # an image's index, and its (side, sid
 class Batch:
     x: np.ndarray  # (n, side, side, 3) uint8
     labels: np.ndarray  # (n,) int32
-    mask: np.ndarray  # (n,) float32; 0 where the row is padding or its file unreadable
+    mask: np.ndarray  # (n,) float32; 0 where the row is padding or its file is unreadable
+    indices: np.ndarray  # (n,) int64: each row's image in its split; -1 for padding
 
     @property
     def num_images(self) -> int:
         return int(self.mask.sum())
 
     def on(self, ctx: mx.Context) -> tuple[mx.nd.NDArray, mx.nd.NDArray, mx.nd.NDArray]:
-        """(x, labels, mask) on a device: pixels cross to it as bytes, and on the CPU not at all."""
+        """(x, labels, mask) on a device. Pixels are copied as uint8; the CPU shares the memory."""
+        import mxnet as mx  # here, so that commands that run no network do not load MXNet
+
         arrays = (mx.nd.from_numpy(a) for a in (self.x, self.labels, self.mask))
         return tuple(array.as_in_context(ctx) for array in arrays)
 
@@ -90,7 +95,7 @@ class Loader:
         indices, mask = share
         x = np.empty((len(indices), self.side, self.side, 3), np.uint8)
         labels = np.array([self.split.labels[i] if i >= 0 else 0 for i in indices], np.int32)
-        batch = Batch(x, labels, mask.copy())
+        batch = Batch(x, labels, mask.copy(), np.where(mask > 0, indices, -1))
         chunks = [
             self._workers.submit(
                 self._fill, batch, indices, range(len(indices))[r : r + ROWS], fill

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import mmap
 import struct
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple
 
-import mxnet as mx
-
 from dist_ft.data.dataset import Dataset, DatasetError, Split
+from dist_ft.files import atomic_file
 
 MAGIC = 0xCED7230A
 WHOLE, FIRST, MIDDLE, LAST = range(4)  # parts of a record that has the magic number in it
@@ -133,19 +132,36 @@ def _read_header(archive: mmap.mmap, part: tuple[int, int], path: Path) -> tuple
     return HEADER.size + 4 * num_labels, int(label)
 
 
-def write(prefix: Path, images: Iterable[tuple[int, bytes]]) -> None:
-    """PREFIX.rec and PREFIX.idx of (label, encoded image); whole or absent."""
-    beside = [prefix.with_name(f".{prefix.name}.writing{kind}") for kind in (".idx", ".rec")]
-    archive = mx.recordio.MXIndexedRecordIO(*map(str, beside), "w")
-    try:
+def write_archive(prefix: Path, images: Iterable[tuple[int, bytes]]) -> None:
+    """Writes PREFIX.rec and PREFIX.idx of (label, encoded image), atomically. Raises OSError."""
+    rec, idx = (prefix.with_name(prefix.name + extension) for extension in (".rec", ".idx"))
+    with ExitStack() as stack:
+        archive = stack.enter_context(open(stack.enter_context(atomic_file(rec)), "wb"))
+        index = stack.enter_context(open(stack.enter_context(atomic_file(idx)), "w"))
         for number, (label, data) in enumerate(images):
-            header = mx.recordio.IRHeader(0, float(label), number, 0)
-            archive.write_idx(number, mx.recordio.pack(header, data))
-        archive.close()
-        for file in beside:
-            file.replace(prefix.with_name(prefix.name + file.suffix))
-    finally:
-        archive.close()
-        for file in beside:
-            with suppress(FileNotFoundError):  # it has its name
-                file.unlink()
+            index.write(f"{number}\t{archive.tell()}\n")
+            archive.write(_frame(HEADER.pack(0, label, number, 0) + data))
+
+
+def _frame(record: bytes) -> bytes:
+    """A record as dmlc-core's recordio.h writes it.
+
+    The record is split at each magic number that is aligned to four bytes, which is left out, so
+    that a reader which has lost its place finds the next record by the magic number.
+    """
+    magic = struct.pack("<I", MAGIC)
+    parts, begin = [], 0
+    position = record.find(magic)
+    while position >= 0:
+        if position % 4:
+            position = record.find(magic, position + 1)
+            continue
+        parts.append(record[begin:position])
+        begin = position + 4
+        position = record.find(magic, begin)
+    parts.append(record[begin:])
+    kinds = [FIRST, *[MIDDLE] * (len(parts) - 2), LAST] if len(parts) > 1 else [WHOLE]
+    framed = b"".join(
+        struct.pack("<II", MAGIC, kind << 29 | len(part)) + part for kind, part in zip(kinds, parts)
+    )
+    return framed + b"\0" * (-len(framed) % 4)

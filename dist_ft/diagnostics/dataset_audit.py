@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple
 
 from dist_ft import cli, files, stdout
+from dist_ft.data import leakage
 from dist_ft.data.image_folder import scan
 from dist_ft.diagnostics import duplicates
 from dist_ft.diagnostics.duplicates import Copy, Group, Image, Look
@@ -205,7 +206,7 @@ def main() -> None:
     flag = parser.add_argument
     flag("data", metavar="DATA", help="image folder, as of dist_ft.train")
     flag("--json", type=Path, metavar="FILE", help="write all findings there, too")
-    cli.add_count(parser, "--show", duplicates.NUM_SHOWN, "examples of each finding")
+    cli.add_count(parser, "--show", leakage.NUM_SHOWN, "examples of each finding")
     alike = "pictures that are so much alike, from 0.5 to 1, count as one"
     cli.add_share(parser, "--alike", duplicates.LEAST, alike)
     args = parser.parse_args()

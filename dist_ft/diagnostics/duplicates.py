@@ -20,7 +20,6 @@ from dist_ft.distributed import launcher
 
 LEAST = 0.9  # similarity: of 64 px photographs, copies have 0.98 and more, strangers below 0.7
 AHEAD = 256  # images a worker that are begun together
-NUM_SHOWN = 5  # pairs in a message
 
 BYTES, PIXELS, ALTERED, MIRRORED = "bytes", "pixels", "altered", "mirrored"
 
@@ -71,47 +70,6 @@ def images(folder: Dataset) -> list[Image]:
 def _images(folder: Dataset, split: Split, name: str) -> Iterator[Image]:
     for index, (path, label) in enumerate(zip(split.paths, split.labels)):
         yield Image(name, folder.classes[label], str(split.root / path), partial(split.read, index))
-
-
-def leaks(folder: Dataset) -> list[tuple[str, str]]:
-    """Pairs of a training path and a test path whose files have the same bytes.
-
-    A test file is paired with the first such training file. Only files whose size is found in the
-    other split are read, so that it costs milliseconds for some thousand images; of very many, most
-    sizes are found in both. Unreadable files are left to those who decode them.
-    """
-    train_sizes, test_sizes = list(folder.train.sizes()), list(folder.test.sizes())
-    common = set(train_sizes) & set(test_sizes)
-    known: dict[bytes | None, str] = {}
-    for image, size in zip(_images(folder, folder.train, "train"), train_sizes):
-        if size in common:
-            known.setdefault(_digest(image), image.path)
-    known.pop(None, None)
-    tested = zip(_images(folder, folder.test, "test"), test_sizes)
-    digests = [(_digest(image), image.path) for image, size in tested if size in common]
-    return [(known[digest], path) for digest, path in digests if digest in known]
-
-
-def _digest(image: Image) -> bytes | None:
-    try:
-        return hashlib.blake2b(image.read(), digest_size=16).digest()
-    except OSError:
-        return None
-
-
-def leak_message(pairs: Sequence[tuple[str, str]]) -> str:
-    """What to tell of leaks: how many, the first few, and the remedy."""
-    shown = [f"  {test} is {train}" for train, test in pairs[:NUM_SHOWN]]
-    if len(pairs) > NUM_SHOWN:
-        shown.append(f"  and {len(pairs) - NUM_SHOWN} more")
-    return "\n".join(
-        [
-            f"{len(pairs):,} of the test images are training images too, and make the test accuracy"
-            " too good: remove them from one of the splits; python -m dist_ft.audit DATA names"
-            " all of them, and altered copies",
-            *shown,
-        ]
-    )
 
 
 def look(image: Image) -> Look:

@@ -51,20 +51,19 @@ class Witness:
         on all ranks, which all call it."""
         thresholds, worst = Thresholds(self._num_classes), []
         self.points, self._passing = [], deque()
-        shares, kept = feed.test_shares(), set(spread(len(feed.folder.test), MOST_POINTS).tolist())
+        kept = set(spread(len(feed.folder.test), MOST_POINTS).tolist())
 
         def watch(batch: Batch, predicted: np.ndarray, _: np.ndarray, p: np.ndarray) -> None:
-            indices, _ = next(shares)
             real = np.flatnonzero(batch.mask)
             thresholds.add(batch.labels[real], p[real])
             wrong = real[predicted[real] != batch.labels[real]]
-            worst.extend(_guesses(wrong, indices, batch.labels, predicted, p))
+            worst.extend(_guesses(wrong, batch, predicted, p))
             worst.sort(key=_badness)
             del worst[MOST_WORST:]
             if self._below is not None:
-                rows = [row for row in real if int(indices[row]) in kept]
+                rows = [row for row in real if int(batch.indices[row]) in kept]
                 passed = self._passing.popleft().asnumpy()  # long past, as the batch is
-                guesses = _guesses(rows, indices, batch.labels, predicted, p)
+                guesses = _guesses(rows, batch, predicted, p)
                 self.points += map(Point, guesses, passed[rows])
 
         scores = evaluate(self._net, feed.test(), self._num_classes, world, watch)
@@ -94,14 +93,10 @@ def _badness(guess: Prediction) -> tuple[float, int]:
 
 
 def _guesses(
-    rows: Iterable[int],
-    indices: np.ndarray,
-    labels: np.ndarray,
-    predicted: np.ndarray,
-    p: np.ndarray,
+    rows: Iterable[int], batch: Batch, predicted: np.ndarray, p: np.ndarray
 ) -> Iterator[Prediction]:
     for row in rows:
-        label, taken = int(labels[row]), int(predicted[row])
+        label, taken = int(batch.labels[row]), int(predicted[row])
         yield Prediction(
-            int(indices[row]), label, taken, float(p[row, taken]), float(p[row, label])
+            int(batch.indices[row]), label, taken, float(p[row, taken]), float(p[row, label])
         )

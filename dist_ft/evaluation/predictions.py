@@ -68,20 +68,20 @@ def guess(best: Checkpoint, data: str, world: Any) -> TestPredictions:
 
 def _guesses(net: mx.gluon.Block, feed: RankBatches, world: Any) -> Iterator[Prediction]:
     behind = DelayedReader()
-    for (indices, _), batch in zip(feed.test_shares(), feed.test()):
+    for batch in feed.test():
         world.heartbeat("the report's test images")
         x, labels, _ = batch.on(world.ctx)
         p = net(x).astype("float32").softmax()
         columns = mx.nd.stack(p.argmax(axis=1), p.max(axis=1), p.pick(labels))
-        yield from _of_batches(behind.push(columns, indices, batch))
+        yield from _of_batches(behind.push(columns, batch))
     yield from _of_batches(behind.rest())
 
 
 def _of_batches(finished: Iterable[tuple]) -> Iterator[Prediction]:
-    for (predicted, p_taken, p_label), indices, batch in finished:
+    for (predicted, p_taken, p_label), batch in finished:
         for row in np.flatnonzero(batch.mask):
             yield Prediction(
-                int(indices[row]),
+                int(batch.indices[row]),
                 int(batch.labels[row]),
                 int(predicted[row]),
                 float(p_taken[row]),

@@ -196,11 +196,10 @@ def assess(
     share = Config.seed, world.rank, world.size
     both = Dataset(found.classes, split, split)  # of which the test images are looked at
     feed = RankBatches(both, views, *share, num_workers, Config.prefetch_mb)
-    shares, seen = feed.test_shares(), []
+    seen = []
 
     def watch(batch: Batch, predicted: np.ndarray, losses: np.ndarray, p: np.ndarray) -> None:
-        indices, _ = next(shares)
-        columns = indices, batch.labels, predicted, losses, p.max(axis=1)
+        columns = batch.indices, batch.labels, predicted, losses, p.max(axis=1)
         seen.append(np.stack([each.astype(np.float64) for each in columns])[:, batch.mask > 0])
 
     try:

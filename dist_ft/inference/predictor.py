@@ -57,22 +57,22 @@ def predict(
     pictures = Pictures(paths, found.views)
     split = Split(Path(), tuple(paths), (0,) * len(paths), ())
     loader = Loader(split, found.views.side, num_workers, Config.prefetch_mb)
-    shares = list(sampler.test_shares(len(paths), TEST_BATCH, world.rank, world.size))
+    shares = sampler.test_shares(len(paths), TEST_BATCH, world.rank, world.size)
     behind = DelayedReader()
 
     def rows_of(finished) -> Iterator[list[Row]]:
-        for logits, indices, batch in finished:
+        for logits, batch in finished:
             world.heartbeat("prediction")
-            mine = _rows(logits, indices, pictures, found.classes, top)
+            mine = _rows(logits, batch.indices, pictures, found.classes, top)
             if thumbnails:
                 _write_thumbnails(mine, batch, thumbnails)
             raise_on_all_ranks = [pair for theirs in world.gather(mine) for pair in theirs]
             yield [row for _, row in sorted(raise_on_all_ranks)]
 
     try:
-        for (indices, _), batch in zip(shares, loader.batches(shares, pictures.fill)):
+        for batch in loader.batches(shares, pictures.fill):
             logits = net(batch.on(world.ctx)[0]).astype("float32")
-            yield from rows_of(behind.push(logits, indices, batch))
+            yield from rows_of(behind.push(logits, batch))
         yield from rows_of(behind.rest())
     finally:
         loader.close()

@@ -9,8 +9,8 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft.data.dataset import Dataset
+from dist_ft.data.leakage import find_leaks, leak_message
 from dist_ft.data.loader import Loader
-from dist_ft.diagnostics import duplicates
 from dist_ft.errors import CollectiveError, UserError
 from dist_ft.training import run_spec
 
@@ -22,9 +22,9 @@ LEAKS_SOUGHT = 50_000  # training images; of more, looking would keep the first 
 
 def apart(folder: Dataset) -> None:
     """No test image is a training image too, to the byte. Raises UserError."""
-    leaks = duplicates.leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
+    leaks = find_leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
     if leaks:
-        raise UserError(f"{duplicates.leak_message(leaks)}\n--allow-leak trains on them", 2)
+        raise UserError(f"{leak_message(leaks)}\n--allow-leak trains on them", 2)
 
 
 def started_alike(mine: run_spec.Facts, world: Any) -> None:

@@ -65,9 +65,6 @@ class FeatureBatches:
     def test(self) -> Iterator[Batch]:
         return _batches(self._feed.folder.test, self._kept.test, self._feed.test_shares())
 
-    def test_shares(self) -> Iterator[sampler.Share]:
-        return self._feed.test_shares()
-
     def close(self) -> None:
         self._feed.close()
 
@@ -76,7 +73,12 @@ def _batches(split: Split, kept: np.ndarray, shares: Iterable[sampler.Share]) ->
     labels = np.array(split.labels, np.int32)
     for indices, mask in shares:
         rows = kept[indices]  # index -1, padding without an image, has a mask of 0 like any padding
-        yield Batch(np.ascontiguousarray(rows["x"]), labels[indices], mask * rows["mask"])
+        yield Batch(
+            np.ascontiguousarray(rows["x"]),
+            labels[indices],
+            mask * rows["mask"],
+            np.where(mask > 0, indices, -1),
+        )
 
 
 def obtain(
