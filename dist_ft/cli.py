@@ -1,20 +1,24 @@
-"""Command lines: flags and a `--config` file into a Config, and `dist-ft NAME` into a module."""
+"""What all commands share: flags and YAML to a Config, logging, standard output, and `dist-ft`."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import errno
+import logging
+import os
 import runpy
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
-from dist_ft.config import DTYPES, Config, ConfigError, flag_of
+from dist_ft.config import DEVICES, DTYPES, GROUPS, Config
+from dist_ft.settings import ConfigError, flag_of, item_type
 
 COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate", "export")
-TRUTHS = {"off": False, "no": False, "on": True, "yes": True}  # words of YAML 1.1's for them
+YAML_BOOLEANS = {"off": False, "no": False, "on": True, "yes": True}  # YAML 1.1's words for them
 
 
 def main() -> None:
@@ -26,98 +30,175 @@ def main() -> None:
     runpy.run_module(f"dist_ft.{name}", run_name="__main__", alter_sys=True)
 
 
-def parse(argv: Sequence[str] | None = None) -> Config:
-    """The Config of a command line (default: this process's); flags > file > defaults.
+# Standard output and messages
 
-    Exits with status 2 and a line for each problem where it is unusable.
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Wraps the work of a command that prints results.
+
+    Configures logging, and escapes characters that the output's encoding lacks. If the reader
+    closes the pipe, as `| head` does, the command ends silently with status 1; if the disk is
+    full, with a message.
+    """
+    configure_logging()
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        _discard_output()
+        sys.exit(f"dist_ft: standard output cannot be written ({error.strerror})")
+
+
+def _discard_output() -> None:
+    """Drops buffered output, which Python would try to write again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def configure_logging() -> None:
+    """Prints INFO messages of dist_ft to standard output, and warnings to standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not under a test's capture
+            stream.reconfigure(errors="backslashreplace")
+    logger = logging.getLogger("dist_ft")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers[:] = [_ConsoleHandler()]
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints plain lines, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        is_warning = record.levelno >= logging.WARNING
+        stream = sys.stderr if is_warning else sys.stdout
+        text = f"dist_ft: {record.getMessage()}" if is_warning else record.getMessage()
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
+
+            tqdm.write(text, file=stream)
+        else:
+            print(text, file=stream)
+        stream.flush()
+
+
+# Flags
+
+
+def parse(argv: Sequence[str] | None = None) -> Config:
+    """The Config of a command line (default: that of this process).
+
+    Flags win over the --config file, and the file wins over the defaults. Exits with status 2 and
+    a line for each problem if the settings cannot be used.
     """
     parser = argparse.ArgumentParser(
         prog="dist_ft",
         usage="python -m dist_ft.train [--config FILE] [--data DIR] [settings]",
-        description="Fine-tune a pretrained classifier on a folder of images. With "
-        "'horovodrun -np N' in front, N processes carry the same run.",
+        description="Fine-tune a pretrained image classifier on a folder of images. Run it under "
+        "'horovodrun -np N' to train with N processes.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings, named as below")
-    groups: dict[str, Any] = {}
-    for f in fields(Config):
-        title = f.metadata["group"]
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        _add_flag(groups[title], f)
+    for settings in GROUPS:
+        group = parser.add_argument_group(settings.__doc__)
+        for f in fields(settings):
+            _add_flag(group, f)
     given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     path = given.pop("config", None)
     try:
         return Config(**{**(read_settings(path) if path else {}), **given})
     except ConfigError as error:
-        problems = "\n".join("  " + line for line in str(error).splitlines())
-        parser.exit(2, f"dist_ft: these settings cannot be used:\n{problems}\n")
+        exit_for_settings(parser, error)
 
 
-def add_count(parser: argparse.ArgumentParser, flag: str, default: int, text: str) -> None:
-    """A flag for a number of things, of which there is one at least."""
-    told = f"{text} (default: %(default)s)"
-    parser.add_argument(flag, type=_count, default=default, metavar="N", help=told)
+def exit_for_settings(parser: argparse.ArgumentParser, error: ConfigError) -> Any:
+    """Exits with status 2, listing the problems."""
+    problems = "\n".join("  " + line for line in str(error).splitlines())
+    parser.exit(2, f"dist_ft: these settings cannot be used:\n{problems}\n")
+
+
+def add_count(parser: argparse.ArgumentParser, flag: str, default: int, help: str) -> None:
+    """Adds a flag for a whole number of at least 1."""
+    help = f"{help} (default: %(default)s)"
+    parser.add_argument(flag, type=_count, default=default, metavar="N", help=help)
+
+
+def add_num_workers(parser: argparse.ArgumentParser) -> None:
+    """Adds --num-workers; None means one thread for each core of the process."""
+    help = "decoding threads per process (default: one per core)"
+    parser.add_argument("--num-workers", type=_count, metavar="N", help=help)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds --device, as in train."""
+    help = "auto: a GPU if MXNet sees one (default: %(default)s)"
+    parser.add_argument("--device", choices=DEVICES, default=Config.device, help=help)
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
-    """The flag for what a trained network computes in."""
-    text = "as of train (default: that of the training run; float32 where it is not to be had)"
-    parser.add_argument("--dtype", choices=("", *DTYPES), default="", metavar="TYPE", help=text)
+    """Adds --dtype: the type that a trained network computes in; "" means that of its training."""
+    help = "type of the computation (default: that of the training, or float32 if unavailable)"
+    parser.add_argument("--dtype", choices=("", *DTYPES), default="", metavar="TYPE", help=help)
 
 
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number from 1 on")
-    return int(word)
+def add_share(parser: argparse.ArgumentParser, flag: str, default: float, help: str) -> None:
+    """Adds a flag for a share, above 0 and at most 1."""
+    help = f"{help} (default: %(default)s)"
+    parser.add_argument(flag, type=_share, default=default, metavar="X", help=help)
 
 
-def add_share(parser: argparse.ArgumentParser, flag: str, default: float, text: str) -> None:
-    """A flag for a share of a whole."""
-    told = f"{text} (default: %(default)s)"
-    parser.add_argument(flag, type=_share, default=default, metavar="X", help=told)
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
-def _share(word: str) -> float:
+def _share(text: str) -> float:
     with suppress(ValueError):
-        if 0 < float(word) <= 1:
-            return float(word)
-    raise argparse.ArgumentTypeError(f"{word!r} is no share: a number above 0 and up to 1")
+        if 0 < float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
 
 
 def _add_flag(group: Any, f: Field) -> None:
-    meta, flag = f.metadata, flag_of(f.name)
-    shown = f.default not in (None, (), "") and f.default is not False
-    text = meta["help"] + (f" (default: {f.default})" if shown else "")
-    # No flag has a default here, and choices are Config's to check: a file's values count too.
+    choices, flag = f.metadata["choices"], flag_of(f.name)
+    has_default = f.default not in (None, (), "") and f.default is not False
+    help = f.metadata["help"] + (f" (default: {f.default})" if has_default else "")
+    # Flags have no defaults, so that the file's values count; Config checks choices, of both.
     if f.type == "bool":
-        group.add_argument(flag, type=_truth, nargs="?", const=True, metavar="yes|no", help=text)
+        group.add_argument(flag, type=_boolean, nargs="?", const=True, metavar="yes|no", help=help)
     elif f.type.startswith("tuple"):
-        item = str if "str" in f.type else float
-        group.add_argument(flag, action=_Repeat, type=item, metavar="X", help=text + "; repeatable")
+        item = str if item_type(f.type) == "str" else float
+        group.add_argument(
+            flag, action="append", type=item, metavar="X", help=help + "; repeatable"
+        )
     else:
         item = {"int": int, "str": str}.get(f.type, float)
-        metavar = "{" + ",".join(meta["choices"]) + "}" if meta["choices"] else f.name[0].upper()
-        group.add_argument(flag, type=item, metavar=metavar, help=text)
+        metavar = "{" + ",".join(choices) + "}" if choices else f.name[0].upper()
+        group.add_argument(flag, type=item, metavar=metavar, help=help)
 
 
-class _Repeat(argparse.Action):
-    def __call__(self, parser, namespace, value, option_string=None):
-        setattr(namespace, self.dest, (*(getattr(namespace, self.dest) or ()), value))
+def _boolean(text: str) -> bool:
+    if text not in ("yes", "true", "no", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+    return text in ("yes", "true")
 
 
-def _truth(word: str) -> bool:
-    if word not in ("yes", "true", "no", "false"):
-        raise argparse.ArgumentTypeError(f"{word!r} is neither yes nor no")
-    return word in ("yes", "true")
+# YAML
 
 
 def read_settings(path: str) -> dict[str, Any]:
-    """Settings of a YAML file, named as Config's fields, with dashes or underscores.
+    """The settings of a YAML file, named like Config's fields, with dashes or underscores.
 
-    Raises ConfigError for an unreadable file and for names that Config does not have.
+    Raises ConfigError for an unreadable file and for unknown names.
     """
-    import yaml  # only where a file is named: `--help` answers at once
+    import yaml  # only if a file is given: `--help` answers at once
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
@@ -131,33 +212,30 @@ def read_settings(path: str) -> dict[str, Any]:
     if unknown:
         raise ConfigError("\n".join(f"--config {path}: {line}" for line in unknown))
     return {
-        name: _from_yaml(_word(value, known[name].metadata["choices"] or ()), known[name].type)
+        name: _from_yaml(_intended(value, known[name].metadata["choices"] or ()), known[name].type)
         for name, value in values.items()
     }
 
 
-def _word(value: Any, choices: Sequence[str]) -> Any:
-    """YAML takes a plain off, on, no or yes for a truth: the one among the choices was meant."""
-    meant = [word for word in choices if isinstance(value, bool) and TRUTHS.get(word) is value]
+def _intended(value: Any, choices: Sequence[str]) -> Any:
+    """YAML reads off, on, no and yes as booleans: returns the choice that was meant."""
+    meant = [c for c in choices if isinstance(value, bool) and YAML_BOOLEANS.get(c) is value]
     return meant[0] if len(meant) == 1 else value
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"no setting {name!r}; " + (
-        f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-    )
+    similar = difflib.get_close_matches(name, known, n=3)
+    if similar:
+        return f"no setting {name!r}; did you mean {' or '.join(similar)}?"
+    return f"no setting {name!r}; the settings are {', '.join(known)}"
 
 
-def _from_yaml(value: Any, kind: str) -> Any:
-    """YAML has lists where Config has tuples, and reads 1e-3 (no dot) as a word."""
-    if kind.startswith("tuple"):
-        item = kind[len("tuple[") : kind.index(",")]
+def _from_yaml(value: Any, declared: str) -> Any:
+    """YAML has lists where Config has tuples, and reads 1e-3 (no dot) as a string."""
+    if declared.startswith("tuple"):
         values = value if isinstance(value, list) else [value]
-        return tuple(_from_yaml(value, item) for value in values)
-    if "float" in kind and isinstance(value, str):
-        try:
+        return tuple(_from_yaml(v, item_type(declared)) for v in values)
+    if "float" in declared and isinstance(value, str):
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            return value
     return value

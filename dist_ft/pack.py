@@ -16,7 +16,7 @@ from typing import Iterator
 import simplejpeg
 from tqdm import tqdm
 
-from dist_ft.config import Config, ConfigError, flag_of
+from dist_ft.config import Config
 from dist_ft.data import image_cache, recordio
 from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.decoding import CorruptImage
@@ -24,6 +24,7 @@ from dist_ft.data.image_folder import scan
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed import launcher
 from dist_ft.errors import UserError
+from dist_ft.settings import ConfigError, flag_of
 
 SETTINGS = ("image_size", "resize", "cache_side", "cache_dir")  # those of train that matter here
 

@@ -10,7 +10,6 @@ launcher.take_cores()
 import mxnet as mx  # noqa: E402
 from mxnet import autograd  # noqa: E402
 
-from dist_ft import stdout  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.distributed import horovod_settings, startup  # noqa: E402
 from dist_ft.distributed.elastic import ElasticWorld  # noqa: E402
@@ -122,7 +121,7 @@ def gradients_of(trainer: mx.gluon.Trainer) -> list[mx.nd.NDArray]:
 def main(config: Config) -> None:
     many = ElasticWorld if config.elastic else HorovodWorld
     timeout_s, tuned = config.stall_timeout, horovod_settings.of(config)
-    with stdout.given(), startup.start(config.device, timeout_s, tuned, many) as world:
+    with cli.standard_output(), startup.start(config.device, timeout_s, tuned, many) as world:
         fit(config, world)
 
 

@@ -1,4 +1,4 @@
-"""cli: flags over file over defaults, a plain word for each problem, help in no time."""
+"""Flags win over the file and the file over defaults; every problem is reported."""
 
 import re
 import subprocess
@@ -8,7 +8,8 @@ from dataclasses import fields
 import pytest
 
 from dist_ft import cli
-from dist_ft.config import Config, flag_of
+from dist_ft.config import Config
+from dist_ft.settings import flag_of
 
 
 def parse_file(tmp_path, text, *flags):
@@ -16,15 +17,15 @@ def parse_file(tmp_path, text, *flags):
     return cli.parse(["--config", str(tmp_path / "run.yaml"), *flags])
 
 
-def refusal(capsys, *argv):
-    """What a command line that cannot be used prints."""
+def error_of(capsys, *argv):
+    """The error message of an unusable command line."""
     with pytest.raises(SystemExit) as exit:
         cli.parse(argv)
     assert exit.value.code == 2
     return capsys.readouterr().err
 
 
-def test_without_flags_there_are_the_defaults():
+def test_without_flags_the_defaults_hold():
     assert cli.parse([]) == Config()
 
 
@@ -33,14 +34,14 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     assert config == Config(lr=0.25, batch_size=10, wd=0)
 
 
-def test_a_flag_may_set_back_what_the_file_says(tmp_path):
+def test_a_flag_can_undo_a_setting_of_the_file(tmp_path):
     text = "keep-ratio: true\nfreeze: [conv0]\nmomentum: 0.9\n"
     flags = ["--keep-ratio", "no", "--freeze", "conv1", "--momentum", "0"]
     config = parse_file(tmp_path, text, *flags)
     assert (config.keep_ratio, config.freeze, config.momentum) == (False, ("conv1",), 0.0)
 
 
-def test_flags_of_each_kind_are_read():
+def test_flags_of_every_type_are_parsed():
     flags = (
         "--keep-ratio --scale-batch yes --freeze a --freeze b --lr-mult c=2 --schedule step"
         " --step-epochs 3 --step-epochs 4.5 --warmup-epochs 0.5 --seed 7"
@@ -63,17 +64,17 @@ def test_lists_and_single_values_of_a_file_become_tuples(tmp_path):
     assert config.step_epochs == (5, 10.0)
 
 
-def test_a_number_that_yaml_takes_for_a_word_is_one(tmp_path):
+def test_a_number_without_a_dot_is_not_read_as_a_string(tmp_path):
     assert parse_file(tmp_path, "lr: 1e-3\nwarmup-epochs: 1e0\n").lr == 0.001
 
 
 @pytest.mark.parametrize("word", ["off", "Off", "OFF", "'off'"])
-def test_a_word_that_yaml_takes_for_a_truth_is_the_choice_of_that_word(tmp_path, word):
+def test_off_is_the_choice_off_and_not_a_boolean(tmp_path, word):
     assert parse_file(tmp_path, f"cache: {word}\n", "--lr", "0.5") == Config(cache="off", lr=0.5)
     assert parse_file(tmp_path, f"cache: {word}\nkeep-ratio: off\n").keep_ratio is False
 
 
-def test_every_choice_of_every_setting_can_stand_in_a_file_as_it_is(tmp_path):
+def test_every_choice_can_be_written_unquoted_in_a_file(tmp_path):
     for field in fields(Config):
         for choice in field.metadata["choices"] or ():
             (tmp_path / "run.yaml").write_text(f"{field.name}: {choice}\n")
@@ -90,7 +91,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
     [
         ("learning_rate: 1\nlr_: 2", "no setting 'lr_'; did you mean lr"),
         ("batchsize: 3", "no setting 'batchsize'; did you mean batch_size"),
-        ("zzzz: 3", "no setting 'zzzz'; there are data, batch_size"),
+        ("zzzz: 3", "no setting 'zzzz'; the settings are data, batch_size"),
         ("- lr", "must map settings to values"),
         ("lr: [", "cannot be read"),
         ("batch-size: many", "--batch-size 'many': must be of type int"),
@@ -107,29 +108,29 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("optimizer: sdg", "--optimizer sdg: choose one of sgd"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told(tmp_path, capsys, text, words):
+def test_an_unusable_file_is_rejected_with_the_reason(tmp_path, capsys, text, words):
     (tmp_path / "run.yaml").write_text(text)
-    assert words in refusal(capsys, "--config", str(tmp_path / "run.yaml"))
+    assert words in error_of(capsys, "--config", str(tmp_path / "run.yaml"))
 
 
-def test_a_file_that_is_missing_or_no_text_is_named(tmp_path, capsys):
+def test_an_unreadable_file_is_named(tmp_path, capsys):
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     for name in ("nowhere.yaml", "photo.jpg"):
-        assert f"{name}: cannot be read" in refusal(capsys, "--config", str(tmp_path / name))
+        assert f"{name}: cannot be read" in error_of(capsys, "--config", str(tmp_path / name))
 
 
-def test_a_command_line_is_told_of_all_its_problems(capsys):
-    told = refusal(capsys, "--lr", "-1", "--bn", "never", "--keep", "0")
-    assert "cannot be used" in told
-    assert all(flag in told for flag in ("--lr -1.0", "--bn never", "--keep 0"))
+def test_all_problems_of_a_command_line_are_reported(capsys):
+    message = error_of(capsys, "--lr", "-1", "--bn", "never", "--keep", "0")
+    assert "cannot be used" in message
+    assert all(flag in message for flag in ("--lr -1.0", "--bn never", "--keep 0"))
 
 
 @pytest.mark.parametrize("flags", [["--learning-rate", "1"], ["--epoch", "3"], ["--lr", "fast"]])
-def test_flags_that_do_not_exist_or_are_cut_short_are_refused(capsys, flags):
-    assert flags[0] in refusal(capsys, *flags)
+def test_unknown_and_abbreviated_flags_are_rejected(capsys, flags):
+    assert flags[0] in error_of(capsys, *flags)
 
 
-def test_help_tells_each_flag_its_default_and_its_choices(capsys):
+def test_help_lists_every_flag_with_its_default(capsys):
     with pytest.raises(SystemExit):
         cli.parse(["--help"])
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
@@ -150,7 +151,7 @@ def test_help_answers_without_loading_mxnet():
     assert not loaded & {"mxnet", "numpy", "horovod", "cv2", "yaml", "gluoncv", "matplotlib"}
 
 
-def test_the_command_dist_ft_names_its_commands():
+def test_dist_ft_without_a_command_lists_them():
     code = "import sys; from dist_ft.cli import main; main()"
     made = subprocess.run([sys.executable, "-c", code, "tarin"], capture_output=True, text=True)
     assert made.returncode == 1

@@ -1,4 +1,4 @@
-"""config: bounds, types, what goes together, every problem in one message."""
+"""Settings are checked for type, bounds and conflicts, and all problems are reported at once."""
 
 import json
 import math
@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dist_ft.config import FREE_ON_RESUME, Config, ConfigError, flag_of
+from dist_ft.config import FREE_ON_RESUME, GROUPS, Config
+from dist_ft.settings import ConfigError, flag_of
 
 FIELDS = {f.name: f for f in fields(Config)}
 NUMBERS = [f for f in fields(Config) if f.metadata["low"] is not None]
 WORDS = [f for f in fields(Config) if f.metadata["choices"]]
-# What a setting needs beside it.
-COMPANY = {
+# Other settings that a setting requires.
+REQUIRED = {
     "step_epochs": {"schedule": "step"},
     "resize": {"image_size": 8},
 }
@@ -28,11 +29,11 @@ def problems(**values):
     return str(caught.value).splitlines()
 
 
-def of(field, value):
-    """The settings that give a field this value, or a tuple of it."""
+def settings_with(field, value):
+    """Valid settings in which a field has this value, or a tuple of it."""
     value = (value,) if field.type.startswith("tuple") else value
-    company = {"step_epochs": (1.0,)} if value == "step" else COMPANY.get(field.name, {})
-    return {**company, field.name: value}
+    required = {"step_epochs": (1.0,)} if value == "step" else REQUIRED.get(field.name, {})
+    return {**required, field.name: value}
 
 
 def test_the_defaults_are_the_original_recipe():
@@ -45,31 +46,33 @@ def test_the_defaults_are_the_original_recipe():
 
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda f: f.name)
-def test_each_number_may_be_its_bounds_and_nothing_beyond(field):
+def test_a_number_may_equal_its_bounds_but_not_exceed_them(field):
     low, high = field.metadata["low"], field.metadata["high"]
-    Config(**of(field, low))
+    Config(**settings_with(field, low))
     below = low - 1 if field.type == "int" else float(np.nextafter(low, -1))
     outside = [below, -(10**400) if field.type == "int" else -math.inf]
     if high < math.inf:
-        Config(**of(field, high))
+        Config(**settings_with(field, high))
         outside.append(high + 1 if field.type == "int" else float(np.nextafter(high, high + 1)))
     if "float" in field.type:
         outside += [math.nan, math.inf]
     for value in outside:
-        assert problems(**of(field, value))[0].startswith(f"{flag_of(field.name)} {value}: must")
+        assert problems(**settings_with(field, value))[0].startswith(
+            f"{flag_of(field.name)} {value}: must"
+        )
 
 
 @pytest.mark.parametrize("field", WORDS, ids=lambda f: f.name)
-def test_each_word_is_one_of_its_choices(field):
+def test_a_setting_with_choices_accepts_only_those(field):
     for choice in field.metadata["choices"]:
-        assert getattr(Config(**of(field, choice)), field.name) == choice
+        assert getattr(Config(**settings_with(field, choice)), field.name) == choice
     (line,) = [x for x in problems(**{field.name: "Nonsense"}) if "Nonsense" in x]
     assert line.startswith(f"{flag_of(field.name)} Nonsense: choose one of ")
     assert all(choice in line for choice in field.metadata["choices"])
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=lambda f: f.name)
-def test_each_setting_refuses_another_type(field):
+def test_a_value_of_another_type_is_rejected(field):
     wrong = [[1], {"a": 1}, object(), b"x"]
     wrong += [] if field.type == "str" else ["word"]
     wrong += [] if field.type in ("int", "float", "float | None") else [3]
@@ -81,11 +84,11 @@ def test_each_setting_refuses_another_type(field):
         assert line == f"{flag_of(field.name)} {value!r}: must be of type {field.type}"
 
 
-def test_all_problems_are_told_at_once():
-    told = problems(
+def test_all_problems_are_reported_at_once():
+    message = problems(
         batch_size=0, lr=-1.0, bn="often", freeze=("(",), momentum=0.9, optimizer="adam"
     )
-    assert [line.split()[0] for line in told] == [
+    assert [line.split()[0] for line in message] == [
         *("--batch-size", "--bn", "--lr", "--momentum", "--freeze"),
     ]
 
@@ -101,55 +104,61 @@ def test_all_problems_are_told_at_once():
         ({"elastic": True, "num_groups": 4}, "--elastic --num-groups 4: all gradients are one"),
         ({"freeze": ("conv[",)}, "--freeze conv[: not a regular expression"),
         ({"lr_mult": ("conv[=2",)}, "--lr-mult conv[: not a regular expression"),
-        ({"lr_mult": ("conv",)}, "--lr-mult conv: must read PATTERN=X"),
-        ({"lr_mult": ("=2",)}, "--lr-mult =2: must read PATTERN=X"),
-        ({"lr_mult": ("conv=-1",)}, "--lr-mult conv=-1: must read PATTERN=X"),
-        ({"lr_mult": ("conv=nan",)}, "--lr-mult conv=nan: must read PATTERN=X"),
+        ({"lr_mult": ("conv",)}, "--lr-mult conv: must be PATTERN=X"),
+        ({"lr_mult": ("=2",)}, "--lr-mult =2: must be PATTERN=X"),
+        ({"lr_mult": ("conv=-1",)}, "--lr-mult conv=-1: must be PATTERN=X"),
+        ({"lr_mult": ("conv=nan",)}, "--lr-mult conv=nan: must be PATTERN=X"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(values, words):
+def test_conflicting_settings_are_rejected(values, words):
     assert problems(**values)[0].startswith(words)
 
 
-def test_a_multiplier_may_be_any_number_and_its_pattern_may_hold_a_sign_of_equality():
+def test_a_multiplier_may_be_any_number_and_its_pattern_may_contain_an_equals_sign():
     for number in ("0", "1", "2.", "2.5", ".5", "1e-3", "2E+2"):
         assert Config(lr_mult=(f"a=b={number}",)).lr_mult == (f"a=b={number}",)
 
 
-def test_a_config_is_never_changed():
+def test_a_config_is_immutable():
     with pytest.raises(FrozenInstanceError):
         Config().lr = 1.0
 
 
-def test_resize_follows_the_image_size_where_it_is_not_given():
+def test_resize_defaults_to_a_multiple_of_the_image_size():
     assert [Config(image_size=side).resize_px for side in (64, 224, 299)] == [73, 256, 342]
     assert Config(image_size=64, resize=64).resize_px == 64
 
 
 @given(side=st.integers(8, 4000))
 @settings(max_examples=50, deadline=None)
-def test_a_test_image_is_never_smaller_than_its_crop(side):
+def test_a_resized_test_image_is_never_smaller_than_its_crop(side):
     assert Config(image_size=side).resize_px >= side
 
 
-def test_a_run_is_not_written_among_the_images(tmp_path):
-    with pytest.raises(ConfigError, match="is among the images of --data"):
+def test_a_run_cannot_be_written_into_the_images(tmp_path):
+    with pytest.raises(ConfigError, match="is inside the images of --data"):
         Config(data=str(tmp_path), out=str(tmp_path / "train" / "run"))
     assert Config(data=str(tmp_path), out=str(tmp_path / "runs")).folder == tmp_path / "runs"
 
 
-def test_a_run_is_called_after_its_data(tmp_path, monkeypatch):
+def test_a_run_is_named_after_its_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Config(data="somewhere/birds").folder == Path("runs/birds")
     assert Config(data=".").folder == Path("runs", tmp_path.name)
     assert Config(data="birds", out="else/where").folder == Path("else/where")
 
 
-def test_what_may_change_on_resume_is_a_setting():
-    assert set(FIELDS) >= FREE_ON_RESUME
+def test_the_groups_contain_every_setting_once():
+    names = [f.name for group in GROUPS for f in fields(group)]
+    assert names == list(FIELDS)
 
 
-def test_a_config_becomes_json():
-    kept = json.loads(json.dumps(Config(step_epochs=(1.0, 2.5), schedule="step").as_dict()))
-    assert kept["step_epochs"] == [1.0, 2.5]
-    assert set(kept) == set(FIELDS)
+def test_settings_that_define_a_step_may_not_change_on_resume():
+    assert FREE_ON_RESUME.isdisjoint({"batch_size", "lr", "seed", "model", "optimizer", "dtype"})
+    assert {"epochs", "device", "out", "num_workers"} <= FREE_ON_RESUME
+
+
+def test_a_config_can_be_written_as_json():
+    read = json.loads(json.dumps(Config(step_epochs=(1.0, 2.5), schedule="step").as_dict()))
+    assert read["step_epochs"] == [1.0, 2.5]
+    assert set(read) == set(FIELDS)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from dist_ft.config import FREE_ON_RESUME, Config, flag_of
+from dist_ft.config import FREE_ON_RESUME, Config
 from dist_ft.data.image_folder import scan
+from dist_ft.settings import flag_of
 from dist_ft.training import run_spec
 from tests.images import make_folder
 

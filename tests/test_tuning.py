@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from dist_ft import autotune
 from dist_ft.autotune import Best
-from dist_ft.config import Config, flag_of
+from dist_ft.config import Config
 from dist_ft.distributed import horovod_settings
+from dist_ft.settings import flag_of
 from dist_ft.training import checkpoint
 from tests.conftest import ENVIRONMENT, TINY, needs_mpi, run_job, train
 

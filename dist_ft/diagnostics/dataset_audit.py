@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple
 
-from dist_ft import cli, files, stdout
+from dist_ft import cli, files
 from dist_ft.data import leakage
 from dist_ft.data.image_folder import scan
 from dist_ft.diagnostics import duplicates
@@ -212,7 +212,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.alike < 0.5:
         parser.error(f"--alike {args.alike:g}: strangers are that much alike: take 0.5 or more")
-    with stdout.given():
+    with cli.standard_output():
         try:
             findings = _looked_at(args)
         except UserError as error:

@@ -23,7 +23,7 @@ THREADS = launcher.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft.config import Config, ConfigError  # noqa: E402
+from dist_ft.config import Config  # noqa: E402
 from dist_ft.data.dataset import Dataset  # noqa: E402
 from dist_ft.data.image_folder import scan  # noqa: E402
 from dist_ft.data.rank_batches import RankBatches  # noqa: E402
@@ -32,6 +32,7 @@ from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding  # noqa: E402
 from dist_ft.distributed import devices, startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.models import pretrained, zoo  # noqa: E402
+from dist_ft.settings import ConfigError  # noqa: E402
 from dist_ft.training import consistency, run_spec  # noqa: E402
 
 REDUCED_MB = 85  # the gradients of a ResNet34

@@ -127,6 +127,6 @@ def of(config: Config) -> HorovodSettings:
         c.cycle_ms,
         c.hierarchical_allreduce,
         c.horovod_timeline,
-        c.tuning_folder if c.autotune else None,
+        c.cache_folder.parent / "tuning" if c.autotune else None,
         (*((name, getattr(c, name)) for name in names), ("learns", learns)),
     )

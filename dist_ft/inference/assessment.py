@@ -21,7 +21,7 @@ THREADS = launcher.take_cores()  # before MXNet is loaded, which reads them
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from dist_ft import cli, files, stdout  # noqa: E402
+from dist_ft import cli, files  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import image_folder, recordio  # noqa: E402
 from dist_ft.data.dataset import Dataset, DatasetError, Split  # noqa: E402
@@ -249,7 +249,7 @@ def main() -> None:
     cli.add_dtype(parser)
     cli.add_count(parser, "--num-workers", THREADS, "decoding threads of each process")
     args = parser.parse_args()
-    with stdout.given(), startup.start(args.device) as world:
+    with cli.standard_output(), startup.start(args.device) as world:
         with world.raise_on_all_ranks():
             files.check_output_file(args.json, "--json")
             files.check_output_file(args.png, "--png")

@@ -27,7 +27,7 @@ import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 from mxnet.contrib import quantization  # noqa: E402
 
-from dist_ft import cli, files, stdout  # noqa: E402
+from dist_ft import cli, files  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import decoding, transforms  # noqa: E402
 from dist_ft.data.dataset import Split  # noqa: E402
@@ -269,7 +269,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.to == "int8" and not args.data:
         parser.error("--to int8: takes images to calibrate with: --data DIR")
-    with stdout.given(), startup.start("cpu") as world:
+    with cli.standard_output(), startup.start("cpu") as world:
         if world.size > 1:
             raise UserError("dist_ft.export is for one process: leave horovodrun out")
         found = trained_model.find(args.checkpoint)

@@ -23,7 +23,7 @@ import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
 import simplejpeg  # noqa: E402
 
-from dist_ft import cli, files, stdout  # noqa: E402
+from dist_ft import cli, files  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import sampler  # noqa: E402
 from dist_ft.data.dataset import Split  # noqa: E402
@@ -204,6 +204,6 @@ def _parsed() -> argparse.Namespace:
 
 def main() -> None:
     args = _parsed()
-    with stdout.given(), startup.start(args.device) as world:
+    with cli.standard_output(), startup.start(args.device) as world:
         num_unreadable = run(args, world)
     sys.exit(1 if num_unreadable else 0)

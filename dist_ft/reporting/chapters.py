@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 
-from dist_ft.config import flag_of
 from dist_ft.evaluation.confidence_intervals import wilson
 from dist_ft.evaluation.confusion import by_class, most_confused, of_each_class
 from dist_ft.evaluation.predictions import TestPredictions
@@ -17,6 +16,7 @@ from dist_ft.reporting.history import DEFAULTS, History
 from dist_ft.reporting.markup import Markup, cards, element, join, row, table
 from dist_ft.reporting.svg import COLOURS, Curve, by_epoch
 from dist_ft.reporting.svg import curves as drawn
+from dist_ft.settings import flag_of
 
 MOST_COUNTED = 24  # classes whose confusion is shown in numbers; more make a picture
 FEW = 8  # classes whose matrix is taken in at a glance

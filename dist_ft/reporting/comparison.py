@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from dist_ft.config import flag_of
 from dist_ft.reporting import words
 from dist_ft.reporting.exhibits import figures
 from dist_ft.reporting.history import History
 from dist_ft.reporting.markup import Markup, element, join, row, table
 from dist_ft.reporting.svg import COLOURS, by_epoch
 from dist_ft.reporting.svg import curves as drawn
+from dist_ft.settings import flag_of
 
 
 def side_by_side(runs: Sequence[History]) -> Markup:

@@ -14,8 +14,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from dist_ft.config import Config, flag_of
+from dist_ft.config import Config
 from dist_ft.errors import UserError
+from dist_ft.settings import flag_of
 from dist_ft.training import checkpoint
 from dist_ft.training.checkpoint import Checkpoint
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorboardX.summary import hparams
 
-from dist_ft.config import Config
+from dist_ft.config import Config, OutputSettings
 from dist_ft.text import printable
 
 # Told of every run, so that a column has no holes; other settings where they are not the default.
@@ -15,6 +15,8 @@ MAIN = (
     *("model", "image_size", "batch_size", "epochs", "seed"),
     *("optimizer", "lr", "momentum", "wd", "schedule", "head_lr_mult", "backbone_lr_mult", "bn"),
 )
+
+OUTPUT = {f.name for f in fields(OutputSettings)}
 
 
 def begin(writer: Any, config: dict[str, Any]) -> None:
@@ -38,7 +40,7 @@ def _told(config: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for f in fields(Config):
         value = config.get(f.name, f.default)
-        differs = value != f.default and f.metadata["group"] != "record"
+        differs = value != f.default and f.name not in OUTPUT
         if f.name in MAIN or differs:
             is_plain = isinstance(value, (bool, int, float))
             found[f.name] = value if is_plain else printable(_word(value))

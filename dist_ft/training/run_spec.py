@@ -10,8 +10,9 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft import __version__
-from dist_ft.config import FREE_ON_RESUME, Config, flag_of
+from dist_ft.config import FREE_ON_RESUME, Config
 from dist_ft.data.dataset import Dataset
+from dist_ft.settings import flag_of
 
 Facts = Dict[str, Any]
 

@@ -1,0 +1,75 @@
+"""Settings that cannot be combined."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator
+
+from dist_ft.settings import flag_of
+
+if TYPE_CHECKING:
+    from dist_ft.config import Config
+
+OPTIMIZERS_WITH_MOMENTUM = ("sgd", "nag", "signum")
+
+
+def conflicts(c: Config) -> Iterator[str]:
+    """One line for each pair of settings that cannot be combined."""
+    yield from _path_conflicts(c)
+    yield from _elastic_conflicts(c)
+    yield from _recipe_conflicts(c)
+    yield from _pattern_problems(c)
+
+
+def _path_conflicts(c: Config) -> Iterator[str]:
+    if c.cache_side and (c.cache == "off" or c.cache_side < c.image_size):
+        yield f"--cache-side {c.cache_side}: needs --cache ram or disk, and at least --image-size"
+    if c.resize and c.resize < c.image_size:
+        yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
+    out, data = Path(os.path.abspath(c.folder)), Path(os.path.abspath(c.data))
+    inside = out.relative_to(data).parts[:1] if data in out.parents else ()
+    if inside and inside[0] in ("train", "test", "val"):
+        yield f"--out {c.folder}: is inside the images of --data; choose another folder"
+
+
+def _elastic_conflicts(c: Config) -> Iterator[str]:
+    if not c.elastic:
+        return
+    if c.scale_batch:
+        yield "--elastic: the batch size must not change with the ranks; drop --scale-batch"
+    if c.autotune or c.horovod_timeline:
+        yield "--elastic: does not work with --autotune or --horovod-timeline; drop them"
+    if c.num_groups > 1:
+        yield f"--elastic --num-groups {c.num_groups}: all gradients are one group; drop it"
+    if c.dtype == "auto":
+        yield "--elastic --dtype auto: an added rank could not choose; name a type"
+
+
+def _recipe_conflicts(c: Config) -> Iterator[str]:
+    if c.autotune and c.fusion_mb and c.cycle_ms:
+        yield "--autotune: tunes --fusion-mb and --cycle-ms; drop one of them"
+    if c.momentum and c.optimizer not in OPTIMIZERS_WITH_MOMENTUM:
+        yield f"--momentum {c.momentum}: {c.optimizer} has none; drop it"
+    if (c.warmup_epochs or 0) > c.epochs:
+        yield f"--warmup-epochs {c.warmup_epochs}: must be at most --epochs {c.epochs}"
+    if bool(c.step_epochs) != (c.schedule == "step"):
+        yield "--step-epochs and --schedule step need each other"
+
+
+def _pattern_problems(c: Config) -> Iterator[str]:
+    for pattern in c.freeze:
+        yield from _regex_problems(flag_of("freeze"), pattern)
+    for pair in c.lr_mult:
+        pattern, _, number = pair.rpartition("=")
+        if not pattern or not re.fullmatch(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+", number):
+            yield f"--lr-mult {pair}: must be PATTERN=X with a number X of at least 0"
+        yield from _regex_problems(flag_of("lr_mult"), pattern)
+
+
+def _regex_problems(flag: str, pattern: str) -> Iterator[str]:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        yield f"{flag} {pattern}: not a regular expression: {error}"
