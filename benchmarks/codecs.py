@@ -90,7 +90,7 @@ class DistFt(Codec):
     def __init__(self):
         from dist_ft.data import decoding
 
-        self._picture = decoding.picture
+        self._picture = decoding.open_image
 
     def decode(self, data):
         return self._picture(data).pixels()

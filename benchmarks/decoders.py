@@ -58,7 +58,7 @@ def crops_of(files: Sequence[bytes]) -> list[Crop]:
     for index, data in enumerate(files):
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         draws = sampler.image_draws(0, 0, index, transforms.NUM_DRAWS)
-        box = transforms.crop_box(height, width, draws[:-1].reshape(-1, 4))
+        box = transforms.random_crop_box(height, width, draws[:-1].reshape(-1, 4))
         crops.append(Crop(*box, draws[-1] < 0.5))
     return crops
 

@@ -32,12 +32,12 @@ SETTINGS = ("image_size", "resize", "cache_side", "cache_dir")  # those of train
 def fill_cache(config: Config, folder: Dataset) -> None:
     """Makes the packs that are not there yet, or are of another state of the images."""
     views = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
-    for wanted in image_cache.of(folder, views, config.cache_side_px, config.cache_folder):
+    for wanted in image_cache.cache_files(folder, views, config.cache_side_px, config.cache_folder):
         if wanted.is_there():
             print(f"{wanted.path}: up to date")
             continue
         with _bar(wanted.split, "decoding") as bar:
-            image_cache.write(wanted, launcher.usable_cores(), bar.update)
+            image_cache.build(wanted, launcher.usable_cores(), bar.update)
         print(f"{wanted.path}: {wanted.path.stat().st_size / 1e6:,.0f} MB")
 
 
@@ -63,7 +63,7 @@ def _encoded(split: Split, side: int, quality: int, bar: tqdm) -> Iterator[tuple
             yield label, split.read(index)
             continue
         try:
-            pixels = image_cache.shrunk(split, side, index)
+            pixels = image_cache.load_resized(split, side, index)
         except (CorruptImage, OSError) as error:
             print(f"left out: {split.root / split.paths[index]}: {error}", file=sys.stderr)
             continue

@@ -74,7 +74,7 @@ GREYS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_colour_picture_of_any_kind_is_read(kind, tmp_path):
     (tmp_path / "picture").write_bytes(KINDS[kind])
-    assert error(decoding.read(tmp_path / "picture"), smooth()) < 4
+    assert error(decoding.decode_file(tmp_path / "picture"), smooth()) < 4
 
 
 @pytest.mark.parametrize("kind", GREYS)
@@ -154,7 +154,7 @@ def test_a_file_cut_anywhere_gives_pixels_or_corrupt_image(kind, tmp_path):
     for length in {*range(0, len(data), max(1, len(data) // 60)), 1, 2, 3, len(data) - 1}:
         (tmp_path / "cut").write_bytes(data[:length])
         try:
-            pixels = decoding.read(tmp_path / "cut")
+            pixels = decoding.decode_file(tmp_path / "cut")
         except CorruptImage as reason:
             assert str(reason).startswith(f"{tmp_path / 'cut'}: ")
             corrupt += 1
@@ -173,7 +173,7 @@ def test_a_file_with_wrong_bytes_gives_pixels_or_corrupt_image(kind, tmp_path):
         data[places] = chance.randint(0, 256, 3)
         (tmp_path / "wrong").write_bytes(data.tobytes())
         try:
-            pixels = decoding.read(tmp_path / "wrong")
+            pixels = decoding.decode_file(tmp_path / "wrong")
         except CorruptImage:
             continue
         assert pixels.dtype == np.uint8
@@ -184,13 +184,13 @@ def test_a_file_with_wrong_bytes_gives_pixels_or_corrupt_image(kind, tmp_path):
 def test_a_file_that_is_no_image_is_named(content, tmp_path):
     (tmp_path / "words.jpg").write_bytes(content)
     with pytest.raises(CorruptImage, match=r"words\.jpg: \S+"):
-        decoding.read(tmp_path / "words.jpg")
+        decoding.decode_file(tmp_path / "words.jpg")
 
 
 def test_a_missing_file_and_a_directory_are_named(tmp_path):
     for path in (tmp_path / "gone.jpg", tmp_path):
         with pytest.raises(CorruptImage, match=str(path)):
-            decoding.read(path)
+            decoding.decode_file(path)
 
 
 def png_claiming(width, height):
@@ -223,7 +223,7 @@ def test_a_decompression_bomb_is_refused_before_memory_is_taken(data, tmp_path):
     (tmp_path / "bomb.png").write_bytes(data)
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CorruptImage, match=r"bomb\.png: .*(pixels|px)"):
-        decoding.read(tmp_path / "bomb.png")
+        decoding.decode_file(tmp_path / "bomb.png")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 50_000
 
 
@@ -234,7 +234,7 @@ def test_half_a_file_is_corrupt_whatever_another_library_has_told_pillow(
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as gluoncv's import does
     (tmp_path / "half").write_bytes(KINDS[kind][: len(KINDS[kind]) // 2])
     with pytest.raises(CorruptImage, match="half"):
-        decoding.read(tmp_path / "half")
+        decoding.decode_file(tmp_path / "half")
 
 
 COMMENT, PROFILE = b"\xff\xfe\x00\x06cat!", b"\xff\xe2\x00\x04\x00\x00"
@@ -250,16 +250,18 @@ def test_a_rotation_is_found_behind_any_segments(before):
 def test_the_word_exif_among_a_jpegs_pixels_is_no_rotation():
     jpeg = encoded(PICTURE, "JPEG", quality=95)
     scan = jpeg.index(b"\xff\xda")
-    assert isinstance(decoding.picture(jpeg), decoding.Jpeg)
+    assert isinstance(decoding.open_image(jpeg), decoding.JpegImage)
     with_word = jpeg[: scan + 40] + b"Exif\0\0" + jpeg[scan + 46 :]
-    assert isinstance(decoding.picture(with_word), decoding.Jpeg)
+    assert isinstance(decoding.open_image(with_word), decoding.JpegImage)
 
 
 def test_a_camera_held_upright_costs_no_more_than_none():
-    assert isinstance(decoding.picture(encoded(PICTURE, "JPEG", exif=exif(1))), decoding.Jpeg)
+    assert isinstance(
+        decoding.open_image(encoded(PICTURE, "JPEG", exif=exif(1))), decoding.JpegImage
+    )
     for orientation in range(2, 9):
         jpeg = encoded(PICTURE, "JPEG", exif=exif(orientation))
-        assert isinstance(decoding.picture(jpeg), decoding.Pixels)
+        assert isinstance(decoding.open_image(jpeg), decoding.DecodedImage)
 
 
 @pytest.mark.parametrize("content", [b"", b"MM", b"no TIFF at all", b"II*\0\xff\xff\xff\xff"])

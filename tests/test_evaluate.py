@@ -39,7 +39,7 @@ def data():
 
 
 def batches(data, batch_size, rank=0, size=1):
-    for indices, mask in sampler.test_shares(len(data.x), batch_size, rank, size):
+    for indices, mask in sampler.sequential_shares(len(data.x), batch_size, rank, size):
         labels = np.where(mask > 0, data.labels[indices], 0)
         yield Batch(data.x[indices], labels, mask, indices)
 

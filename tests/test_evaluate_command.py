@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_ft.config import Config
-from dist_ft.data.decoding import read
+from dist_ft.data.decoding import decode_file
 from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.calibration import NUM_BINS, reliability
@@ -56,7 +56,7 @@ def said(run, tiny, tmp_path_factory):
         assert ended.status == 0, ended.output
         if size == 0:
             assert "class_e" in ended.output and "is a row, taken for a column" in ended.output
-            assert read(out / "0.png").shape[2] == 3
+            assert decode_file(out / "0.png").shape[2] == 3
     return [json.loads((out / f"{size}.json").read_text()) for size in (0, 2)]
 
 

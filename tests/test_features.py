@@ -107,7 +107,7 @@ def test_each_view_holds_the_features_of_its_epochs_pixels(folder, obtain):
     feed = RankBatches(folder, VIEWS, 0, 0, 1, 2, 8)
     for epoch in (0, 1):
         row = 0
-        for batch in feed.view(epoch):
+        for batch in feed.train_in_order(epoch):
             expected = part(batch.on(mx.cpu())[0]).asnumpy()[batch.mask > 0]
             assert (kept.views[epoch]["x"][row : row + len(expected)] == expected).all()
             row += len(expected)
@@ -183,7 +183,7 @@ import os, sys
 from pathlib import Path
 from dist_ft.data import pixel_file
 
-beside, _ = pixel_file.locked_beside(Path(sys.argv[1]), Path.mkdir)
+beside, _ = pixel_file.create_locked(Path(sys.argv[1]), Path.mkdir)
 (beside / "0.npy").write_text("half")
 print("begun", flush=True)
 sys.stdin.readline()
@@ -221,7 +221,7 @@ def test_an_unreadable_image_is_masked_out_and_named(folder, obtain):
     assert sum(view["mask"].sum() for view in kept.views) == 2 * 62
     assert [list(bad) for bad in kept.bad] == [[path], []]
     of_features = feature_cache.FeatureBatches(RankBatches(folder, VIEWS, 0, 1, 2, 2, 8), kept)
-    assert of_features.train_loader.bad == {}  # named by rank 0, and so counted once
+    assert of_features.train_loader.unreadable == {}  # named by rank 0, and so counted once
     of_features.close()
 
 

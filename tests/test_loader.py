@@ -41,7 +41,7 @@ def fill(split):
 
     def fill(index, row):
         draws = sampler.image_draws(0, 0, index, transforms.NUM_DRAWS)
-        transforms.train_view(decoding.picture(split.read(index)), draws, row)
+        transforms.random_resized_crop(decoding.open_image(split.read(index)), draws, row)
 
     return fill
 
@@ -123,8 +123,8 @@ def test_an_unreadable_file_is_masked_out_and_named_and_its_neighbours_stay(spli
     assert list(broken[1].mask) == [1, 0, 1, 1]
     assert list(broken[1].indices) == ROWS[1]
     assert (broken[1].x[1] == BLANK).all()
-    assert list(loader.bad) == [path]
-    assert path in loader.bad[path]
+    assert list(loader.unreadable) == [path]
+    assert path in loader.unreadable[path]
     for number, (before, after) in enumerate(zip(whole, broken)):
         rows = [0, 2, 3] if number == 1 else [0, 1, 2, 3]
         assert (before.x[rows] == after.x[rows]).all()
@@ -149,7 +149,7 @@ def test_any_other_error_of_a_worker_is_raised_in_the_loop_with_the_path(split, 
     assert (next(batches).labels == [split.labels[index] for index in ROWS[0]]).all()
     with pytest.raises(RuntimeError, match=f"{split.paths[13]}: ZeroDivisionError: by nothing"):
         next(batches)
-    assert loader.bad == {}
+    assert loader.unreadable == {}
     (after,) = loader.batches(shares([1]), fill)  # it serves again
     assert after.num_images == 1
 

@@ -17,7 +17,7 @@ import pytest
 from dist_ft.data import decoding, image_cache, pixel_file, transforms
 from dist_ft.data.decoding import CorruptImage
 from dist_ft.data.image_folder import scan
-from dist_ft.data.pixel_file import Pack
+from dist_ft.data.pixel_file import PixelFile
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.startup import World
@@ -61,7 +61,7 @@ def make(index):
         sys.stdin.readline()
     return np.full((200, 200, 3), index, np.uint8)
 
-pixel_file.sweep(Path(sys.argv[1]).parent, ".*.pack.*")
+pixel_file.remove_abandoned(Path(sys.argv[1]).parent, ".*.pack.*")
 pixel_file.write(Path(sys.argv[1]), "key", 5, make, 1)
 """
 # A folder's packs in memory; the last of the test images takes for ever to read.
@@ -78,7 +78,7 @@ last.unlink()
 os.mkfifo(last)
 said = lambda words: print(words, flush=True)
 spec, world = InputSpec(24, 28, False), World("cpu", 300)
-image_cache.obtain(folder, spec, 28, "ram", folder.test.root, 2, world, said)
+image_cache.open_cache(folder, spec, 28, "ram", folder.test.root, 2, world, said)
 """
 can_be_pid_1 = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 needs_containers = pytest.mark.skipif(
@@ -115,7 +115,7 @@ def noise(index):
 
 def obtain(folder, world, place, kept_in, side=28, said=None):
     said = [] if said is None else said
-    return image_cache.obtain(folder, VIEWS, side, place, kept_in, 2, world, said.append)
+    return image_cache.open_cache(folder, VIEWS, side, place, kept_in, 2, world, said.append)
 
 
 def epoch(folder, packs, num_workers=2):
@@ -128,21 +128,21 @@ def epoch(folder, packs, num_workers=2):
 @pytest.mark.parametrize("num_workers", [1, 4])
 def test_a_pack_gives_back_what_it_was_made_of(tmp_path, num_workers):
     pixel_file.write(tmp_path / "p", "key", 90, noise, num_workers)
-    packed = Pack(tmp_path / "p", "key")
+    packed = PixelFile(tmp_path / "p", "key")
     assert len(packed) == 90
     for index in range(90):
-        assert (packed.picture(index).pixels() == noise(index)).all()
+        assert (packed.image(index).pixels() == noise(index)).all()
 
 
 def test_a_pack_of_nothing_is_a_pack(tmp_path):
     pixel_file.write(tmp_path / "p", "key", 0, noise, 1)
-    assert len(Pack(tmp_path / "p", "key")) == 0
+    assert len(PixelFile(tmp_path / "p", "key")) == 0
 
 
 def test_a_pack_of_another_key_is_refused(tmp_path):
     pixel_file.write(tmp_path / "p", "key", 3, noise, 1)
     with pytest.raises(ValueError, match="other images"):
-        Pack(tmp_path / "p", "another")
+        PixelFile(tmp_path / "p", "another")
 
 
 def test_a_pack_that_is_cut_off_anywhere_is_refused(tmp_path):
@@ -151,7 +151,7 @@ def test_a_pack_that_is_cut_off_anywhere_is_refused(tmp_path):
     for length in range(len(whole)):
         (tmp_path / "p").write_bytes(whole[:length])
         with pytest.raises(ValueError):
-            Pack(tmp_path / "p", "key")
+            PixelFile(tmp_path / "p", "key")
 
 
 def test_an_error_leaves_no_pack_and_nothing_beside_it(tmp_path):
@@ -191,7 +191,7 @@ def test_a_cached_epoch_is_the_uncached_one_where_no_image_is_larger_than_kept(
     png = [index for index, path in enumerate(folder.train.paths) if path.endswith("png")]
     packs = obtain(folder, world, place, tmp_path / "kept", side=200)
     for index in png:
-        assert (packs[0].picture(index).pixels() == decoding.decode(folder.train.read(index))).all()
+        assert (packs[0].image(index).pixels() == decoding.decode(folder.train.read(index))).all()
     assert epoch(folder, packs)[2:] == epoch(folder, None)[2:]  # the test batches, to the byte
     for (cached, *rest), (uncached, *others) in zip(epoch(folder, packs), epoch(folder, None)):
         difference = np.frombuffer(cached, np.uint8).astype(int) - np.frombuffer(uncached, np.uint8)
@@ -207,7 +207,7 @@ def test_any_number_of_workers_gives_the_same_cached_epoch(folder, world, tmp_pa
 def test_a_larger_image_is_kept_with_the_side_that_was_asked_for(folder, world, tmp_path):
     train, _ = obtain(folder, world, "disk", tmp_path, side=28)
     for index in range(len(train)):
-        kept, whole = train.picture(index), decoding.picture(folder.train.read(index))
+        kept, whole = train.image(index), decoding.open_image(folder.train.read(index))
         assert min(kept.height, kept.width) == 28
         assert kept.height / kept.width == pytest.approx(whole.height / whole.width, abs=0.05)
 
@@ -215,8 +215,8 @@ def test_a_larger_image_is_kept_with_the_side_that_was_asked_for(folder, world, 
 def test_a_kept_test_image_is_its_view(folder, world, tmp_path):
     _, test = obtain(folder, world, "disk", tmp_path)
     for index in range(len(test)):
-        expected = transforms.test_view(decoding.decode(folder.test.read(index)), *VIEWS)
-        assert (test.picture(index).pixels() == expected).all()
+        expected = transforms.center_crop(decoding.decode(folder.test.read(index)), *VIEWS)
+        assert (test.image(index).pixels() == expected).all()
 
 
 def test_an_unreadable_image_is_told_from_a_pack_as_from_its_file(folder, world, tmp_path):
@@ -224,12 +224,12 @@ def test_an_unreadable_image_is_told_from_a_pack_as_from_its_file(folder, world,
     path.write_bytes(path.read_bytes()[:100])
     train, _ = packs = obtain(folder, world, "disk", tmp_path / "kept")
     with pytest.raises(CorruptImage):
-        train.picture(4)
+        train.image(4)
     for kept in (packs, None):
         feed = RankBatches(folder, VIEWS, 0, 0, 1, 2, 1, kept)
         (batch,) = feed.train(0, [slice(0, 11)])
         assert batch.num_images == 10
-        assert list(feed.train_loader.bad) == [folder.train.paths[4]]
+        assert list(feed.train_loader.unreadable) == [folder.train.paths[4]]
         feed.close()
 
 
@@ -278,7 +278,7 @@ def test_a_cache_in_memory_leaves_no_file_and_serves_on(folder, world, tmp_path)
     train, _ = obtain(folder, world, "ram", tmp_path)
     assert set(Path("/dev/shm").iterdir()) == before
     assert list(tmp_path.glob("*.pack")) == []
-    assert train.picture(3).pixels().any()
+    assert train.image(3).pixels().any()
 
 
 def test_no_room_is_told_with_the_remedy(folder, world, tmp_path):
@@ -300,7 +300,7 @@ def test_a_pack_is_mapped_and_not_read(tmp_path):
     """Opening a hundred megabytes takes no memory of their size."""
     pixel_file.write(tmp_path / "p", "key", 100, lambda _: np.ones((600, 600, 3), np.uint8), 1)
     before = psutil.Process().memory_info().rss
-    packed = Pack(tmp_path / "p", "key")
+    packed = PixelFile(tmp_path / "p", "key")
     assert packed.num_bytes > 100e6
     assert psutil.Process().memory_info().rss - before < 20e6
 
@@ -332,9 +332,9 @@ def test_processes_of_one_number_write_one_pack_at_once(tmp_path, started, named
     assert [job.stdout.readline() for job in jobs] == ["begun\n"] * 2
     assert len(list(tmp_path.iterdir())) == (2 if named else 0)
     assert goes_on(jobs[0])
-    assert len(Pack(path, "key")) == 5
+    assert len(PixelFile(path, "key")) == 5
     assert goes_on(jobs[1])
-    assert Pack(path, "key").picture(4).pixels().min() == 4
+    assert PixelFile(path, "key").image(4).pixels().min() == 4
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -343,7 +343,7 @@ def test_a_process_that_is_killed_while_it_decodes_leaves_nothing_in_memory(
     folder, started, signum
 ):
     def lying():
-        places = [one.path.name[:12] for one in image_cache.of(folder, VIEWS, 28, Path())]
+        places = [one.path.name[:12] for one in image_cache.cache_files(folder, VIEWS, 28, Path())]
         return [file for place in places for file in Path("/dev/shm").glob(f"*{place}*")]
 
     job = started(LENDING, folder.train.root.parent)
@@ -359,10 +359,10 @@ def test_what_the_dead_have_left_in_memory_is_removed_and_what_the_living_lend_i
     folder, world, tmp_path
 ):
     dead, lent = (
-        Path("/dev/shm", f"dist_ft-{os.getpid()}{name}.{pixel_file.kernel()}.test.pack")
+        Path("/dev/shm", f"dist_ft-{os.getpid()}{name}.{pixel_file.boot_id()}.test.pack")
         for name in ("dead", "lent")
     )
-    with pixel_file.Unfinished(lent) as unfinished:
+    with pixel_file.PixelFileWriter(lent) as unfinished:
         unfinished.fill("key", 3, noise, 1)
         unfinished.finish()
         dead.write_bytes(b"")
@@ -393,11 +393,11 @@ def test_a_file_without_a_lock_is_another_hosts_for_a_day(tmp_path):
     for place in (file, folder / "0.npy"):
         place.write_text("")
     os.utime(folder, (1, 1))
-    pixel_file.sweep(tmp_path, ".*.pack.*")
+    pixel_file.remove_abandoned(tmp_path, ".*.pack.*")
     assert file.exists() and folder.exists()
     for place in (file, folder / "0.npy"):
         os.utime(place, (time.time() - 90_000,) * 2)
-    pixel_file.sweep(tmp_path, ".*.pack.*")
+    pixel_file.remove_abandoned(tmp_path, ".*.pack.*")
     assert list(tmp_path.iterdir()) == []
 
 

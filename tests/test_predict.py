@@ -19,9 +19,9 @@ from PIL import Image
 
 from dist_ft.config import Config
 from dist_ft.data import sampler
-from dist_ft.data.decoding import read
+from dist_ft.data.decoding import decode_file
 from dist_ft.data.image_folder import scan
-from dist_ft.data.transforms import test_view as centred
+from dist_ft.data.transforms import center_crop
 from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.inference import predictor, trained_model, writers
@@ -55,7 +55,7 @@ def by_hand(run, path):
     net = zoo.build("mobilenet0.25", 5, 32, 0)
     for name, parameter in zoo.parameters(net).items():
         parameter.set_data(found.net_arrays()[name])
-    pixels = centred(read(path), 32, 37, True)
+    pixels = center_crop(decode_file(path), 32, 37, True)
     return zoo.on_pixels(net)(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()[0]
 
 
@@ -161,7 +161,7 @@ def test_thumbnails_lie_under_their_labels(run, tiny, hostile, tmp_path):
     labels = Counter(row["label"] for row in said if row["label"])
     assert Counter(file.parent.name for file in files) == labels
     assert sum(labels.values()) == 101
-    assert read(files[0]).shape == (32, 32, 3)
+    assert decode_file(files[0]).shape == (32, 32, 3)
     again = run_job(["-m", "dist_ft.predict", str(run), *paths, *flags], 60)
     assert (again.status, "choose another" in again.output) == (1, True)
 
@@ -354,6 +354,6 @@ def test_a_network_that_is_not_for_a_cpu_in_float32_stays_as_it_is(run):
 
 @given(st.integers(1, 130), st.integers(1, 4))
 def test_the_rows_of_all_ranks_lie_in_order_part_by_part(num_images, size):
-    parts = zip(*(sampler.test_shares(num_images, 10, rank, size) for rank in range(size)))
+    parts = zip(*(sampler.sequential_shares(num_images, 10, rank, size) for rank in range(size)))
     order = [sorted(i for indices, _ in part for i in indices if i >= 0) for part in parts]
     assert [i for part in order for i in part] == list(range(num_images))

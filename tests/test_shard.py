@@ -21,7 +21,7 @@ def shares_of_a_step(images, size):
 @pytest.mark.parametrize("size", RANKS)
 def test_every_image_is_seen_once_an_epoch_by_any_number_of_ranks(size):
     for num_images in range(51):
-        order = sampler.train_order(0, 3, num_images)
+        order = sampler.epoch_order(0, 3, num_images)
         for batch_size in (1, 4, 7, 50, 64):
             plan = Plan(num_images, batch_size, epochs=1)
             seen = []
@@ -36,7 +36,7 @@ def test_every_image_is_seen_once_an_epoch_by_any_number_of_ranks(size):
 def test_shares_of_a_step_have_one_shape_and_pad_with_images_of_the_same_step(
     num_images, size, seed
 ):
-    step = sampler.train_order(seed, 0, 200)[:num_images]
+    step = sampler.epoch_order(seed, 0, 200)[:num_images]
     shares = shares_of_a_step(step, size)
     assert len({images.shape for images, _ in shares}) == 1
     for images, mask in shares:
@@ -56,34 +56,34 @@ def test_images_without_any_give_shares_without_rows():
 @given(seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 500), num_images=st.integers(0, 300))
 @settings(max_examples=60, deadline=None)
 def test_the_order_is_a_permutation(seed, epoch, num_images):
-    order = sampler.train_order(seed, epoch, num_images)
+    order = sampler.epoch_order(seed, epoch, num_images)
     assert sorted(order) == list(range(num_images))
 
 
 def test_the_order_differs_between_epochs_and_between_seeds():
     orders = {
-        tuple(sampler.train_order(seed, epoch, 40)) for seed in range(10) for epoch in range(10)
+        tuple(sampler.epoch_order(seed, epoch, 40)) for seed in range(10) for epoch in range(10)
     }
     assert len(orders) == 100
 
 
 def test_the_order_is_fixed_for_ever():
     """A checkpoint of today goes on under any later version: these literals never change."""
-    assert list(sampler.train_order(0, 0, 10)) == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
-    assert list(sampler.train_order(7, 3, 10)) == [2, 0, 7, 3, 5, 4, 8, 9, 1, 6]
-    assert list(sampler.train_order(2**32 - 1, 19, 10)) == [6, 0, 7, 1, 8, 3, 2, 9, 5, 4]
+    assert list(sampler.epoch_order(0, 0, 10)) == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+    assert list(sampler.epoch_order(7, 3, 10)) == [2, 0, 7, 3, 5, 4, 8, 9, 1, 6]
+    assert list(sampler.epoch_order(2**32 - 1, 19, 10)) == [6, 0, 7, 1, 8, 3, 2, 9, 5, 4]
     draws = [0.8352497807898419, 0.8215767775704617, 0.9116126811764995]
     assert list(sampler.image_draws(7, 3, 41, 3)) == draws
 
 
 def test_the_order_is_the_same_in_another_process():
-    code = "from dist_ft.data import sampler; print(*sampler.train_order(5, 6, 100))"
+    code = "from dist_ft.data import sampler; print(*sampler.epoch_order(5, 6, 100))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert [int(word) for word in printed.stdout.split()] == list(sampler.train_order(5, 6, 100))
+    assert [int(word) for word in printed.stdout.split()] == list(sampler.epoch_order(5, 6, 100))
 
 
 def test_an_epoch_mixes_a_folder_that_is_sorted_by_class():
-    classes = sampler.train_order(0, 0, 1000) // 200  # five classes of 200, one after the other
+    classes = sampler.epoch_order(0, 0, 1000) // 200  # five classes of 200, one after the other
     first_batch = np.bincount(classes[:200], minlength=5)
     assert first_batch.min() >= 20
 
@@ -122,7 +122,7 @@ def test_test_shares_count_every_image_once(size):
     for num_images in (*range(0, 40), 101):
         for batch_size in (1, 8, 50):
             ranks = [
-                list(sampler.test_shares(num_images, batch_size, rank, size))
+                list(sampler.sequential_shares(num_images, batch_size, rank, size))
                 for rank in range(size)
             ]
             assert len({len(batches) for batches in ranks}) == 1
@@ -136,5 +136,5 @@ def test_test_shares_count_every_image_once(size):
 
 
 def test_one_rank_visits_the_test_images_in_their_order():
-    images = np.concatenate([images for images, _ in sampler.test_shares(23, 10, 0, 1)])
+    images = np.concatenate([images for images, _ in sampler.sequential_shares(23, 10, 0, 1)])
     assert list(images) == [*range(23), *[-1] * 7]

@@ -22,7 +22,7 @@ from tensorboardX.proto.graph_pb2 import GraphDef
 
 from dist_ft.config import Config
 from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import as_tested
+from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.startup import World
 from dist_ft.models import zoo
@@ -62,7 +62,7 @@ def runs(tiny, tmp_path_factory):
 
 def pixels_of(split):
     """(images, 32, 32, 3), as they are tested on."""
-    return np.stack([as_tested(split, index, VIEWS) for index in range(len(split))])
+    return np.stack([load_test_image(split, index, VIEWS) for index in range(len(split))])
 
 
 def without(flags, *names):
@@ -182,7 +182,7 @@ def test_the_projector_has_a_row_and_a_thumbnail_for_each_test_image(runs, p):
             assert list(embedding.sprite.single_image_dim) == [48, 48]
             assert sheet.size == (11 * 48, 11 * 48)  # 11 * 11 are the first square of 101 or more
             pixels = np.asarray(sheet.convert("RGB")).astype(int)
-        first = as_tested(runs.one.folder.test, 12, VIEWS)
+        first = load_test_image(runs.one.folder.test, 12, VIEWS)
         tile = pixels[48:96, 48:96]  # the 12th stands in the second row, behind the 11th
         assert abs(tile.mean(axis=(0, 1)) - first.mean(axis=(0, 1))).max() < 2
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dist_ft.data import sampler, transforms
-from dist_ft.data.decoding import Jpeg, Pixels, picture
+from dist_ft.data.decoding import DecodedImage, JpegImage, open_image
 
 UNIT = st.floats(0, 1, exclude_max=True)
 SIDES = st.one_of(st.integers(1, 12), st.integers(1, 3000))
@@ -24,7 +24,7 @@ def noise(height, width, seed=0):
 
 def train_view(pixels, side, draws):
     out = np.empty((side, side, 3), np.uint8)
-    transforms.train_view(Pixels(pixels), draws, out)
+    transforms.random_resized_crop(DecodedImage(pixels), draws, out)
     return out
 
 
@@ -39,7 +39,7 @@ def draws_of(index):
 )
 @settings(max_examples=200, deadline=None)
 def test_a_crop_is_inside_the_image_whatever_its_size_and_the_draws(height, width, draws):
-    left, top, w, h = transforms.crop_box(height, width, np.array(draws).reshape(-1, 4))
+    left, top, w, h = transforms.random_crop_box(height, width, np.array(draws).reshape(-1, 4))
     assert 0 <= left <= left + w <= width
     assert 0 <= top <= top + h <= height
     assert w > 0 and h > 0
@@ -50,14 +50,16 @@ def test_a_crop_is_inside_the_image_whatever_its_size_and_the_draws(height, widt
 def test_the_largest_draws_are_inside_too(height, width):
     last = np.nextafter(1.0, 0.0)
     for ratio in (0.0, 0.5, last):
-        left, top, w, h = transforms.crop_box(height, width, np.array([[0.3, ratio, last, last]]))
+        left, top, w, h = transforms.random_crop_box(
+            height, width, np.array([[0.3, ratio, last, last]])
+        )
         assert left + w <= width and top + h <= height
 
 
 @given(height=st.integers(50, 900), width=st.integers(50, 900), index=st.integers(0, 10**6))
 @settings(max_examples=200, deadline=None)
 def test_area_and_ratio_of_a_crop_are_within_their_bounds(height, width, index):
-    _, _, w, h = transforms.crop_box(height, width, draws_of(index)[:-1].reshape(-1, 4))
+    _, _, w, h = transforms.random_crop_box(height, width, draws_of(index)[:-1].reshape(-1, 4))
     # A side is rounded to whole px: by half a px at most.
     assert (w - 0.5) / (h + 0.5) <= 4 / 3
     assert (w + 0.5) / (h - 0.5) >= 3 / 4
@@ -67,16 +69,24 @@ def test_area_and_ratio_of_a_crop_are_within_their_bounds(height, width, index):
 
 def test_without_a_try_that_fits_the_largest_central_box_of_an_allowed_ratio_serves():
     never = np.array([[0.999, 0.0, 0.5, 0.5]] * 10)  # upright, and nearly all of the area
-    assert transforms.crop_box(100, 1000, never) == (433, 0, 133, 100)
-    assert transforms.crop_box(1000, 90, np.array([[0.999, 0.999, 0.5, 0.5]])) == (0, 440, 90, 120)
-    assert transforms.crop_box(1, 1, np.empty((0, 4))) == (0, 0, 1, 1)
+    assert transforms.random_crop_box(100, 1000, never) == (433, 0, 133, 100)
+    assert transforms.random_crop_box(1000, 90, np.array([[0.999, 0.999, 0.5, 0.5]])) == (
+        0,
+        440,
+        90,
+        120,
+    )
+    assert transforms.random_crop_box(1, 1, np.empty((0, 4))) == (0, 0, 1, 1)
 
 
 def test_crops_are_spread_as_mxnets_own_are():
     """Against gluon's RandomResizedCrop's function: the same mean area, ratio and place."""
     height, width, num = 300, 400, 1500
     ours = np.array(
-        [transforms.crop_box(height, width, draws_of(i)[:-1].reshape(-1, 4)) for i in range(num)]
+        [
+            transforms.random_crop_box(height, width, draws_of(i)[:-1].reshape(-1, 4))
+            for i in range(num)
+        ]
     )
     random.seed(0)
     blank = mx.nd.zeros((height, width, 3), dtype="uint8")
@@ -133,7 +143,7 @@ def test_a_train_view_is_what_its_box_shows():
     pixels = np.stack([x, y, np.zeros_like(x)], axis=-1).astype(np.uint8)
     draws = draws_of(8)
     draws[-1] = 0.9
-    left, top, w, h = transforms.crop_box(240, 250, draws[:-1].reshape(-1, 4))
+    left, top, w, h = transforms.random_crop_box(240, 250, draws[:-1].reshape(-1, 4))
     shown = train_view(pixels, 64, draws).astype(int)
     assert abs(shown[:, 0, 0] - left).max() <= w / 64 + 1
     assert abs(shown[:, -1, 0] - (left + w - 1)).max() <= w / 64 + 1
@@ -146,7 +156,7 @@ def test_a_view_leaves_the_pixels_as_they_were():
     before = pixels.copy()
     for index in range(5):
         train_view(pixels, 32, draws_of(index))
-        transforms.test_view(pixels, 32, 40, index % 2 == 0)
+        transforms.center_crop(pixels, 32, 40, index % 2 == 0)
     assert (pixels == before).all()
 
 
@@ -157,7 +167,7 @@ def test_the_test_view_is_mxnets_own_to_the_byte(shape):
     pixels = noise(*shape)
     theirs = mx.image.imresize(mx.nd.array(pixels, dtype="uint8"), 256, 256)
     theirs = mx.image.center_crop(theirs, (224, 224))[0].asnumpy()
-    assert (transforms.test_view(pixels, 224, 256, keep_ratio=False) == theirs).all()
+    assert (transforms.center_crop(pixels, 224, 256, keep_ratio=False) == theirs).all()
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (64, 80), (256, 256), (100, 399)])
@@ -169,7 +179,7 @@ def test_with_the_ratio_kept_it_is_mxnets_resize_short_to_the_byte(shape):
         mx.nd.array(pixels, dtype="uint8"), round(width * scale), round(height * scale)
     )
     theirs = mx.image.center_crop(theirs, (224, 224))[0].asnumpy()
-    assert (transforms.test_view(pixels, 224, 256, keep_ratio=True) == theirs).all()
+    assert (transforms.center_crop(pixels, 224, 256, keep_ratio=True) == theirs).all()
 
 
 def test_keeping_the_ratio_keeps_a_circle_round():
@@ -177,7 +187,7 @@ def test_keeping_the_ratio_keeps_a_circle_round():
     disc = (x - 299.5) ** 2 + (y - 99.5) ** 2 < 60**2
     pixels = np.repeat((disc * 255).astype(np.uint8)[..., None], 3, axis=2)
     for keep_ratio, ratio in ((True, 1.0), (False, 1 / 3)):
-        shown = transforms.test_view(pixels, 224, 256, keep_ratio)[..., 0] > 127
+        shown = transforms.center_crop(pixels, 224, 256, keep_ratio)[..., 0] > 127
         width, height = shown.any(axis=0).sum(), shown.any(axis=1).sum()
         assert width / height == pytest.approx(ratio, abs=0.03)
 
@@ -189,7 +199,7 @@ def test_keeping_the_ratio_keeps_a_circle_round():
 def test_a_test_view_has_its_shape_whatever_the_image(height, width, side, data):
     resize = data.draw(st.integers(side, 80))
     keep_ratio = data.draw(st.booleans())
-    shown = transforms.test_view(noise(height, width), side, resize, keep_ratio)
+    shown = transforms.center_crop(noise(height, width), side, resize, keep_ratio)
     assert (shown.shape, shown.dtype) == ((side, side, 3), np.uint8)
 
 
@@ -200,7 +210,7 @@ def test_a_line_of_an_image_does_not_fill_the_memory(shape):
     middle = tuple(slice(max(0, length // 2 - 2), length // 2 + 2) for length in shape)
     pixels[middle] = 200
     tracemalloc.start()
-    shown = transforms.test_view(pixels, 224, 256, keep_ratio=True)
+    shown = transforms.center_crop(pixels, 224, 256, keep_ratio=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert shown.nbytes < peak < 20e6
@@ -221,11 +231,11 @@ def test_a_jpeg_gives_the_view_that_its_pixels_give(size, subsampling):
     """Decoded coarser where the crop is large, it stays within what interpolation changes."""
     buffer = io.BytesIO()
     Image.fromarray(smooth(*size)).save(buffer, "JPEG", quality=97, subsampling=subsampling)
-    jpeg = picture(buffer.getvalue())
-    assert isinstance(jpeg, Jpeg)
+    jpeg = open_image(buffer.getvalue())
+    assert isinstance(jpeg, JpegImage)
     found = np.empty((64, 64, 3), np.uint8)
     for index in range(8):
-        transforms.train_view(jpeg, draws_of(index), found)
+        transforms.random_resized_crop(jpeg, draws_of(index), found)
         expected = train_view(jpeg.pixels(), 64, draws_of(index))
         difference = abs(found.astype(int) - expected)
         assert difference.mean() < 1.5
@@ -235,7 +245,7 @@ def test_a_jpeg_gives_the_view_that_its_pixels_give(size, subsampling):
 def test_a_large_crop_is_decoded_at_a_fraction_and_never_below_the_view():
     buffer = io.BytesIO()
     Image.fromarray(smooth(1600, 1200)).save(buffer, "JPEG")
-    jpeg = picture(buffer.getvalue())
+    jpeg = open_image(buffer.getvalue())
     for side, shrink in ((1200, 1), (601, 1), (600, 2), (300, 4), (150, 8), (8, 8)):
         shown = jpeg.crop((0, 0, 1200, 1600), side)
         assert shown.shape == (1600 // shrink, 1200 // shrink, 3)
@@ -256,5 +266,5 @@ def test_a_box_of_a_jpeg_is_never_empty(height, width, side, data):
     )
     buffer = io.BytesIO()
     Image.new("RGB", (width, height)).save(buffer, "JPEG")
-    shown = picture(buffer.getvalue()).crop(box, side)
+    shown = open_image(buffer.getvalue()).crop(box, side)
     assert min(shown.shape[:2]) >= min(side, *box[2:])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tensorboardX.summary import compute_curve
 
 from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import RankBatches, as_tested
+from dist_ft.data.rank_batches import RankBatches, load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.startup import World
 from dist_ft.evaluation import observer
@@ -34,7 +34,7 @@ def world():
 @pytest.fixture(scope="module")
 def pixels(tiny):
     split = scan(str(tiny)).test
-    return np.stack([as_tested(split, index, VIEWS) for index in range(len(split))])
+    return np.stack([load_test_image(split, index, VIEWS) for index in range(len(split))])
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_scores_of_the_two_halves_are_those_of_the_whole_network(tiny, core,
 
 def test_the_worst_mistakes_are_those_with_the_least_probability_of_the_label(tiny, core, p, world):
     feed = a_feed(tiny)
-    labels = np.array(feed.folder.test.labels)
+    labels = np.array(feed.dataset.test.labels)
     _, evidence = Witness(core, zoo.on_pixels(core), CLASSES).test(feed, world)
     of_label = np.where(p.argmax(axis=1) == labels, 2, p[np.arange(101), labels])
     assert (of_label < 2).sum() > observer.MOST_WORST

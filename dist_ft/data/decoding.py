@@ -19,7 +19,7 @@ ORIENTATION = 0x112  # Exif's tag
 SEGMENT = re.compile(rb"\xff+([^\xff])(..)", re.DOTALL)
 START_OF_SCAN = b"\xda"  # the kind of segment before which all others stand
 # Of Pillow's readers those that photographs come in: another one runs Ghostscript, say.
-KINDS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
 TURNED = {
     2: Image.FLIP_LEFT_RIGHT,
     3: Image.ROTATE_180,
@@ -43,7 +43,7 @@ class CorruptImage(ValueError):
     """Bytes that hold no readable image; the message says what is wrong."""
 
 
-class Pixels:
+class DecodedImage:
     """A picture that is decoded."""
 
     def __init__(self, pixels: np.ndarray):
@@ -59,7 +59,7 @@ class Pixels:
         return self._pixels[top : top + height, left : left + width]
 
 
-class Jpeg:
+class JpegImage:
     """A picture that libjpeg-turbo decodes, at the size that is asked for."""
 
     def __init__(self, data: bytes, height: int, width: int):
@@ -98,11 +98,11 @@ class Jpeg:
         return pixels[rows, round(left / shrink) : round((left + width) / shrink)]
 
 
-Picture = Union[Jpeg, Pixels]
+SourceImage = Union[JpegImage, DecodedImage]
 
 
-def read(path: str | Path) -> np.ndarray:
-    """Pixels of an image file of any of KINDS, upright, without alpha.
+def decode_file(path: str | Path) -> np.ndarray:
+    """Pixels of an image file of any of FORMATS, upright, without alpha.
 
     Transparent images are laid on white; of an animation the first frame counts. Raises
     CorruptImage, which names the file, where it is missing, empty, truncated, no image, or over
@@ -116,10 +116,10 @@ def read(path: str | Path) -> np.ndarray:
 
 def decode(data: bytes) -> np.ndarray:
     """Pixels of an encoded image. Raises CorruptImage."""
-    return picture(data).pixels()
+    return open_image(data).pixels()
 
 
-def picture(data: bytes) -> Picture:
+def open_image(data: bytes) -> SourceImage:
     """An encoded image, of which a JPEG is not decoded yet. Raises CorruptImage."""
     if not data:
         raise CorruptImage("the file is empty")
@@ -131,7 +131,7 @@ def picture(data: bytes) -> Picture:
             return _by_pillow(data)
         if colours in ("YCbCr", "RGB", "Gray"):
             _check_size(width, height)
-            return Jpeg(data, height, width)
+            return JpegImage(data, height, width)
     return _by_pillow(data)
 
 
@@ -158,16 +158,16 @@ def _orientation_of(segment: bytes) -> int:
         return 0
 
 
-def _by_pillow(data: bytes) -> Pixels:
+def _by_pillow(data: bytes) -> DecodedImage:
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # gluoncv's import lets half a file pass for a picture
     try:
-        with Image.open(io.BytesIO(data), formats=KINDS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(*image.size)
-            return Pixels(np.asarray(_as_rgb(_upright(image))))
+            return DecodedImage(np.asarray(_as_rgb(_upright(image))))
     except CorruptImage:
         raise
     except UnidentifiedImageError as error:
-        raise CorruptImage(f"no image of a kind that is read ({', '.join(KINDS)})") from error
+        raise CorruptImage(f"no image of a kind that is read ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's readers raise of every kind for bytes that they lack
         raise CorruptImage(str(error) or type(error).__name__) from error
 

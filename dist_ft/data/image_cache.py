@@ -18,7 +18,7 @@ import numpy as np
 
 from dist_ft.data import decoding, pixel_file, transforms
 from dist_ft.data.dataset import Dataset, Split
-from dist_ft.data.pixel_file import Pack, Unfinished
+from dist_ft.data.pixel_file import PixelFile, PixelFileWriter
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 
@@ -35,13 +35,13 @@ class Wanted(NamedTuple):
 
     def is_there(self) -> bool:
         try:
-            Pack(self.path, self.key)
+            PixelFile(self.path, self.key)
         except (OSError, ValueError):  # none yet, of another state of the images, or cut off
             return False
         return True
 
 
-def obtain(
+def open_cache(
     folder: Dataset,
     views: InputSpec,
     side: int,
@@ -50,16 +50,16 @@ def obtain(
     num_workers: int,
     world: Any,
     say: Callable[[str], None],
-) -> tuple[Pack, Pack]:
+) -> tuple[PixelFile, PixelFile]:
     """The packs of train and test, decoded by the first rank of each host where need be.
 
     place: 'ram', for as long as the run lasts, or 'disk', in the folder `kept_in`; side: px of a
     training image's shorter side. Raises UserError where there is no room for them.
     """
     in_memory = place == "ram"
-    wanted = of(folder, views, side, kept_in)
+    wanted = cache_files(folder, views, side, kept_in)
     if in_memory:  # under a name that no other run has
-        run = f"{world.gather(uuid.uuid4().hex)[0]}.{pixel_file.kernel()}"
+        run = f"{world.gather(uuid.uuid4().hex)[0]}.{pixel_file.boot_id()}"
         wanted = tuple(w._replace(path=MEMORY / f"dist_ft-{run}.{w.path.name}") for w in wanted)
     world.heartbeat("decoding the images once", 600 + 0.2 * (len(folder.train) + len(folder.test)))
     with ExitStack() as until_opened:
@@ -70,14 +70,16 @@ def obtain(
                 else:
                     _keep(wanted, num_workers, say)
         with world.raise_on_all_ranks():
-            train, test = (Pack(one.path, one.key) for one in wanted)
+            train, test = (PixelFile(one.path, one.key) for one in wanted)
     say(f"cache: {(train.num_bytes + test.num_bytes) / 1e6:,.0f} MB in {wanted[0].path.parent}")
     return train, test
 
 
-def of(folder: Dataset, views: InputSpec, side: int, kept_in: Path) -> tuple[Wanted, Wanted]:
+def cache_files(
+    folder: Dataset, views: InputSpec, side: int, kept_in: Path
+) -> tuple[Wanted, Wanted]:
     """The packs of a data set, and where they belong."""
-    train = partial(shrunk, folder.train, side)
+    train = partial(load_resized, folder.train, side)
     test = partial(_centred, folder.test, views)
     return (
         _wanted(folder.train, f"train-{side}", kept_in, train),
@@ -85,11 +87,11 @@ def of(folder: Dataset, views: InputSpec, side: int, kept_in: Path) -> tuple[Wan
     )
 
 
-def write(wanted: Wanted, num_workers: int, made: Callable[[], None] = lambda: None) -> None:
+def build(wanted: Wanted, num_workers: int, made: Callable[[], None] = lambda: None) -> None:
     """Decodes a split's images into its pack. Raises UserError where that cannot be written."""
     with _room_for(wanted):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
-        pixel_file.sweep(wanted.path.parent, ".*.pack.*")
+        pixel_file.remove_abandoned(wanted.path.parent, ".*.pack.*")
         pixel_file.write(wanted.path, wanted.key, len(wanted.split), wanted.make, num_workers, made)
 
 
@@ -97,7 +99,7 @@ def _keep(wanted: Sequence[Wanted], num_workers: int, say: Callable[[str], None]
     for one in wanted:
         if not one.is_there():
             say(_of_what(one))
-            write(one, num_workers)
+            build(one, num_workers)
 
 
 def _lend(
@@ -108,12 +110,12 @@ def _lend(
 ) -> None:
     """Decodes into memory, where a file with a name stays until a reboot: they have one from when
     the last is whole until the others of this host have opened them, and go with the last rank."""
-    pixel_file.sweep(MEMORY, "*dist_ft-*.pack*")
+    pixel_file.remove_abandoned(MEMORY, "*dist_ft-*.pack*")
     decoded = []
     for one in wanted:
         say(_of_what(one))
         with _room_for(one):
-            decoded.append(until_opened.enter_context(Unfinished(one.path)))
+            decoded.append(until_opened.enter_context(PixelFileWriter(one.path)))
             decoded[-1].fill(one.key, len(one.split), one.make, num_workers)
     for one, unfinished in zip(wanted, decoded):
         until_opened.callback(one.path.unlink, missing_ok=True)
@@ -144,7 +146,7 @@ def _wanted(split: Split, what: str, kept_in: Path, make) -> Wanted:
     return Wanted(kept_in / name, f"{what} {split.stamp()}", split, make)
 
 
-def shrunk(split: Split, side: int, index: int) -> np.ndarray:
+def load_resized(split: Split, side: int, index: int) -> np.ndarray:
     """An image whose shorter side is at most so many px. Raises CorruptImage and OSError."""
     pixels = decoding.decode(split.read(index))
     height, width = pixels.shape[:2]
@@ -156,4 +158,4 @@ def shrunk(split: Split, side: int, index: int) -> np.ndarray:
 
 
 def _centred(split: Split, views: InputSpec, index: int) -> np.ndarray:
-    return transforms.test_view(decoding.decode(split.read(index)), *views)
+    return transforms.center_crop(decoding.decode(split.read(index)), *views)

@@ -23,22 +23,24 @@ def scan(root: str) -> Dataset:
     Classes are the directories in train with an image in them, sorted by name. Raises FolderError
     for a missing folder, no images, fewer than two classes, and classes that one split lacks.
     """
-    if recordio.are_in(Path(root)):
+    if recordio.has_archives(Path(root)):
         return recordio.scan(Path(root))
     train_root, test_root = _split_roots(Path(root))
-    classes = classes_in(train_root)
+    classes = list_classes(train_root)
     if len(classes) < 2:
         known = f"only {classes[0]!r}" if classes else "no class directory with images"
         raise DatasetError(
             f"{train_root}: {known}; a classifier needs at least two, as train/CLASS/IMAGE.jpg"
         )
-    tested = classes_in(test_root)
+    tested = list_classes(test_root)
     foreign, untested = sorted(set(tested) - set(classes)), sorted(set(classes) - set(tested))
     if foreign or untested:
         lacks = [f"{train_root} lacks {', '.join(foreign)}"] if foreign else []
         lacks += [f"{test_root} lacks {', '.join(untested)}"] if untested else []
         raise DatasetError(f"{'; '.join(lacks)}: both must have images of the same classes")
-    return Dataset(tuple(classes), split_in(train_root, classes), split_in(test_root, classes))
+    return Dataset(
+        tuple(classes), list_images(train_root, classes), list_images(test_root, classes)
+    )
 
 
 def _split_roots(root: Path) -> tuple[Path, Path]:
@@ -52,7 +54,7 @@ def _split_roots(root: Path) -> tuple[Path, Path]:
     return train, test
 
 
-def classes_in(root: Path) -> list[str]:
+def list_classes(root: Path) -> list[str]:
     """The directories with an image in them, sorted by name; hidden ones are none."""
     directories = sorted(entry.name for entry in os.scandir(root) if _is(entry.is_dir))
     visible = [name for name in directories if not name.startswith(".")]  # .ipynb_checkpoints
@@ -71,7 +73,7 @@ def _is_image(entry: os.DirEntry) -> bool:
     return extension in EXTENSIONS and not entry.name.startswith(".") and _is(entry.is_file)
 
 
-def split_in(root: Path, classes: list[str]) -> Split:
+def list_images(root: Path, classes: list[str]) -> Split:
     """The images of these class directories, labelled by their place in the list."""
     paths, labels, skipped = [], [], []
     for label, name in enumerate(classes):

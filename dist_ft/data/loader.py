@@ -51,14 +51,14 @@ class Loader:
     """Fills batches of a split's images on threads.
 
     prefetch_mb: what may be decoded ahead of the batch in use, in MB; at least one batch is.
-    bad: what is wrong with each file that could not be read, by its path.
+    unreadable: what is wrong with each file that could not be read, by its path.
     waited_s: how long the consumer has waited for batches.
     """
 
     def __init__(self, split: Split, side: int, num_workers: int, prefetch_mb: float):
         self.split = split
         self.side = side
-        self.bad: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
         self.waited_s = 0.0
         self._prefetch_bytes = prefetch_mb * 1e6
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
@@ -122,6 +122,6 @@ class Loader:
                 fill(index, batch.x[row])
             except (CorruptImage, OSError) as error:
                 batch.x[row], batch.mask[row] = BLANK, 0
-                self.bad[path] = f"{self.split.root / path}: {error}"
+                self.unreadable[path] = f"{self.split.root / path}: {error}"
             except Exception as error:
                 raise RuntimeError(f"{path}: {type(error).__name__}: {error}") from error

@@ -27,7 +27,7 @@ from typing import Callable, Iterator
 
 import numpy as np
 
-from dist_ft.data.decoding import CorruptImage, Pixels
+from dist_ft.data.decoding import CorruptImage, DecodedImage
 
 MAGIC = b"dist_ft1"
 END = struct.Struct(f"<QQ{len(MAGIC)}s")  # where the index begins, its length, the magic bytes
@@ -35,7 +35,7 @@ AHEAD = 16  # images being made a worker, before they are written
 ABANDONED_S = 86_400  # without a write, where a lock of another host's may not be seen on this one
 
 
-class Pack:
+class PixelFile:
     """A pack that was written as a whole. Raises ValueError where it was not, or of another key."""
 
     def __init__(self, path: Path, key: str):
@@ -61,13 +61,13 @@ class Pack:
     def num_bytes(self) -> int:
         return len(self._map)
 
-    def picture(self, index: int) -> Pixels:
+    def image(self, index: int) -> DecodedImage:
         """An image's pixels. Raises CorruptImage where it could not be read."""
         if index in self._bad:
             raise CorruptImage(self._bad[index])
         begin, (height, width) = int(self._begins[index]), self._shapes[index]
         pixels = np.frombuffer(self._map, np.uint8, height * width * 3, begin)
-        return Pixels(pixels.reshape(height, width, 3))
+        return DecodedImage(pixels.reshape(height, width, 3))
 
 
 def write(
@@ -83,16 +83,16 @@ def write(
     CorruptImage and OSError of `make` are kept as that image's; any other error ends it. `made` is
     called after each image. Raises OSError, on a full disk say.
     """
-    with Unfinished(path) as unfinished:
+    with PixelFileWriter(path) as unfinished:
         unfinished.fill(key, num_images, make, num_workers, made)
         unfinished.finish()
 
 
-class Unfinished:
+class PixelFileWriter:
     """A pack that is being written to `path`, where it appears with `finish` and not before.
 
     It has no name until then, so that it ends with its process. Where the file system does not have
-    files without a name, it lies beside, for `sweep` to find.
+    files without a name, it lies beside, for `remove_abandoned` to find.
     """
 
     def __init__(self, path: Path):
@@ -100,10 +100,10 @@ class Unfinished:
         self._beside: Path | None = None
         descriptor = _nameless(path.parent)
         if descriptor is None:
-            self._beside, descriptor = locked_beside(path, partial(Path.touch, exist_ok=False))
+            self._beside, descriptor = create_locked(path, partial(Path.touch, exist_ok=False))
         self._file = os.fdopen(descriptor, "wb")
 
-    def __enter__(self) -> Unfinished:
+    def __enter__(self) -> PixelFileWriter:
         return self
 
     def __exit__(self, *_) -> None:
@@ -146,10 +146,10 @@ class Unfinished:
         self._beside = None
 
 
-def locked_beside(path: Path, create: Callable[[Path], None]) -> tuple[Path, int]:
+def create_locked(path: Path, create: Callable[[Path], None]) -> tuple[Path, int]:
     """What `create` makes, a file or a folder, under a name beside `path` that no other has.
 
-    Also returns its descriptor: `sweep` leaves it alone until that is closed.
+    Also returns its descriptor: `remove_abandoned` leaves it alone until that is closed.
     """
     while True:
         beside = _beside(path)
@@ -161,14 +161,14 @@ def locked_beside(path: Path, create: Callable[[Path], None]) -> tuple[Path, int
             os.close(descriptor)
 
 
-def sweep(folder: Path, pattern: str) -> None:
+def remove_abandoned(folder: Path, pattern: str) -> None:
     """Removes of the files and folders of that pattern those whose writers have died."""
     for left in folder.glob(pattern):
         with suppress(OSError):  # locked, gone, or of another user
             _remove_abandoned(left)
 
 
-def kernel() -> str:
+def boot_id() -> str:
     """What the containers of a host have in common, and with them their locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
@@ -177,7 +177,7 @@ def kernel() -> str:
 
 
 def _remove_abandoned(left: Path) -> None:
-    if f".{kernel()}." not in left.name:  # another host's, or from before a reboot
+    if f".{boot_id()}." not in left.name:  # another host's, or from before a reboot
         written = max(os.lstat(part).st_mtime for part in (left, *left.glob("*")))
         if time.time() - written < ABANDONED_S:
             return
@@ -193,7 +193,7 @@ def _remove_abandoned(left: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{kernel()}.{uuid.uuid4().hex[:16]}")
+    return path.with_name(f".{path.name}.{boot_id()}.{uuid.uuid4().hex[:16]}")
 
 
 def _nameless(folder: Path) -> int | None:
@@ -209,7 +209,7 @@ def _nameless(folder: Path) -> int | None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether it is this process's now; also where the file system has no locks, nor `sweep`."""
+    """Whether it is this process's now; also where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

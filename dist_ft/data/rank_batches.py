@@ -9,68 +9,72 @@ import numpy as np
 from dist_ft.data import decoding, sampler, transforms
 from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.loader import Batch, Loader
-from dist_ft.data.pixel_file import Pack
+from dist_ft.data.pixel_file import PixelFile
 from dist_ft.data.transforms import InputSpec
 
-TEST_BATCH = 50  # images a rank scores at once, for any number of ranks: scores do not depend on it
+TEST_BATCH_SIZE = 50  # images that a rank scores at once, whatever the number of ranks
 
 
-def as_tested(split: Split, index: int, views: InputSpec) -> np.ndarray:
+def load_test_image(split: Split, index: int, spec: InputSpec) -> np.ndarray:
     """(side, side, 3) uint8: an image as the network is tested on it; blank where it can be read no
     more."""
     try:
-        return transforms.test_view(decoding.decode(split.read(index)), *views)
+        return transforms.center_crop(decoding.decode(split.read(index)), *spec)
     except (decoding.CorruptImage, OSError):
-        return np.full((views.side, views.side, 3), decoding.BLANK, np.uint8)
+        return np.full((spec.side, spec.side, 3), decoding.BLANK, np.uint8)
 
 
 class RankBatches:
     """Batches for rank `rank` of `size`.
 
-    packs: where the decoded images of train and test are kept, if anywhere.
+    cache: where the decoded images of train and test are kept, if anywhere.
     """
 
     def __init__(
         self,
-        folder: Dataset,
-        views: InputSpec,
+        dataset: Dataset,
+        spec: InputSpec,
         seed: int,
         rank: int,
         size: int,
         num_workers: int,
         prefetch_mb: float,
-        packs: tuple[Pack, Pack] | None = None,
+        cache: tuple[PixelFile, PixelFile] | None = None,
     ):
-        self.folder, self.views, self.seed = folder, views, seed
+        self.dataset, self.spec, self.seed = dataset, spec, seed
         self.rank, self.size = rank, size
         self.train_loader, self.test_loader = (
-            Loader(split, views.side, num_workers, prefetch_mb)
-            for split in (folder.train, folder.test)
+            Loader(split, spec.side, num_workers, prefetch_mb)
+            for split in (dataset.train, dataset.test)
         )
-        self._packs = packs
+        self._cache = cache
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Augmented batches of an epoch's steps; a slice says which part of its order a step is."""
-        self.train_loader.bad.clear()
+        self.train_loader.unreadable.clear()
         return self.train_loader.batches(self.train_shares(epoch, slices), self._augmented(epoch))
 
-    def view(self, epoch: int) -> Iterator[Batch]:
-        """The training images in order, augmented as in an epoch, in batches of TEST_BATCH rows."""
-        shares = sampler.test_shares(len(self.folder.train), TEST_BATCH, self.rank, self.size)
-        self.train_loader.bad.clear()
+    def train_in_order(self, epoch: int) -> Iterator[Batch]:
+        """The training images in order, augmented as in an epoch."""
+        shares = sampler.sequential_shares(
+            len(self.dataset.train), TEST_BATCH_SIZE, self.rank, self.size
+        )
+        self.train_loader.unreadable.clear()
         return self.train_loader.batches(shares, self._augmented(epoch))
 
     def test(self) -> Iterator[Batch]:
-        """The test images in order, in batches of TEST_BATCH rows."""
-        self.test_loader.bad.clear()
+        """The test images in order, in batches of TEST_BATCH_SIZE rows."""
+        self.test_loader.unreadable.clear()
         return self.test_loader.batches(self.test_shares(), self._centred())
 
     def train_shares(self, epoch: int, slices: Iterable[slice]) -> Iterator[sampler.Share]:
-        order = sampler.train_order(self.seed, epoch, len(self.folder.train))
+        order = sampler.epoch_order(self.seed, epoch, len(self.dataset.train))
         return (sampler.rank_share(order[part], self.rank, self.size) for part in slices)
 
     def test_shares(self) -> Iterator[sampler.Share]:
-        return sampler.test_shares(len(self.folder.test), TEST_BATCH, self.rank, self.size)
+        return sampler.sequential_shares(
+            len(self.dataset.test), TEST_BATCH_SIZE, self.rank, self.size
+        )
 
     def close(self) -> None:
         self.train_loader.close()
@@ -79,20 +83,20 @@ class RankBatches:
     def _augmented(self, epoch: int) -> Callable[[int, np.ndarray], None]:
         def fill(index: int, row: np.ndarray) -> None:
             draws = sampler.image_draws(self.seed, epoch, index, transforms.NUM_DRAWS)
-            if self._packs:
-                picture = self._packs[0].picture(index)
+            if self._cache:
+                image = self._cache[0].image(index)
             else:
-                picture = decoding.picture(self.folder.train.read(index))
-            transforms.train_view(picture, draws, row)
+                image = decoding.open_image(self.dataset.train.read(index))
+            transforms.random_resized_crop(image, draws, row)
 
         return fill
 
     def _centred(self) -> Callable[[int, np.ndarray], None]:
         def fill(index: int, row: np.ndarray) -> None:
-            if self._packs:
-                row[:] = self._packs[1].picture(index).pixels()
+            if self._cache:
+                row[:] = self._cache[1].image(index).pixels()
             else:
-                pixels = decoding.decode(self.folder.test.read(index))
-                row[:] = transforms.test_view(pixels, *self.views)
+                pixels = decoding.decode(self.dataset.test.read(index))
+                row[:] = transforms.center_crop(pixels, *self.spec)
 
         return fill

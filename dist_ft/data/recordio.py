@@ -52,7 +52,7 @@ class RecordSplit(Split):
         return map(str, self.archives)
 
 
-def are_in(root: Path) -> bool:
+def has_archives(root: Path) -> bool:
     return any(root.glob("train*.rec"))
 
 

@@ -17,7 +17,7 @@ _ORDER, _IMAGE, _STEP = 0, 1, 2  # what a stream of random words is for
 Share = Tuple[np.ndarray, np.ndarray]  # (n,) int64 image indices, (n,) float32 mask
 
 
-def train_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
+def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
     """(num_images,) int64: the order in which an epoch visits the images.
 
     Sorted by raw Philox words, whose stream is fixed for ever, unlike that of numpy's shuffles.
@@ -49,7 +49,9 @@ def rank_share(images: np.ndarray, rank: int, size: int) -> Share:
     return images[positions % max(num_images, 1)], (positions < num_images).astype(np.float32)
 
 
-def test_shares(num_images: int, rank_batch_size: int, rank: int, size: int) -> Iterator[Share]:
+def sequential_shares(
+    num_images: int, rank_batch_size: int, rank: int, size: int
+) -> Iterator[Share]:
     """A rank's batches of a data set that is visited once, in order.
 
     Every batch has `rank_batch_size` rows, whatever the number of ranks, so that an image's scores

@@ -1,4 +1,4 @@
-"""A picture as the network sees it: augmented in training, its centre in a test."""
+"""An image as the network sees it: augmented in training, its centre in a test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dist_ft.data.decoding import Box, Picture
+from dist_ft.data.decoding import Box, SourceImage
 
 AREA = (0.08, 1.0)  # random resized crop: share of the image, and
 RATIO = (3 / 4, 4 / 3)  # width over height, as in Szegedy et al. 2014 and gluon's transform
@@ -18,26 +18,26 @@ cv2.setNumThreads(1)  # the loader's workers are the parallelism
 
 
 class InputSpec(NamedTuple):
-    """What of an image the network sees: lengths in px, as `test_view` takes them."""
+    """What of an image the network sees: lengths in px, as `center_crop` takes them."""
 
     side: int
     resize: int
     keep_ratio: bool
 
 
-def train_view(picture: Picture, draws: np.ndarray, out: np.ndarray) -> None:
+def random_resized_crop(image: SourceImage, draws: np.ndarray, out: np.ndarray) -> None:
     """Fills `out`, (side, side, 3): a random resized crop, mirrored half of the time.
 
     draws: (NUM_DRAWS,) in [0, 1), all the chance there is in it. Raises CorruptImage.
     """
     side = out.shape[0]
-    box = crop_box(picture.height, picture.width, draws[:-1].reshape(-1, 4))
-    _resize(picture.crop(box, side), side, side, out)
+    box = random_crop_box(image.height, image.width, draws[:-1].reshape(-1, 4))
+    _resize(image.crop(box, side), side, side, out)
     if draws[-1] < 0.5:
         cv2.flip(out, 1, dst=out)
 
 
-def crop_box(height: int, width: int, draws: np.ndarray) -> Box:
+def random_crop_box(height: int, width: int, draws: np.ndarray) -> Box:
     """The first of the tries, a row of `draws` each (area, ratio, left, top), that fits; where
     none does, the largest central box whose ratio is allowed."""
     for area, ratio, left, top in draws.tolist():  # numpy's scalars are slow
@@ -51,7 +51,7 @@ def crop_box(height: int, width: int, draws: np.ndarray) -> Box:
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def test_view(pixels: np.ndarray, side: int, resize: int, keep_ratio: bool) -> np.ndarray:
+def center_crop(pixels: np.ndarray, side: int, resize: int, keep_ratio: bool) -> np.ndarray:
     """(side, side, 3): the centre of the image resized to `resize` px a side, or, with
     `keep_ratio`, to that many px on its shorter side."""
     height = width = resize

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dist_ft.data.dataset import Split
-from dist_ft.data.decoding import CorruptImage, decode, picture
+from dist_ft.data.decoding import CorruptImage, decode, open_image
 from dist_ft.data.image_folder import Dataset
 from dist_ft.diagnostics.perceptual_hash import SIDE, similar_pairs, similarity, sketch
 from dist_ft.distributed import launcher
@@ -76,7 +76,7 @@ def look(image: Image) -> Look:
     """Raises CorruptImage, and OSError for a file that cannot be read."""
     data = image.read()
     digest = hashlib.blake2b(data, digest_size=16).digest()
-    seen = picture(data)
+    seen = open_image(data)
     # A JPEG is decoded at a quarter, say; twice the side, since cutting to whole px shifts edges.
     small = seen.crop((0, 0, seen.width, seen.height), 2 * SIDE)
     return Look(image, digest, seen.height, seen.width, sketch(small))

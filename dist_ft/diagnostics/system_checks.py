@@ -185,7 +185,7 @@ def loading_speed(config: Config, folder: Dataset) -> Finding:
     for _ in feed.train(0, [slice(0, num_images)]):
         pass
     speed = num_images / (time.perf_counter() - start)
-    bad = feed.train_loader.bad
+    bad = feed.train_loader.unreadable
     feed.close()
     if bad:
         return Finding(NOTE, "loader", f"{len(bad)} unreadable", "; ".join(list(bad.values())[:3]))

@@ -51,7 +51,7 @@ class Witness:
         on all ranks, which all call it."""
         thresholds, worst = Thresholds(self._num_classes), []
         self.points, self._passing = [], deque()
-        kept = set(spread(len(feed.folder.test), MOST_POINTS).tolist())
+        kept = set(spread(len(feed.dataset.test), MOST_POINTS).tolist())
 
         def watch(batch: Batch, predicted: np.ndarray, _: np.ndarray, p: np.ndarray) -> None:
             real = np.flatnonzero(batch.mask)

@@ -47,7 +47,7 @@ def labelled(data: str, name: str, classes: Sequence[str]) -> Split:
     for a class that the checkpoint does not know.
     """
     root = Path(data)
-    if recordio.are_in(root):
+    if recordio.has_archives(root):
         found = image_folder.scan(data)
         names, split = found.classes, getattr(found, name)
     else:
@@ -55,8 +55,8 @@ def labelled(data: str, name: str, classes: Sequence[str]) -> Split:
         root = next((root / kind for kind in kinds if (root / kind).is_dir()), root)
         if not root.is_dir():
             raise DatasetError(f"{root}: no such folder")
-        names = image_folder.classes_in(root)
-        split = image_folder.split_in(root, names)
+        names = image_folder.list_classes(root)
+        split = image_folder.list_images(root, names)
     if not split.paths:
         raise DatasetError(f"{root}: no class directory with images in it")
     unknown = sorted(set(names) - set(classes))
@@ -207,7 +207,7 @@ def assess(
     finally:
         feed.close()
     none = np.empty((5, 0))
-    mine = np.concatenate([none, *seen], axis=1), dict(feed.test_loader.bad)
+    mine = np.concatenate([none, *seen], axis=1), dict(feed.test_loader.unreadable)
     everyones, bad = zip(*world.gather(mine))
     columns = np.concatenate(everyones, axis=1)
     columns = columns[:, np.argsort(columns[0])]

@@ -32,7 +32,7 @@ from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import decoding, transforms  # noqa: E402
 from dist_ft.data.dataset import Split  # noqa: E402
 from dist_ft.data.loader import Loader  # noqa: E402
-from dist_ft.data.rank_batches import TEST_BATCH  # noqa: E402
+from dist_ft.data.rank_batches import TEST_BATCH_SIZE  # noqa: E402
 from dist_ft.data.transforms import InputSpec  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
@@ -142,7 +142,7 @@ def quantized(core: mx.gluon.HybridBlock, batches: Iterable[Shown]) -> mx.gluon.
             quantized_dtype="int8",  # keeps 0.98 of ResNet34_v2's labels; 'auto', with uint8, 0.93
             quantize_granularity="channel-wise",
             exclude_layers=_left_in_float(json.loads(core(mx.sym.var("data")).tojson())["nodes"]),
-            calib_data=mx.io.NDArrayIter(x, batch_size=min(TEST_BATCH, len(pixels))),
+            calib_data=mx.io.NDArrayIter(x, batch_size=min(TEST_BATCH_SIZE, len(pixels))),
             calib_mode="naive",
             ctx=mx.cpu(),
         )
@@ -167,10 +167,10 @@ def views_of(split: Split, views: InputSpec, every: int = 1) -> Iterator[Shown]:
     loader = Loader(split, views.side, THREADS, Config.prefetch_mb)
 
     def fill(index: int, row: np.ndarray) -> None:
-        row[:] = transforms.test_view(decoding.decode(split.read(index)), *views)
+        row[:] = transforms.center_crop(decoding.decode(split.read(index)), *views)
 
     indices = np.arange(0, len(split), every)
-    parts = np.array_split(indices, -(-len(indices) // TEST_BATCH))
+    parts = np.array_split(indices, -(-len(indices) // TEST_BATCH_SIZE))
     shares = ((part, np.ones(len(part), np.float32)) for part in parts)
     try:
         for batch in loader.batches(shares, fill):
@@ -181,7 +181,7 @@ def views_of(split: Split, views: InputSpec, every: int = 1) -> Iterator[Shown]:
 
 
 def noise(side: int) -> Iterator[Shown]:
-    pixels = np.random.RandomState(0).randint(0, 256, (TEST_BATCH, side, side, 3))
+    pixels = np.random.RandomState(0).randint(0, 256, (TEST_BATCH_SIZE, side, side, 3))
     yield Shown(pixels.astype(np.uint8), None)
 
 

@@ -73,7 +73,7 @@ class Pictures:
         """As dist_ft.data.loader.Loader has it. Raises CorruptImage."""
         try:
             pixels = decoding.decode(_read(self.paths[index]))
-            row[:] = transforms.test_view(pixels, *self._views)
+            row[:] = transforms.center_crop(pixels, *self._views)
         except (OSError, ValueError) as error:  # a name with a null in it is a ValueError
             self.errors[index] = getattr(error, "strerror", None) or str(error)
             raise CorruptImage(self.errors[index]) from error

@@ -28,7 +28,7 @@ from dist_ft.config import Config  # noqa: E402
 from dist_ft.data import sampler  # noqa: E402
 from dist_ft.data.dataset import Split  # noqa: E402
 from dist_ft.data.loader import Batch, Loader  # noqa: E402
-from dist_ft.data.rank_batches import TEST_BATCH  # noqa: E402
+from dist_ft.data.rank_batches import TEST_BATCH_SIZE  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.evaluation.evaluator import DelayedReader  # noqa: E402
@@ -57,7 +57,7 @@ def predict(
     pictures = Pictures(paths, found.views)
     split = Split(Path(), tuple(paths), (0,) * len(paths), ())
     loader = Loader(split, found.views.side, num_workers, Config.prefetch_mb)
-    shares = sampler.test_shares(len(paths), TEST_BATCH, world.rank, world.size)
+    shares = sampler.sequential_shares(len(paths), TEST_BATCH_SIZE, world.rank, world.size)
     behind = DelayedReader()
 
     def rows_of(finished) -> Iterator[list[Row]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dist_ft import files
 from dist_ft.data.dataset import Dataset
-from dist_ft.data.rank_batches import as_tested
+from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.observer import Point
 from dist_ft.text import on_one_line
@@ -35,7 +35,7 @@ def gather(
     """points: this rank's, whose images it reads; all ranks call it, and get the same."""
 
     def thumbnail(point: Point) -> np.ndarray:
-        pixels = as_tested(folder.test, point.guess.index, views)
+        pixels = load_test_image(folder.test, point.guess.index, views)
         return cv2.resize(pixels, SIDES, interpolation=cv2.INTER_AREA)
 
     world.heartbeat("thumbnails of test images")

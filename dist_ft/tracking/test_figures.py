@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dist_ft.data.dataset import Dataset
-from dist_ft.data.rank_batches import as_tested
+from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Scores
 from dist_ft.evaluation.observer import Evidence
@@ -76,7 +76,7 @@ class Gallery:
             self._writer.add_pr_curve_raw(tag, *thresholds.curve(label), step, NUM_THRESHOLDS)
 
     def _pixels(self, guess: Prediction) -> np.ndarray:
-        return as_tested(self._folder.test, guess.index, self._views)
+        return load_test_image(self._folder.test, guess.index, self._views)
 
     def _caption(self, guess: Prediction) -> str:
         own, predicted = (on_one_line(self._folder.classes[n])[:LONGEST] for n in guess[1:3])

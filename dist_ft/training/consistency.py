@@ -39,7 +39,7 @@ def readable(num_bad: int, max_bad_share: float, loader: Loader, world: Any) -> 
     """At most this share of the split's files is unreadable; num_bad: of all ranks."""
     split = loader.split
     if num_bad > max_bad_share * len(split):
-        told = [words for bad in world.gather(dict(loader.bad)) for words in bad.values()]
+        told = [words for bad in world.gather(dict(loader.unreadable)) for words in bad.values()]
         raise CollectiveError(
             f"{num_bad} of {len(split)} images in {split.root} cannot be read, which is more"
             f" than --max-bad-share {max_bad_share}: " + "; ".join(told[:5])

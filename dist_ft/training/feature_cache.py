@@ -36,7 +36,7 @@ class Source:
     """As a Loader to those who ask what was unreadable, and how long they waited: not at all."""
 
     split: Split
-    bad: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     waited_s: float = 0.0
 
 
@@ -52,18 +52,18 @@ class FeatureBatches:
     """As RankBatches, with an image's features for its pixels; views take turns, an epoch each."""
 
     def __init__(self, feed: RankBatches, kept: Kept):
-        self._feed, self._kept, self.folder = feed, kept, feed.folder
-        splits = feed.folder.train, feed.folder.test
+        self._feed, self._kept, self.dataset = feed, kept, feed.dataset
+        splits = feed.dataset.train, feed.dataset.test
         self.train_loader, self.test_loader = (
             Source(split, bad if feed.rank == 0 else {}) for split, bad in zip(splits, kept.bad)
         )
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         view = self._kept.views[epoch % len(self._kept.views)]
-        return _batches(self._feed.folder.train, view, self._feed.train_shares(epoch, slices))
+        return _batches(self._feed.dataset.train, view, self._feed.train_shares(epoch, slices))
 
     def test(self) -> Iterator[Batch]:
-        return _batches(self._feed.folder.test, self._kept.test, self._feed.test_shares())
+        return _batches(self._feed.dataset.test, self._kept.test, self._feed.test_shares())
 
     def close(self) -> None:
         self._feed.close()
@@ -99,8 +99,8 @@ def obtain(
         place = kept_in / f"features-{_key(net, feed, num_views, made_of)}"
     if not all(world.gather(place.exists())):
         say(
-            f"computing features, once: of {len(feed.folder.train)} images to train on in"
-            f" {num_views} augmentations, of {len(feed.folder.test)} to test on"
+            f"computing features, once: of {len(feed.dataset.train)} images to train on in"
+            f" {num_views} augmentations, of {len(feed.dataset.test)} to test on"
         )
         _compute(net, feed, num_views, place, world)
     with world.raise_on_all_ranks():
@@ -113,7 +113,7 @@ def obtain(
 
 
 def _key(net: mx.gluon.Block, feed: RankBatches, num_views: int, made_of: Any) -> str:
-    stamps = feed.folder.train.stamp(), feed.folder.test.stamp()
+    stamps = feed.dataset.train.stamp(), feed.dataset.test.stamp()
     digest = hashlib.sha256(json.dumps([num_views, made_of, stamps], sort_keys=True).encode())
     for _, parameter in sorted(net.collect_params().items()):
         digest.update(parameter.data().asnumpy().tobytes())
@@ -134,10 +134,10 @@ def _compute(
         for number in range(num_views + 1):
             is_test = number == num_views
             world.heartbeat(f"features of {'the test images' if is_test else f'view {number}'}")
-            batches = feed.test() if is_test else feed.view(number)
+            batches = feed.test() if is_test else feed.train_in_order(number)
             x, mask = _forward(net, batches, world)
             loader = feed.test_loader if is_test else feed.train_loader
-            for theirs in world.gather(dict(loader.bad)):
+            for theirs in world.gather(dict(loader.unreadable)):
                 bad[is_test].update(theirs)
             _gather(x, mask, len(loader.split), beside / f"{number}.npy", writes, world)
         with world.raise_on_all_ranks(), _written_to(place):
@@ -149,8 +149,8 @@ def _compute(
 @contextmanager
 def _beside(place: Path) -> Iterator[Path]:
     """A folder that is locked, and removed unless it was renamed."""
-    pixel_file.sweep(place.parent, ".features-*")
-    beside, lock = pixel_file.locked_beside(place, partial(Path.mkdir, parents=True))
+    pixel_file.remove_abandoned(place.parent, ".features-*")
+    beside, lock = pixel_file.create_locked(place, partial(Path.mkdir, parents=True))
     try:
         yield beside
     finally:

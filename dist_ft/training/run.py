@@ -187,7 +187,7 @@ class Run:
         views, num_workers, packs = self.views, c.num_workers or launcher.set_threads(), None
         if c.cache != "off":
             kept = c.cache_side_px, c.cache, c.cache_folder
-            packs = image_cache.obtain(self.folder, views, *kept, num_workers, world, say)
+            packs = image_cache.open_cache(self.folder, views, *kept, num_workers, world, say)
         share = c.seed, world.rank, world.size
         feed = RankBatches(self.folder, views, *share, num_workers, c.prefetch_mb, packs)
         frozen = zoo.frozen_features(self.core) if c.views else None
@@ -221,7 +221,9 @@ class Run:
             )
         if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
             self.board.batch(batch.x, step)
-        word = self.tally.exchange(batch.num_images, len(self.feed.train_loader.bad), stop.received)
+        word = self.tally.exchange(
+            batch.num_images, len(self.feed.train_loader.unreadable), stop.received
+        )
         if word.stop:
             self._stop(word, step, stop)
         if word.resize:
@@ -328,7 +330,7 @@ class Run:
     def _account_for_bad(self, scores: Scores) -> None:
         """Every image was scored, or is named as unreadable."""
         train_bad, test_bad = {}, {}
-        mine = self.feed.train_loader.bad, self.feed.test_loader.bad
+        mine = self.feed.train_loader.unreadable, self.feed.test_loader.unreadable
         for train, test in self.world.gather(mine):
             train_bad.update(train)
             test_bad.update(test)

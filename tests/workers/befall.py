@@ -64,7 +64,7 @@ def sleep(*_):
 
 def hang_in_decode(run):
     """From the next image on that is decoded, which is the next epoch's first."""
-    decoding.picture = sleep
+    decoding.open_image = sleep
 
 
 def fill_disk(run):
