@@ -1,129 +1,110 @@
-"""Fine-tunes a network: `fit`, and `python -m dist_ft.train`."""
+"""`python -m dist_ft.train`: fine-tunes a network. `fit` is the training loop.
+
+Modules that import MXNet are imported inside the functions: `--help` does not need them, and the
+number of threads has to be set first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from dist_ft import cli
 from dist_ft.distributed import launcher
 
-# Both before MXNet is loaded: `--help` then answers at once, and MXNet reads its threads.
-config_of_main = cli.parse() if __name__ == "__main__" else None
+if TYPE_CHECKING:
+    import mxnet as mx
+
+    from dist_ft.config import Config
+    from dist_ft.distributed.startup import World
+    from dist_ft.models.precision import Unscaled
+    from dist_ft.training.gradients import DeviceBatch
+    from dist_ft.training.run import Run
+
+# README's example imports this module before those that import MXNet.
 launcher.take_cores()
 
-import mxnet as mx  # noqa: E402
-from mxnet import autograd  # noqa: E402
 
-from dist_ft.config import Config  # noqa: E402
-from dist_ft.distributed import horovod_settings, startup  # noqa: E402
-from dist_ft.distributed.elastic import ElasticWorld  # noqa: E402
-from dist_ft.distributed.startup import HorovodWorld  # noqa: E402
-from dist_ft.models.mxnet_internals import gradient_scale, trainer_parameters  # noqa: E402
-from dist_ft.models.precision import UNSCALED, Unscaled  # noqa: E402
-from dist_ft.training.run import Run  # noqa: E402
-from dist_ft.training.step_sync import stop_requests  # noqa: E402
+def fit(config: Config, world: World) -> Run:
+    """Trains and evaluates for all epochs, or for those that a resumed run has left.
 
-
-def fit(config: Config, world: startup.World) -> Run:
-    """Trains and tests for all epochs, or for what a resumed run has left of them.
-
-    world: what `runtime.start` gives. Returns the Run, whose `net` is the trained network. Raises
-    errors.CollectiveError on all ranks where the run cannot go on.
+    world: from `startup.start`. Returns the Run; its `net` is the trained network. Raises
+    errors.CollectiveError on all ranks if the run cannot continue.
     """
-    while True:  # an elastic world comes out with other ranks where some were lost or added
+    from dist_ft.training.run import Run
+
+    while True:  # an elastic world that has lost or gained ranks starts again from the last commit
         with world.survive_failures(), Run(config, world) as run:
-            make_steps(run)
+            train_epochs(run, config.label_smoothing, config.clip_norm)
+            run.finish()
             return run
 
 
-def make_steps(run: Run) -> None:
-    """Makes the steps and the tests that a run has left."""
-    config, world = run.config, run.world
+def train_epochs(run: Run, label_smoothing: float, clip_norm: float) -> None:
+    """Makes the steps that the run has left, and evaluates at the end of each epoch."""
+    from dist_ft.training.step_sync import stop_requests
+
     with stop_requests() as stop:
-        for epoch, steps in run.plan.epochs_from(run.step):
-            if run.is_over:
-                break
+        for epoch, steps in run.epochs():
             for step, batch in zip(steps, run.train_batches(epoch, steps)):
-                num_images = run.exchange(step, batch, stop)
+                num_images = run.begin_step(step, batch, stop)
                 run.trainer.set_learning_rate(run.rate.at(step))
                 sums = train_step(
-                    run.tail,
+                    run.trained_net,
                     run.trainer,
-                    *batch.on(world.ctx),
-                    num_images / world.size,
-                    config.label_smoothing,
-                    config.clip_norm,
+                    batch.on(run.world.ctx),
+                    num_images / run.world.size,
+                    label_smoothing,
+                    clip_norm,
                     run.loss_scale,
                 )
-                run.tally.push(sums, batch.num_images, step)
-                run.after(step)
+                run.end_step(step, sums, batch.num_images)
             run.end_epoch(epoch)
-    run.say_farewell()
 
 
 def train_step(
     net: mx.gluon.HybridBlock,
     trainer: mx.gluon.Trainer,
-    x: mx.nd.NDArray,
-    labels: mx.nd.NDArray,
-    mask: mx.nd.NDArray,
-    images_a_rank: float,
+    batch: DeviceBatch,
+    images_per_rank: float,
     label_smoothing: float = 0.0,
     clip_norm: float = 0.0,
-    scale: Unscaled = UNSCALED,
+    loss_scale: Unscaled | None = None,
 ) -> mx.nd.NDArray:
     """One update by the mean gradient of the step's real images on all ranks.
 
-    x: (n, H, W, 3) uint8; labels, mask: (n,); images_a_rank: the step's images, over all ranks,
-    divided by the number of ranks, since the trainer averages over the ranks. Returns, without
-    waiting for it, (2,): the sum of this rank's losses, and how many images it got right.
+    batch: (x, labels, mask) on the device; images_per_rank: the step's images on all ranks divided
+    by the number of ranks, because the trainer averages over the ranks. Returns, without waiting
+    for the device, (2,): the sum of this rank's losses and its number of correct predictions.
     """
-    fits = False
-    while not fits:
-        images = images_a_rank * scale.value
-        with autograd.record():
-            logits = net(x).astype("float32")
-            losses = cross_entropy(logits, labels, label_smoothing) * mask
-            scaled = losses * scale.value
-        scaled.backward()
+    from dist_ft.models.precision import UNSCALED
+    from dist_ft.training import gradients
+
+    loss_scale = loss_scale or UNSCALED
+    while True:
+        divisor = images_per_rank * loss_scale.value
+        sums = gradients.backward(net, batch, label_smoothing, loss_scale.value)
         trainer.allreduce_grads()
-        fits = scale.fits(gradients_of(trainer))
+        if loss_scale.fits(gradients.of_trainer(trainer)):
+            break  # else they have overflowed, and the scale was halved: repeat the step
     if clip_norm:
-        clip_gradients(trainer, images, clip_norm)
-    trainer.update(images)
-    correct = (logits.argmax(axis=1) == labels.astype("float32")) * mask
-    return mx.nd.stack(losses.sum(), correct.sum())
+        gradients.clip(trainer, divisor, clip_norm)
+    trainer.update(divisor)
+    return sums
 
 
-def cross_entropy(
-    logits: mx.nd.NDArray, labels: mx.nd.NDArray, label_smoothing: float = 0.0
-) -> mx.nd.NDArray:
-    """(n,): -log p(label), of labels smoothed towards the uniform distribution (Szegedy et al.
-    2016, section 7)."""
-    log_p = logits.log_softmax()
-    losses = -log_p.pick(labels)
-    if label_smoothing:
-        losses = (1 - label_smoothing) * losses - label_smoothing * log_p.mean(axis=1)
-    return losses
+def main() -> None:
+    config = cli.parse()
 
+    from dist_ft.distributed import horovod_settings, startup
+    from dist_ft.distributed.elastic import ElasticWorld
 
-def clip_gradients(trainer: mx.gluon.Trainer, images_a_rank: float, clip_norm: float) -> None:
-    """Scales the reduced gradients so that the step's mean gradient has at most this norm.
-
-    What is reduced is a sum over images, and over ranks unless NCCL averages: the trainer's
-    gradient scale is 1 / ranks in the one case and 1 in the other, so that its product with
-    1 / images_a_rank makes it the mean on both.
-    """
-    limit = clip_norm * images_a_rank / gradient_scale(trainer)
-    mx.gluon.utils.clip_global_norm(gradients_of(trainer), limit, check_isfinite=False)
-
-
-def gradients_of(trainer: mx.gluon.Trainer) -> list[mx.nd.NDArray]:
-    return [p.grad() for p in trainer_parameters(trainer) if p.grad_req != "null"]
-
-
-def main(config: Config) -> None:
-    many = ElasticWorld if config.elastic else HorovodWorld
-    timeout_s, tuned = config.stall_timeout, horovod_settings.of(config)
-    with cli.standard_output(), startup.start(config.device, timeout_s, tuned, many) as world:
+    horovod_world = ElasticWorld if config.elastic else startup.HorovodWorld
+    settings = horovod_settings.of(config)
+    with cli.standard_output(), startup.start(
+        config.device, config.stall_timeout, settings, horovod_world
+    ) as world:
         fit(config, world)
 
 
 if __name__ == "__main__":
-    main(config_of_main)
+    main()

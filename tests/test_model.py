@@ -168,7 +168,7 @@ def train(net, steps=2):
     labels, mask = mx.nd.array([0, 1, 2, 0, 1, 2]), mx.nd.ones(6)
     for step in range(steps):
         x = mx.nd.array(pixels(seed=step), dtype="uint8")
-        train_step(whole, trainer, x, labels, mask, images_a_rank=6)
+        train_step(whole, trainer, (x, labels, mask), images_per_rank=6)
     return before, {name: array.asnumpy() for name, array in zoo.arrays(net).items()}
 
 

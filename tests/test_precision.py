@@ -24,7 +24,7 @@ def a_step(scale, clip_norm=0.0, magnitude=3):
     pixels = np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3))
     x, labels = mx.nd.array(pixels, dtype="uint8"), mx.nd.array([0, 1, 2, 0, 1, 1])
     mask = mx.nd.array([1, 1, 1, 1, 1, 0])
-    sums = train_step(zoo.on_pixels(net), trainer, x, labels, mask, 5, 0.1, clip_norm, scale)
+    sums = train_step(zoo.on_pixels(net), trainer, (x, labels, mask), 5, 0.1, clip_norm, scale)
     return [array.asnumpy() for array in (*zoo.arrays(net).values(), sums)]
 
 

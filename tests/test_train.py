@@ -23,8 +23,9 @@ from dist_ft.distributed.startup import World
 from dist_ft.errors import CollectiveError, UserError
 from dist_ft.inference import trained_model
 from dist_ft.models import zoo
-from dist_ft.training import checkpoint, resume
+from dist_ft.training import checkpoint, gradients, resume
 from dist_ft.training.run import Run
+from dist_ft.training.step_sync import stop_requests
 from tests.conftest import ENVIRONMENT, REPO, TINY, run_command, run_job
 
 
@@ -62,14 +63,14 @@ def rows(run):
 
 
 def stop_at(monkeypatch, step, signum=signal.SIGTERM):
-    exchange = Run.exchange
+    exchange = Run.begin_step
 
     def stopping(self, now, batch, stop):
         if now == step:
             os.kill(os.getpid(), signum)
         return exchange(self, now, batch, stop)
 
-    monkeypatch.setattr(Run, "exchange", stopping)
+    monkeypatch.setattr(Run, "begin_step", stopping)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -288,7 +289,7 @@ def test_rows_with_a_mask_of_0_change_nothing_whatever_is_in_them(clip_norm):
         x, labels = mx.nd.array(pixels, dtype="uint8"), mx.nd.array([0, 1, 2, 0, 1, 1])
         mask = mx.nd.array([1, 1, 1, 1, 0, 0])
         net = zoo.on_pixels(net)
-        sums = train.train_step(net, trainer, x, labels, mask, 4, clip_norm=clip_norm)
+        sums = train.train_step(net, trainer, (x, labels, mask), 4, clip_norm=clip_norm)
         after.append([net[1][1].weight.data().asnumpy(), sums.asnumpy()])
     np.testing.assert_array_equal(after[0][0], after[1][0])
     np.testing.assert_array_equal(after[0][1], after[1][1])
@@ -298,10 +299,10 @@ def test_rows_with_a_mask_of_0_change_nothing_whatever_is_in_them(clip_norm):
 def test_cross_entropy_is_gluons():
     logits, labels = mx.nd.random.normal(shape=(7, 5)), mx.nd.array([0, 1, 2, 3, 4, 0, 1])
     theirs = mx.gluon.loss.SoftmaxCrossEntropyLoss()(logits, labels).asnumpy()
-    np.testing.assert_allclose(train.cross_entropy(logits, labels).asnumpy(), theirs, rtol=1e-6)
+    np.testing.assert_allclose(gradients.cross_entropy(logits, labels).asnumpy(), theirs, rtol=1e-6)
     smooth = mx.nd.one_hot(labels, 5) * 0.9 + 0.1 / 5
     theirs = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)(logits, smooth).asnumpy()
-    ours = train.cross_entropy(logits, labels, 0.1).asnumpy()
+    ours = gradients.cross_entropy(logits, labels, 0.1).asnumpy()
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
@@ -426,15 +427,14 @@ def test_a_disk_that_fills_up_between_checkpoints_does_not_leave_the_run_waiting
 ):
     """What writes TensorBoard's files ends on a full disk, and its queue would fill up for ever."""
     run = Run(replace(config, out=str(tmp_path), batch_size=4, log_every=1), world)
-    writer = run.board._writer.file_writer.event_writer._worker
+    writer = run.logger._writer.file_writer.event_writer._worker
     writer.stop()
     writer.join()
-    with pytest.raises(UserError, match="choose another --out"), train.stop_requests() as stop:
+    with pytest.raises(UserError, match="choose another --out"), stop_requests() as stop:
         for step, batch in zip(range(14), run.train_batches(0, range(14))):
-            num_images = run.exchange(step, batch, stop)
-            sums = train.train_step(run.net, run.trainer, *batch.on(world.ctx), num_images)
-            run.tally.push(sums, batch.num_images, step)
-            run.after(step)
+            num_images = run.begin_step(step, batch, stop)
+            sums = train.train_step(run.net, run.trainer, batch.on(world.ctx), num_images)
+            run.end_step(step, sums, batch.num_images)
 
 
 def test_help_answers_before_mxnet_is_loaded():

@@ -38,6 +38,7 @@ from dist_ft.data.transforms import InputSpec  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.evaluation.evaluator import evaluate  # noqa: E402
 from dist_ft.models import zoo  # noqa: E402
+from dist_ft.training import run  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 from dist_ft.training.schedule import Plan  # noqa: E402
 
@@ -56,15 +57,15 @@ class Timed(Run):
         super().__init__(config, world)
         self.clock = clock.Clock(args.warmup, args.steps, mx.nd.waitall)
 
-    def after(self, step):
-        super().after(step)
+    def end_step(self, step, sums, num_images):
+        super().end_step(step, sums, num_images)
         part = self.plan.images_of(step)
         if self.clock.step(part.stop - part.start):
             raise Enough
 
     def end_epoch(self, epoch):
-        self.tally.settle()
-        self.tally.start_epoch()
+        self.sync.settle()
+        self.sync.start_epoch()
 
 
 class Held(Timed):
@@ -88,7 +89,7 @@ class Growing(Run):
         if epoch + 1 == min(SETTLED, self.config.epochs):
             self.settled_mb = memory_mb
         if epoch + 1 == self.config.epochs:
-            images = self.config.epochs * len(self.folder.train)
+            images = self.config.epochs * len(self.dataset.train)
             elapsed_s = time.perf_counter() - self.begun
             clock.tell(images, elapsed_s, growth_mb=memory_mb - self.settled_mb)
         return scores
@@ -120,18 +121,18 @@ def time_loader(config, world):
 
 def time_tests(config, world):
     """Passes over the test images."""
-    run = Run(config, world)
+    test_run = Run(config, world)
     watch = clock.Clock(args.warmup, args.steps)
     held = []
     if args.part == "net":
-        held = [batch.on(world.ctx)[0] for batch in run.feed.test()]
+        held = [batch.on(world.ctx)[0] for batch in test_run.batches.test()]
     for _ in range(args.warmup + args.steps):
         if args.part == "evaluate":
-            evaluate(run.net, run.feed.test(), len(run.folder.classes), world)
+            evaluate(test_run.net, test_run.batches.test(), len(test_run.dataset.classes), world)
         for x in held:
-            run.net(x).wait_to_read()
-        watch.step(len(run.folder.test))
-    run.feed.close()
+            test_run.net(x).wait_to_read()
+        watch.step(len(test_run.dataset.test))
+    test_run.batches.close()
 
 
 def main(out):
@@ -142,7 +143,7 @@ def main(out):
     config = cli.parse(flags)
     with startup.start(config.device, config.stall_timeout) as world:
         if args.part in KINDS:
-            train.Run = KINDS[args.part]  # `fit` is all there is of a loop: the clock is its Run's
+            run.Run = KINDS[args.part]  # the one that `fit` uses
             with suppress(Enough):
                 train.fit(config, world)
         elif args.part in ("evaluate", "net"):

@@ -112,22 +112,23 @@ def _steps(run: Run, batches: Iterator[Batch], num_steps: int) -> Result:
     world, c = run.world, run.config
 
     def step(batch: Batch, trainer: Any) -> mx.nd.NDArray:
-        word = run.tally.exchange(batch.num_images, 0, None)
+        word = run.sync.exchange(batch.num_images, 0, None)
         images_a_rank = word.num_images / world.size
-        on_device = batch.on(world.ctx)
         settings = c.label_smoothing, c.clip_norm, run.loss_scale
-        return train.train_step(run.tail, trainer, *on_device, images_a_rank, *settings)
+        return train.train_step(
+            run.trained_net, trainer, batch.on(world.ctx), images_a_rank, *settings
+        )
 
     for batch in islice(batches, 2):
         step(batch, run.trainer).wait_to_read()  # compiles
-    waited_s, num_images, whole = run.feed.train_loader.waited_s, 0, time.perf_counter()
+    waited_s, num_images, whole = run.batches.train_loader.waited_s, 0, time.perf_counter()
     for number, batch in enumerate(islice(batches, num_steps)):
         world.heartbeat(f"step {number}")
-        run.tally.push(step(batch, run.trainer), batch.num_images, number)
+        run.sync.push(step(batch, run.trainer), batch.num_images, number)
         num_images += batch.num_images
     mx.nd.waitall()
     whole = time.perf_counter() - whole
-    waited_s = run.feed.train_loader.waited_s - waited_s
+    waited_s = run.batches.train_loader.waited_s - waited_s
     clocked, laps = Clocked(run.trainer), []
     for batch in islice(batches, max(3, num_steps // 2)):
         clocked.start()

@@ -53,16 +53,16 @@ class Run:
 
     def __init__(self, config: Config, world: World):
         self.config, self.world = config, world
-        self.views = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
+        self.spec = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
         self._claim: resume.RunLock | None = None
         world.heartbeat("reading the data set", READING_MAY_TAKE_S)
         with world.raise_on_all_ranks():
-            self.folder = scan(config.data)
-            self.facts = run_spec.of(config, self.folder)
+            self.dataset = scan(config.data)
+            self.facts = run_spec.of(config, self.dataset)
             if world.is_main and not (config.allow_leak or world.kept):
-                consistency.apart(self.folder)
+                consistency.apart(self.dataset)
         consistency.started_alike(self.facts, world)
-        self.plan, self.rate = schedule.of(config, len(self.folder.train), world.size)
+        self.plan, self.rate = schedule.of(config, len(self.dataset.train), world.size)
         self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
         self.dtype = precision.choose(world) if config.dtype == "auto" else config.dtype
         with world.raise_on_all_ranks():
@@ -79,13 +79,13 @@ class Run:
             )
         self.clock = Clock(world.size)
         self.trainer = ClockedTrainer(self.trainer, self.clock)
-        self.tally = StepSync(world)
+        self.sync = StepSync(world)
         self._take_up(found)
         with world.raise_on_all_ranks():
-            self.board = self._open_board(found)
+            self.logger = self._open_board(found)
         self._since = time.perf_counter()
-        self.feed, self.tail = self._feed()
-        self.witness = Witness(self.core, self.net, len(self.folder.classes))
+        self.batches, self.trained_net = self._feed()
+        self.witness = Witness(self.core, self.net, len(self.dataset.classes))
         if config.elastic:
             self.commit()
 
@@ -93,9 +93,9 @@ class Run:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        self.feed.close()
+        self.batches.close()
         if not isinstance(error, UserError):  # such as one of a full disk: the board has it too
-            self.board.close()
+            self.logger.close()
         if self._claim:
             self._claim.give_up()
         kept = self.world.kept
@@ -108,7 +108,7 @@ class Run:
 
     def _network(self, found: checkpoint.Checkpoint | None):
         """The network on this rank's device; on rank 0 with its pretrained weights in it."""
-        c, num_classes = self.config, len(self.folder.classes)
+        c, num_classes = self.config, len(self.dataset.classes)
         precision.use_dtype(self.dtype, self.world.ctx)
         core = zoo.build(c.model, num_classes, c.image_size, c.seed)
         self.world.heartbeat("reading the pretrained weights", WEIGHTS_MAY_TAKE_S)
@@ -136,7 +136,7 @@ class Run:
         self.epochs_without_better = state.get("epochs_without_better", 0)
         self._test_accuracy = state.get("test_accuracy")
         self._elapsed_s = state.get("elapsed_s", 0.0)
-        self.tally.start_epoch(**state.get("epoch_sums", {}))
+        self.sync.start_epoch(**state.get("epoch_sums", {}))
         self.loss_scale = UNSCALED
         if self.dtype == "float16":
             self.loss_scale = LossScale(*state.get("loss_scale", ()))
@@ -153,13 +153,13 @@ class Run:
     def _open_board(self, found: checkpoint.Checkpoint | None):
         if not self.world.is_main:
             return NullLogger()
-        c, world, folder, peak_lr = self.config, self.world, self.folder, self.rate.peak
+        c, world, folder, peak_lr = self.config, self.world, self.dataset, self.rate.peak
         with _written_to(c.folder):
             if c.resume == "never" and not self._goes_on and resume.set_aside(c.folder):
                 self._claim = None  # of what has another name now
             c.folder.mkdir(parents=True, exist_ok=True)
             self._claim = self._claim or resume.RunLock(c.folder)
-            board = RunLogger(c.folder, c.as_dict(), folder, self.views, self.step, c.board_every)
+            board = RunLogger(c.folder, c.as_dict(), folder, self.spec, self.step, c.board_every)
             if not world.kept:
                 board.graph(self.net, c.image_size)
         if world.kept:
@@ -183,13 +183,13 @@ class Run:
     def _feed(self):
         """The batches, and the part of the network that the steps go through: all of it, or the
         head where features are kept."""
-        c, world, say = self.config, self.world, self.board.say
-        views, num_workers, packs = self.views, c.num_workers or launcher.set_threads(), None
+        c, world, say = self.config, self.world, self.logger.say
+        views, num_workers, packs = self.spec, c.num_workers or launcher.set_threads(), None
         if c.cache != "off":
             kept = c.cache_side_px, c.cache, c.cache_folder
-            packs = image_cache.open_cache(self.folder, views, *kept, num_workers, world, say)
+            packs = image_cache.open_cache(self.dataset, views, *kept, num_workers, world, say)
         share = c.seed, world.rank, world.size
-        feed = RankBatches(self.folder, views, *share, num_workers, c.prefetch_mb, packs)
+        feed = RankBatches(self.dataset, views, *share, num_workers, c.prefetch_mb, packs)
         frozen = zoo.frozen_features(self.core) if c.views else None
         if frozen is None:
             return feed, self.net
@@ -200,13 +200,20 @@ class Run:
 
     # The steps -----------------------------------------------------------------------------
 
+    def epochs(self) -> Iterator[tuple[int, range]]:
+        """(epoch, its steps still to be made), until all are made or --patience is exhausted."""
+        for epoch, steps in self.plan.epochs_from(self.step):
+            if self.is_over:
+                return
+            yield epoch, steps
+
     def train_batches(self, epoch: int, steps: range) -> Iterator[Batch]:
         """This rank's shares of the steps, augmented."""
-        self.board.start_epoch(epoch, steps, self.tally, self.feed.train_loader.waited_s)
+        self.logger.start_epoch(epoch, steps, self.sync, self.batches.train_loader.waited_s)
         self.clock.start_epoch(steps, self._reading())
-        return self.feed.train(epoch, map(self.plan.images_of, steps))
+        return self.batches.train(epoch, map(self.plan.images_of, steps))
 
-    def exchange(self, step: int, batch: Batch, stop: StopRequest) -> int:
+    def begin_step(self, step: int, batch: Batch, stop: StopRequest) -> int:
         """The step's number of images on all ranks, once the ranks have agreed to make it.
 
         Raises CollectiveError where one was asked to stop (the run is saved first), where a loss
@@ -220,9 +227,9 @@ class Run:
                 sampler.step_seed(self.config.seed, step, self.world.rank), self.world.ctx
             )
         if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
-            self.board.batch(batch.x, step)
-        word = self.tally.exchange(
-            batch.num_images, len(self.feed.train_loader.unreadable), stop.received
+            self.logger.batch(batch.x, step)
+        word = self.sync.exchange(
+            batch.num_images, len(self.batches.train_loader.unreadable), stop.received
         )
         if word.stop:
             self._stop(word, step, stop)
@@ -230,16 +237,17 @@ class Run:
             self.commit()
             raise WorldResized
         consistency.readable(
-            word.num_bad, self.config.max_bad_share, self.feed.train_loader, self.world
+            word.num_bad, self.config.max_bad_share, self.batches.train_loader, self.world
         )
         self.clock.start_step(step)
         return max(1, word.num_images)  # 0 where every file is unreadable: the gradient is 0, too
 
-    def after(self, step: int) -> None:
+    def end_step(self, step: int, sums: mx.nd.NDArray, num_images: int) -> None:
         """What is due after a step: a point of the curves, a check, a checkpoint."""
         c = self.config
+        self.sync.push(sums, num_images, step)
         self.step, self._test_accuracy = step + 1, None
-        self.board.step()
+        self.logger.step()
         if self.step % c.log_every == 0:
             epoch = self.plan.epoch_of(step) + 1
             self._draw_curves(f"epoch {epoch}, step {self.step}/{self.plan.num_steps}")
@@ -258,29 +266,29 @@ class Run:
 
     def end_epoch(self, epoch: int) -> Scores:
         """Scores on the test images, written down and saved with the state that they are of."""
-        self.tally.settle()
+        self.sync.settle()
         ranks = self._accounts()
         self._draw_curves()
         zoo.pool_batch_norm(self.core, self.world)
         consistency.finite(zoo.arrays(self.core), self.step)
         if not self.config.check_every:
             consistency.held_alike(zoo.arrays(self.core), self.step, self.world)
-        scores, evidence = self.witness.test(self.feed, self.world)
+        scores, evidence = self.witness.test(self.batches, self.world)
         self._account_for_bad(scores)
         if scores.accuracy > self.best_accuracy:
             self.best_accuracy, self.epochs_without_better = scores.accuracy, 0
         else:
             self.epochs_without_better += 1
-        train = {"loss": self.tally.loss, "accuracy": self.tally.accuracy}
+        train = {"loss": self.sync.loss, "accuracy": self.sync.accuracy}
         with self.world.raise_on_all_ranks(), _written_to(self.config.folder):
-            self.board.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed(), ranks)
+            self.logger.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed(), ranks)
             if self.config.histograms:
-                self.board.histograms(self.core, self.trainer, epoch, self.step)
+                self.logger.histograms(self.core, self.trainer, epoch, self.step)
         slow = step_timing.word(ranks)
         if slow:
-            self.board.say(slow)
+            self.logger.say(slow)
         if self.step % self.plan.steps_per_epoch == 0:
-            self.tally.start_epoch()
+            self.sync.start_epoch()
             self._elapsed_s, self._since = 0.0, time.perf_counter()
         self._test_accuracy = scores.accuracy
         self._save()
@@ -295,17 +303,17 @@ class Run:
         spent = bool(patience) and self.epochs_without_better >= patience
         return spent or self.step >= self.plan.num_steps
 
-    def say_farewell(self) -> None:
+    def finish(self) -> None:
         c, best = self.config, self.best_accuracy
         num_workers = c.num_workers or launcher.set_threads()
-        shown = self.folder, self.views, num_workers, self.world
+        shown = self.dataset, self.spec, num_workers, self.world
         cloud = projector.gather(self.witness.points, *shown)
         with self.world.raise_on_all_ranks():
-            self.board.end_run(cloud)
+            self.logger.end_run(cloud)
         viewer = "tensorboard"
         if not shutil.which(viewer):  # an environment that was not activated
             viewer = os.path.relpath(Path(sys.executable).with_name(viewer))
-        self.board.say(
+        self.logger.say(
             f"best test acc {best:.3f}; {c.folder} holds curves.png, scores.jsonl and checkpoints\n"
             f"look at it with: {viewer} --logdir {c.folder}"
         )
@@ -313,13 +321,13 @@ class Run:
     # Their parts ---------------------------------------------------------------------------
 
     def _draw_curves(self, place: str = "") -> None:
-        lr, waited_s = self.rate.at(self.step - 1), self.feed.train_loader.waited_s
+        lr, waited_s = self.rate.at(self.step - 1), self.batches.train_loader.waited_s
         with _written_to(self.config.folder):
-            self.board.curves(self.step, place, self.tally, lr, waited_s)
+            self.logger.curves(self.step, place, self.sync, lr, waited_s)
 
     def _reading(self) -> step_timing.Reading:
-        device_s = self.tally.waited_s + self.clock.waited_s
-        data_s, ranks_s = self.feed.train_loader.waited_s, self.world.waited_s
+        device_s = self.sync.waited_s + self.clock.waited_s
+        data_s, ranks_s = self.batches.train_loader.waited_s, self.world.waited_s
         return step_timing.Reading(time.perf_counter(), data_s, device_s, ranks_s)
 
     def _accounts(self) -> list[step_timing.Account]:
@@ -330,23 +338,23 @@ class Run:
     def _account_for_bad(self, scores: Scores) -> None:
         """Every image was scored, or is named as unreadable."""
         train_bad, test_bad = {}, {}
-        mine = self.feed.train_loader.unreadable, self.feed.test_loader.unreadable
+        mine = self.batches.train_loader.unreadable, self.batches.test_loader.unreadable
         for train, test in self.world.gather(mine):
             train_bad.update(train)
             test_bad.update(test)
-        assert scores.num_images + len(test_bad) == len(self.folder.test)
+        assert scores.num_images + len(test_bad) == len(self.dataset.test)
         consistency.readable(
-            len(test_bad), self.config.max_bad_share, self.feed.test_loader, self.world
+            len(test_bad), self.config.max_bad_share, self.batches.test_loader, self.world
         )
-        self.board.bad_images({**train_bad, **test_bad})
+        self.logger.bad_images({**train_bad, **test_bad})
 
     def _stop(self, word: StepStatus, step: int, stop: StopRequest) -> None:
         """Saves the run, and ends it; an elastic one only for those who were asked to stop."""
         path = self._save()
         what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
         if self.world.stops(word.num_asked):
-            self.board.draw()
-            self.board.close()
+            self.logger.draw()
+            self.logger.close()
             raise CollectiveError(f"{what}: the same command goes on from there", STOPS[word.stop])
         self.commit()
         if stop.received:
@@ -355,7 +363,7 @@ class Run:
 
     def _settle(self) -> None:
         """Brings what is only summed at times up to this step."""
-        self.tally.settle()
+        self.sync.settle()
         zoo.pool_batch_norm(self.core, self.world)
 
     def _save(self) -> Path:
@@ -380,12 +388,12 @@ class Run:
             "best_accuracy": self.best_accuracy,
             "epochs_without_better": self.epochs_without_better,
             "elapsed_s": self._elapsed(),
-            "epoch_sums": self.tally.as_dict(),
+            "epoch_sums": self.sync.as_dict(),
             "dtype": self.dtype,
             "ranks": self.world.size,
             **self.loss_scale.as_dict(),
             "facts": self.facts,
-            "classes": list(self.folder.classes),
+            "classes": list(self.dataset.classes),
             "view": {"image_size": c.image_size, "resize": c.resize_px, "keep_ratio": c.keep_ratio},
         }
 

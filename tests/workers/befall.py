@@ -35,7 +35,7 @@ from dist_ft.data import decoding  # noqa: E402
 from dist_ft.training import checkpoint  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
-exchange = Run.exchange
+exchange = Run.begin_step
 
 
 def begin() -> None:
@@ -148,5 +148,5 @@ def faulty_exchange(run, step, batch, stop):
     return exchange(run, step, batch, stop)
 
 
-Run.exchange = faulty_exchange
+Run.begin_step = faulty_exchange
 runpy.run_path(str(Path(__file__).with_name("elastic.py")), run_name="__main__")

@@ -8,7 +8,6 @@ from pathlib import Path
 file = Path(sys.argv[1])
 del sys.argv[1]
 
-from dist_ft import cli  # noqa: E402
 from dist_ft.distributed import launcher  # noqa: E402
 
 launcher.take_cores()
@@ -18,7 +17,7 @@ import mxnet as mx  # noqa: E402
 from dist_ft import train  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
-commit, exchange, after = Run.commit, Run.exchange, Run.after
+commit, exchange, after = Run.commit, Run.begin_step, Run.end_step
 commits_ms, steps_ms, since = [], [], [0.0]
 
 
@@ -35,13 +34,13 @@ def timed_exchange(run, step, batch, stop):
     return exchange(run, step, batch, stop)
 
 
-def timed_after(run, step):
+def timed_after(run, *step):
     mx.nd.waitall()
     steps_ms.append(1e3 * (time.perf_counter() - since[0]))
-    after(run, step)
+    after(run, *step)
     if run.world.is_main:
         file.write_text(json.dumps({"commits_ms": commits_ms, "steps_ms": steps_ms}))
 
 
-Run.commit, Run.exchange, Run.after = timed_commit, timed_exchange, timed_after
-train.main(cli.parse())
+Run.commit, Run.begin_step, Run.end_step = timed_commit, timed_exchange, timed_after
+train.main()

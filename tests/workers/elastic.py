@@ -29,7 +29,7 @@ is_hasty = words[0] == "hasty"
 words = words[is_hasty:]
 sys.argv[1:] = words
 
-from dist_ft import cli, train  # noqa: E402
+from dist_ft import train  # noqa: E402
 from dist_ft.distributed.elastic import ElasticWorld  # noqa: E402
 from dist_ft.distributed.startup import HorovodWorld  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
@@ -39,7 +39,7 @@ MINE = f"{os.environ.get('HOROVOD_HOSTNAME')}:{os.environ.get('HOROVOD_LOCAL_RAN
 
 log.mkdir(parents=True, exist_ok=True)
 lines = (log / f"{time.time():.3f}-{os.getpid()}").open("w", buffering=1)
-enter, exchange, after = Run.__enter__, Run.exchange, Run.after
+enter, exchange, after = Run.__enter__, Run.begin_step, Run.end_step
 held = {}
 sums = []
 
@@ -82,10 +82,10 @@ def telling_exchange(run, step, batch, stop):
     return exchange(run, step, batch, stop)
 
 
-def telling_after(run, step):
+def telling_after(run, step, *sums_and_images):
     told = {"step": step, "images": held[step], "sums": len(sums)}
     lines.write(json.dumps({**told, "at": time.time()}) + "\n")
-    after(run, step)
+    after(run, step, *sums_and_images)
 
 
 def trainer_of_horovod(world, params, optimizer, **_):
@@ -100,5 +100,5 @@ if "HOROVOD_ELASTIC" in os.environ:
 
     count(hvd, "allreduce_")
     count(hvd, "grouped_allreduce_")
-Run.__enter__, Run.exchange, Run.after = telling_enter, telling_exchange, telling_after
-train.main(cli.parse())
+Run.__enter__, Run.begin_step, Run.end_step = telling_enter, telling_exchange, telling_after
+train.main()

@@ -8,7 +8,7 @@ import time
 kind, rank, at_step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 sys.argv[1:4] = []
 
-from dist_ft import cli, train  # noqa: E402
+from dist_ft import train  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
 
@@ -29,7 +29,7 @@ FAULTS = {
     "interrupt": lambda run: os.kill(os.getpid(), signal.SIGINT),
 }
 
-exchange = Run.exchange
+exchange = Run.begin_step
 
 
 def faulty_exchange(self, step, batch, stop):
@@ -39,5 +39,5 @@ def faulty_exchange(self, step, batch, stop):
     return exchange(self, step, batch, stop)
 
 
-Run.exchange = faulty_exchange
-train.main(cli.parse())
+Run.begin_step = faulty_exchange
+train.main()

@@ -9,13 +9,15 @@ import time
 kind, rank = sys.argv[1], int(sys.argv[2])
 sys.argv[1:3] = []
 
-from dist_ft import cli, train  # noqa: E402
+import mxnet as mx  # noqa: E402
+
+from dist_ft import train  # noqa: E402
 from dist_ft.data.rank_batches import RankBatches  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
 LATE_S = 0.8  # a step
 
-augmented, exchange, after = RankBatches._augmented, Run.exchange, Run.after
+augmented, exchange, after = RankBatches._augmented, Run.begin_step, Run.end_step
 
 
 def slow_augmented(self, epoch):
@@ -33,21 +35,21 @@ def slow_exchange(self, step, batch, stop):
     """Its device has more to do, which the program does not wait for; or the program sleeps."""
     num_images = exchange(self, step, batch, stop)
     if self.world.rank == rank and kind == "device":
-        many = train.mx.nd.ones((1000, 1000))
+        many = mx.nd.ones((1000, 1000))
         for _ in range(30):
-            many = train.mx.nd.dot(many, many) * 1e-3
+            many = mx.nd.dot(many, many) * 1e-3
     if self.world.rank == rank and kind == "step":
         time.sleep(LATE_S)
     return num_images
 
 
-def slow_after(self, step):
+def slow_after(self, *step):
     if self.world.rank == rank and kind == "between":
         time.sleep(LATE_S)
-    after(self, step)
+    after(self, *step)
 
 
 if kind == "data":
     RankBatches._augmented = slow_augmented
-Run.exchange, Run.after = slow_exchange, slow_after
-train.main(cli.parse())
+Run.begin_step, Run.end_step = slow_exchange, slow_after
+train.main()

@@ -17,7 +17,8 @@ from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import CollectiveError, UserError  # noqa: E402
 from dist_ft.models import optimizers, precision, zoo  # noqa: E402
 from dist_ft.models.precision import LossScale  # noqa: E402
-from dist_ft.train import clip_gradients, train_step  # noqa: E402
+from dist_ft.train import train_step  # noqa: E402
+from dist_ft.training import gradients  # noqa: E402
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 2], np.int32)  # 7: no number of ranks here divides it
 PIXELS = np.random.RandomState(0).randint(0, 256, (7, 8, 8, 3)).astype(np.uint8)
@@ -47,7 +48,7 @@ def a_step_of_all(world, net, clip_norm=0.0, head_lr_mult=1.0):
     indices, mask = sampler.rank_share(np.arange(7), world.rank, world.size)
     x, labels = mx.nd.array(PIXELS[indices], dtype="uint8"), mx.nd.array(LABELS[indices])
     whole, per_rank = zoo.on_pixels(net), 7 / world.size
-    train_step(whole, trainer, x, labels, mx.nd.array(mask), per_rank, 0.1, clip_norm)
+    train_step(whole, trainer, (x, labels, mx.nd.array(mask)), per_rank, 0.1, clip_norm)
     return values(net)
 
 
@@ -107,7 +108,7 @@ def check_an_overflow_on_one_rank_makes_all_of_them_repeat_the_step(world):
         x, labels = mx.nd.array(PIXELS, dtype="uint8"), mx.nd.array(LABELS)
         mask = mx.nd.ones(7) * (world.rank == world.size - 1)  # the others' gradients are 0
         whole, per_rank = zoo.on_pixels(net), 7 / world.size
-        train_step(whole, trainer, x, labels, mask, per_rank, scale=scale)
+        train_step(whole, trainer, (x, labels, mask), per_rank, loss_scale=scale)
         found.append(values(net))
         assert len(set(world.gather(scale.value))) == 1
         assert scale.value in (2.0**9, *(2.0**power for power in range(80, 112)))
@@ -151,7 +152,7 @@ def check_clipping_bounds_the_norm_of_the_mean_gradient(world):
         loss = 1000 * net(mx.nd.ones((2, 3, 8, 8)) * (1 + world.rank)).sum()
     loss.backward()
     trainer.allreduce_grads()
-    clip_gradients(trainer, 2, clip_norm=0.25)
+    gradients.clip(trainer, 2, clip_norm=0.25)
     scale = trainer._scale / 2
     norm = sum((p.grad() * scale).norm().asscalar() ** 2 for p in trainer._params) ** 0.5
     assert abs(norm - 0.25) < 1e-4
