@@ -1,10 +1,11 @@
-# make train     install, make a data set if there is none, fine-tune on it with two processes
-# make test      install, then the whole test suite
-# make lint      ruff, as the continuous integration runs it
-# make docs      the API's pages, in docs/api
-# make docker-check   carry out the Dockerfile without Docker, and use what comes of it; as root, with debootstrap
-# make install   the environment alone, in .venv
-# make clean     remove the environment and what was built; data sets and runs stay
+# make train     install, generate a data set if there is none, fine-tune on it with two processes
+# make test      install, then the quick tests and one two-process job: minutes
+# make test-all  every test: also jobs, clusters of several hosts, browser and benchmarks
+# make lint      ruff, import-linter and mypy
+# make docs      the API reference, in docs/api
+# make docker-check   build the Dockerfile with buildah and use the image; as root
+# make install   only the environment, in .venv
+# make clean     remove the environment and build files; data sets and runs stay
 
 DATA        ?= food5
 MODEL       ?= resnet34_v2
@@ -18,8 +19,10 @@ DOCKER_FLAGS ?=
 
 BIN := .venv/bin
 RUN := runs/$(notdir $(DATA))
+# A test that hangs is stopped after five minutes, with the stacks of all its threads.
+PYTEST := $(BIN)/python -m pytest tests --timeout 300 --durations 10
 
-.PHONY: help install train test lint docs docker-check clean
+.PHONY: help install train test test-all lint docs docker-check clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -27,12 +30,12 @@ help:
 install:
 	@launch/install.sh $(EXTRAS)
 
-# The weights are seen to by one process, before there are many; its exit status is 69 where they are to be had nowhere.
-# 127.0.0.1: not every machine has a line for localhost in /etc/hosts.
+# One process finds or downloads the weights before the ranks start; it exits with 69 if they are unavailable.
+# 127.0.0.1, because not every machine has localhost in /etc/hosts.
 train: install $(DATA)/train
 	@weights=$(WEIGHTS); \
 	$(BIN)/python -m dist_ft.models.pretrained $$weights $(MODEL) || case $$? in \
-	    69) weights=none; echo "warning: no pretrained weights, so this run starts from random numbers" ;; \
+	    69) weights=none; echo "warning: no pretrained weights; this run starts from random parameters" ;; \
 	    *) exit 1 ;; \
 	esac; \
 	$(BIN)/horovodrun -np $(NUM_PROCS) -H 127.0.0.1:$(NUM_PROCS) --gloo $(BIN)/python -m dist_ft.train \
@@ -41,22 +44,25 @@ train: install $(DATA)/train
 food5/train: | install
 	$(BIN)/python food5/sample.py --out food5
 
-# A test that hangs is ended after five minutes, with the stacks of all its threads. What Chromium showed, where it is
-# installed, is in build/screenshots.
 test:
 	@launch/install.sh $(EXTRAS) dev
-	$(BIN)/python -m pytest tests --timeout 300 --durations 10 $(PYTEST_ARGS)
+	$(PYTEST) -m "not (jobs or cluster or browser or benchmarks)" $(PYTEST_ARGS)
+
+test-all:
+	@launch/install.sh $(EXTRAS) dev
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint:
 	@launch/install.sh $(EXTRAS) dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 
 docs:
 	@launch/install.sh $(EXTRAS) docs
 	$(BIN)/python -W ignore -m pdoc dist_ft '!dist_ft.compat' -o docs/api
 
-# DOCKER_FLAGS: --build-arg MXNET=cu112; --cache DIR keeps Horovod's wheel from one check to the next.
 docker-check:
 	python3 -m tests.docker.check $(DOCKER_FLAGS)
 
