@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dist_ft.config import Config
     from dist_ft.distributed.startup import World
-    from dist_ft.models.precision import Unscaled
+    from dist_ft.models.loss_scale import FixedLossScale
     from dist_ft.training.gradients import DeviceBatch
     from dist_ft.training.run import Run
 
@@ -68,7 +68,7 @@ def train_step(
     images_per_rank: float,
     label_smoothing: float = 0.0,
     clip_norm: float = 0.0,
-    loss_scale: Unscaled | None = None,
+    loss_scale: FixedLossScale | None = None,
 ) -> mx.nd.NDArray:
     """One update by the mean gradient of the step's real images on all ranks.
 
@@ -76,7 +76,7 @@ def train_step(
     by the number of ranks, because the trainer averages over the ranks. Returns, without waiting
     for the device, (2,): the sum of this rank's losses and its number of correct predictions.
     """
-    from dist_ft.models.precision import UNSCALED
+    from dist_ft.models.loss_scale import UNSCALED
     from dist_ft.training import gradients
 
     loss_scale = loss_scale or UNSCALED
@@ -84,7 +84,7 @@ def train_step(
         divisor = images_per_rank * loss_scale.value
         sums = gradients.backward(net, batch, label_smoothing, loss_scale.value)
         trainer.allreduce_grads()
-        if loss_scale.fits(gradients.of_trainer(trainer)):
+        if loss_scale.update(gradients.of_trainer(trainer)):
             break  # else they have overflowed, and the scale was halved: repeat the step
     if clip_norm:
         gradients.clip(trainer, divisor, clip_norm)

@@ -182,6 +182,16 @@ def fine_tuned(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def weight_files(tmp_path_factory) -> Path:
+    """A folder with the weights of one network in each format that users have."""
+    from tests.networks import write_weight_files
+
+    folder = tmp_path_factory.mktemp("weight_files")
+    write_weight_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def browser():
     browser = Browser()
     yield browser
@@ -190,10 +200,10 @@ def browser():
 
 @pytest.fixture
 def server(monkeypatch):
-    """A file server on loopback, and downloads that try again at once."""
+    """A file server on loopback, and downloads that are retried at once."""
     from dist_ft.models import download
 
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
+    monkeypatch.setattr(download, "RETRY_DELAY_S", 0.01)
     with FileServer() as server:
         yield server
 

@@ -1,21 +1,87 @@
-"""A small network that tells pictures apart without having been trained."""
+"""Small networks for tests."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
+from mxnet.gluon import nn
 
-from dist_ft.models import zoo
+from dist_ft.models import batch_norm, zoo
+
+# Terms summed for one logit of `small_network` at 32 px: convolution, pooling, dense layer.
+SMALL_NETWORK_TERMS = 3 * 3 * 3 + 16 * 16 + 8
+
+
+class SmallNetwork(mx.gluon.HybridBlock):
+    """Convolution, BatchNorm and pooling as `features`, a dense layer as `output`, like the zoo."""
+
+    def __init__(self, num_classes: int, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.features = nn.HybridSequential(prefix="")
+            self.features.add(
+                nn.Conv2D(8, 3, strides=2, padding=1, use_bias=False, in_channels=3),
+                nn.BatchNorm(in_channels=8),
+                nn.Activation("relu"),
+                nn.GlobalAvgPool2D(),
+                nn.Flatten(),
+            )
+            self.output = nn.Dense(num_classes, in_units=8)
+
+    def hybrid_forward(self, F, x):
+        return self.output(self.features(x))
+
+
+def small_network(num_classes: int = 3, seed: int = 0, prefix: str = "small_") -> SmallNetwork:
+    """A network of two layers with random parameters; for images of any size."""
+    mx.random.seed(seed)
+    net = SmallNetwork(num_classes, prefix=prefix)
+    net.initialize(mx.init.Xavier())
+    return net
+
+
+WEIGHT_FILES = ("saved.params", "net-0000.params", "plain.params", "net.onnx")
+
+
+def write_weight_files(folder: Path) -> None:
+    """Writes a network in each format of WEIGHT_FILES: save_parameters, export, names without
+    'arg:' and 'aux:', and ONNX."""
+    net = small_network(num_classes=7, seed=1, prefix="other4_")
+    for parameter in net.features[1].collect_params().values():
+        parameter.set_data(mx.nd.random.uniform(0.5, 1.5, parameter.shape))
+    net.hybridize()
+    x = mx.nd.zeros((2, 3, 32, 32))
+    net(x)
+    net.save_parameters(str(folder / "saved.params"))
+    net.export(str(folder / "net"), 0)
+    exported = mx.nd.load(str(folder / "net-0000.params"))
+    plain = {name.split(":")[1]: array for name, array in exported.items()}
+    mx.nd.save(str(folder / "plain.params"), plain)
+    mx.onnx.export_model(
+        str(folder / "net-symbol.json"),
+        str(folder / "net-0000.params"),
+        [x.shape],
+        x.dtype,
+        str(folder / "net.onnx"),
+    )
+
+
+def random_pixels(num_images: int = 6, side: int = 32, seed: int = 0) -> np.ndarray:
+    """(num_images, side, side, 3) uint8."""
+    shape = (num_images, side, side, 3)
+    return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
 
 
 def settled(num_classes: int, pixels: np.ndarray, seed: int = 0) -> mx.gluon.HybridBlock:
-    """A mobilenet0.25 at random, with the BatchNorm statistics of these images, (n, side, side, 3)
-    uint8: with those that it begins with, all images come to nearly the same probabilities."""
+    """A random mobilenet0.25 with the BatchNorm statistics of these images, (n, side, side, 3)
+    uint8. With the initial statistics it gives nearly the same probabilities for all images."""
     core = zoo.build("mobilenet0.25", num_classes, pixels.shape[1], seed)
-    for block in zoo.batch_norms(core):
-        block._kwargs["momentum"] = 0.0  # the running statistics are the last batch's
+    for layer in batch_norm.layers(core):
+        layer._kwargs["momentum"] = 0.0  # the running statistics become those of the last batch
     with autograd.record():
-        logits = zoo.on_pixels(core)(mx.nd.array(pixels, dtype="uint8"))
-    logits.backward()  # MXNet updates them on the way back
+        logits = zoo.with_normalization(core)(mx.nd.array(pixels, dtype="uint8"))
+    logits.backward()  # MXNet updates the statistics in the backward pass
     return core

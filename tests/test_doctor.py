@@ -40,10 +40,10 @@ def test_what_would_stop_a_run_fails_with_its_remedy(tmp_path):
 @pytest.mark.parametrize(
     "flags, remedy",
     [
-        (["--model", "nonsense"], "--model nonsense: no such network; near it: "),
+        (["--model", "nonsense"], "--model nonsense: unknown network; similar names: "),
         (
             ["--model", "alexnet", "--image-size", "32"],
-            "--image-size 32: the network does not take such",
+            "--image-size 32: the network does not accept this size",
         ),
     ],
 )
@@ -65,7 +65,7 @@ def test_weights_are_tried_in_the_network(tiny, tmp_path):
     ended = run_job([*words, "--model", "mobilenet0.5"], 60)
     assert ended.status == 1, ended.output
     assert re.search(r"FAIL +weights .*\n +-> the weights do not fit the network", ended.output)
-    assert re.search(r"\n {20,}name the --model that the file is of", ended.output)
+    assert re.search(r"\n {20,}choose the --model of the file", ended.output)
     assert ended.output.count("FAIL") == 1
 
 

@@ -15,7 +15,8 @@ from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
-from dist_ft.models import zoo
+from dist_ft.models import backbone, parameters, zoo
+from dist_ft.models.mxnet_internals import parameters_by_path
 from dist_ft.training import feature_cache
 from tests.conftest import ENVIRONMENT, TINY, train
 from tests.images import make_folder
@@ -48,8 +49,8 @@ def build(seed=0, name="resnet18_v2"):
 
 
 def frozen(net, **settings):
-    zoo.set_rates(net, 10.0, 0.0, **settings)
-    return zoo.frozen_features(net)
+    parameters.set_lr_multipliers(net, 10.0, 0.0, **settings)
+    return backbone.frozen_feature_extractor(net)
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def obtain(folder, world, tmp_path):
 def test_features_and_head_are_the_network(name):
     net = build(name=name)
     x = mx.nd.array(np.random.RandomState(0).randint(0, 256, (3, 32, 32, 3)), dtype="uint8")
-    expected = zoo.on_pixels(net)(x).asnumpy()
-    found = zoo.on_features(net)(frozen(net)(x)).asnumpy()
+    expected = zoo.with_normalization(net)(x).asnumpy()
+    found = backbone.head(net)(frozen(net)(x)).asnumpy()
     assert np.ptp(expected) > 1e-3
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -80,13 +81,13 @@ def test_features_follow_the_networks_parameters():
     part = frozen(net)
     x = mx.nd.array(np.random.RandomState(0).randint(0, 256, (2, 32, 32, 3)), dtype="uint8")
     before = part(x).asnumpy()
-    for name, parameter in zoo.parameters(net).items():
+    for name, parameter in parameters_by_path(net).items():
         if not name.startswith("output"):
             parameter.set_data(parameter.data() * 1.1)
     after = part(x).asnumpy()
     assert abs(after - before).max() > 1e-3
-    head = zoo.on_features(net)(mx.nd.array(after)).asnumpy()
-    assert np.allclose(head, zoo.on_pixels(net)(x).asnumpy(), atol=1e-5)
+    head = backbone.head(net)(mx.nd.array(after)).asnumpy()
+    assert np.allclose(head, zoo.with_normalization(net)(x).asnumpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(

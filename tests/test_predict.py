@@ -27,6 +27,7 @@ from dist_ft.errors import UserError
 from dist_ft.inference import predictor, trained_model, writers
 from dist_ft.inference.inputs import Pictures, listed
 from dist_ft.models import zoo
+from dist_ft.models.mxnet_internals import parameters_by_path
 from dist_ft.train import fit
 from dist_ft.training import checkpoint
 from tests.conftest import run_command, run_job
@@ -53,10 +54,10 @@ def by_hand(run, path):
     """Logits of one image, with nothing of predict in between."""
     found = checkpoint.best(run)
     net = zoo.build("mobilenet0.25", 5, 32, 0)
-    for name, parameter in zoo.parameters(net).items():
+    for name, parameter in parameters_by_path(net).items():
         parameter.set_data(found.net_arrays()[name])
     pixels = center_crop(decode_file(path), 32, 37, True)
-    return zoo.on_pixels(net)(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()[0]
+    return zoo.with_normalization(net)(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()[0]
 
 
 def test_labels_are_those_of_the_network_by_hand(run, tiny, world):
@@ -195,7 +196,7 @@ BAD_COMMANDS = {
     "knows 5 classes": ["RUN", "x.jpg", "--top", "6"],
     "no image is named there": ["RUN", "EMPTY"],
     "name a file for it with --output": ["RUN", "x.jpg", "--format", "parquet"],
-    "--dtype float16: takes a GPU": ["RUN", "x.jpg", "--dtype", "float16"],
+    "--dtype float16: needs a GPU": ["RUN", "x.jpg", "--dtype", "float16"],
     "sees no GPU": ["RUN", "x.jpg", "--device", "gpu"],
 }
 
@@ -332,7 +333,7 @@ def test_parquet_holds_the_same_columns(tmp_path):
 
 def test_the_network_for_inference_is_the_network_until_a_parameter_changes():
     core = zoo.build("resnet18_v2", 5, 32, seed=0)
-    fixed, plain = zoo.for_inference(core, mx.cpu()), zoo.on_pixels(core)
+    fixed, plain = zoo.for_inference(core, mx.cpu()), zoo.with_normalization(core)
     assert isinstance(fixed, mx.gluon.SymbolBlock)
     chance = np.random.RandomState(0)
     x = mx.nd.array(chance.randint(0, 256, (50, 32, 32, 3)), dtype="uint8")

@@ -26,6 +26,7 @@ from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.startup import World
 from dist_ft.models import zoo
+from dist_ft.models.mxnet_internals import parameters_by_path
 from dist_ft.tracking import graph as diagram
 from dist_ft.tracking import projector
 from dist_ft.train import fit
@@ -115,7 +116,7 @@ def test_the_histograms_are_of_every_parameter_and_of_the_mean_gradient(runs, ev
     net, trainer = runs.one.core, runs.one.trainer
     tags = [set(found.Tags()["histograms"]) for found in events]
     expected = set()
-    for name, parameter in zoo.parameters(net).items():
+    for name, parameter in parameters_by_path(net).items():
         tag = name.replace(".", "/", 1)
         shown = {f"weights/{tag}": parameter.data().asnumpy()}
         if parameter.grad_req != "null":
@@ -150,7 +151,7 @@ def test_the_graph_has_a_node_for_every_parameter_in_the_scopes_of_its_blocks(ru
 
 def test_resnet_is_nested_by_its_stages():
     with mx.name.NameManager():
-        net = zoo.on_pixels(zoo.build("resnet34_v2", 5, 64, 0))
+        net = zoo.with_normalization(zoo.build("resnet34_v2", 5, 64, 0))
     graph = diagram.draw(net, (1, 64, 64, 3))
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)

@@ -288,7 +288,7 @@ def test_rows_with_a_mask_of_0_change_nothing_whatever_is_in_them(clip_norm):
         trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
         x, labels = mx.nd.array(pixels, dtype="uint8"), mx.nd.array([0, 1, 2, 0, 1, 1])
         mask = mx.nd.array([1, 1, 1, 1, 0, 0])
-        net = zoo.on_pixels(net)
+        net = zoo.with_normalization(net)
         sums = train.train_step(net, trainer, (x, labels, mask), 4, clip_norm=clip_norm)
         after.append([net[1][1].weight.data().asnumpy(), sums.asnumpy()])
     np.testing.assert_array_equal(after[0][0], after[1][0])
@@ -374,10 +374,10 @@ def test_a_signal_ends_the_process_after_a_checkpoint(tiny, tmp_path, signum, ex
 
 BAD_COMMANDS = {
     "no such folder": (["--data", "nowhere"], 1),
-    "no such network; near it: resnet34_v2": (["--model", "resnet34v2"], 1),
+    "unknown network; similar names: resnet34_v2": (["--model", "resnet34v2"], 1),
     "no such file": (["--weights", "nowhere.params"], 1),
     "matches no parameter": (["--freeze", "no_such_layer"], 1),
-    "does not take such images": (["--image-size", "8", "--model", "alexnet"], 1),
+    "does not accept this size": (["--image-size", "8", "--model", "alexnet"], 1),
     "sees no GPU": (["--device", "gpu"], 1),
     "these settings cannot be used": (["--lr", "-1"], 2),
 }

@@ -45,7 +45,7 @@ def core(pixels):
 @pytest.fixture(scope="module")
 def p(core, pixels):
     """(101, C): of each test image."""
-    return zoo.on_pixels(core)(mx.nd.array(pixels, dtype="uint8")).softmax().asnumpy()
+    return zoo.with_normalization(core)(mx.nd.array(pixels, dtype="uint8")).softmax().asnumpy()
 
 
 def a_feed(tiny, rank=0, size=1):
@@ -78,7 +78,7 @@ def test_a_probability_of_a_little_more_than_one_counts_as_one():
 
 
 def test_the_scores_of_the_two_halves_are_those_of_the_whole_network(tiny, core, world):
-    feed, net = a_feed(tiny), zoo.on_pixels(core)
+    feed, net = a_feed(tiny), zoo.with_normalization(core)
     scores, _ = Witness(core, net, CLASSES).test(feed, world)
     whole = evaluate(net, feed.test(), CLASSES, world)
     assert scores.loss_sum == whole.loss_sum
@@ -88,7 +88,7 @@ def test_the_scores_of_the_two_halves_are_those_of_the_whole_network(tiny, core,
 def test_the_worst_mistakes_are_those_with_the_least_probability_of_the_label(tiny, core, p, world):
     feed = a_feed(tiny)
     labels = np.array(feed.dataset.test.labels)
-    _, evidence = Witness(core, zoo.on_pixels(core), CLASSES).test(feed, world)
+    _, evidence = Witness(core, zoo.with_normalization(core), CLASSES).test(feed, world)
     of_label = np.where(p.argmax(axis=1) == labels, 2, p[np.arange(101), labels])
     assert (of_label < 2).sum() > observer.MOST_WORST
     expected = np.argsort(of_label, kind="stable")[: observer.MOST_WORST]
@@ -102,7 +102,7 @@ def test_the_points_of_the_ranks_are_spread_evenly_over_the_images(tiny, core, w
     monkeypatch.setattr(observer, "MOST_POINTS", 10)
     found = []
     for rank in range(3):
-        mine = Witness(core, zoo.on_pixels(core), CLASSES)
+        mine = Witness(core, zoo.with_normalization(core), CLASSES)
         mine.test(a_feed(tiny, rank, 3), world)
         assert all(point.guess.index % 3 == rank for point in mine.points)
         found += mine.points
@@ -113,7 +113,7 @@ def test_the_points_of_the_ranks_are_spread_evenly_over_the_images(tiny, core, w
 
 def test_a_network_whose_head_is_no_dense_layer_has_no_points(tiny, world):
     core = zoo.build("mobilenetv2_0.25", CLASSES, VIEWS.side, seed=0)
-    seen = Witness(core, zoo.on_pixels(core), CLASSES)
+    seen = Witness(core, zoo.with_normalization(core), CLASSES)
     scores, _ = seen.test(a_feed(tiny), world)
     assert scores.num_images == 101 and seen.points == []
 

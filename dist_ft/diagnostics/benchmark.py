@@ -166,7 +166,8 @@ def advice(
 ) -> str:
     """What limits the steps, and what would help, in one line.
 
-    quickest: the type that `precision.choose` measures; threads of this process, of its cores.
+    quickest: the type that `precision.fastest_dtype` measures; threads of this process, of its
+    cores.
     """
     if parts_s["wait for data"] > 0.05 * step_s:
         return "limited by decoding: --cache ram or disk, or --num-workers where cores are idle"
@@ -255,7 +256,7 @@ def _bench(mode: str, config: Config, steps: int, kept: str | None) -> None:
         if "parts_s" in result:
             cores = launcher.usable_cores() // world.local_size
             measured = (result[name] for name in ("step_s", "parts_s", "dtype"))
-            told += "\n" + advice(*measured, precision.choose(world), THREADS, cores)
+            told += "\n" + advice(*measured, precision.fastest_dtype(world), THREADS, cores)
         if world.is_main:
             print(told, flush=True)
             if kept:

@@ -31,7 +31,7 @@ from dist_ft.data.transforms import InputSpec  # noqa: E402
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding  # noqa: E402
 from dist_ft.distributed import devices, startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
-from dist_ft.models import pretrained, zoo  # noqa: E402
+from dist_ft.models import pretrained, transfer, weight_file, zoo  # noqa: E402
 from dist_ft.settings import ConfigError  # noqa: E402
 from dist_ft.training import consistency, run_spec  # noqa: E402
 
@@ -120,9 +120,9 @@ def examine_network(config: Config, world: startup.World) -> Iterator[Finding]:
 def look_at_weights(choice: str, name: str, net: mx.gluon.HybridBlock | None) -> Finding:
     """Downloads nothing; net: to try them in, if there is one."""
     try:
-        path = pretrained.at_hand(choice, name)
+        path = pretrained.find_local(choice, name)
         if path is not None and net is not None:
-            pretrained.fill(net, pretrained.read(path), zoo.head_of(net))
+            transfer.copy_backbone(weight_file.read(path), net)
     except UserError as error:
         return failure("weights", f"--weights {choice}", error)
     if path is None and choice == "auto":

@@ -12,7 +12,7 @@ from dist_ft.data.loader import Batch
 from dist_ft.evaluation.evaluator import Scores, evaluate
 from dist_ft.evaluation.precision_recall import Thresholds
 from dist_ft.evaluation.predictions import Prediction
-from dist_ft.models import zoo
+from dist_ft.models import backbone
 
 MOST_WORST = 16  # mistakes
 MOST_POINTS = 1000  # images whose features are kept
@@ -40,9 +40,9 @@ class Witness:
     """
 
     def __init__(self, core: mx.gluon.HybridBlock, net: mx.gluon.HybridBlock, num_classes: int):
-        self._below, self._above = zoo.features(core), net
+        self._below, self._above = backbone.feature_extractor(core), net
         if self._below is not None:
-            self._above = zoo.on_features(core)
+            self._above = backbone.head(core)
         self._num_classes = num_classes
         self.points: list[Point] = []  # this rank's, of up to MOST_POINTS on all
 

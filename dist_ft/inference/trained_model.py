@@ -38,10 +38,10 @@ class TrainedModel(NamedTuple):
         device lacks `dtype`.
         """
         if not dtype:
-            had = all(world.gather(precision.has(self.dtype, world.ctx)))
+            had = all(world.gather(precision.supports(world.ctx, self.dtype)))
             dtype = self.dtype if had or self.dtype == "auto" else "float32"
         if dtype == "auto":
-            dtype = precision.choose(world)
+            dtype = precision.fastest_dtype(world)
         with world.raise_on_all_ranks():
             precision.use_dtype(dtype, world.ctx)
             return zoo.for_inference(self.core(world.ctx), world.ctx, dtype)

@@ -17,7 +17,7 @@ def build(name: str, momentum: float, wd: float) -> mx.optimizer.Optimizer:
     return mx.optimizer.create(name, wd=wd, **arguments)
 
 
-def arrays(trainer: mx.gluon.Trainer) -> dict[str, mx.nd.NDArray]:
+def state_arrays(trainer: mx.gluon.Trainer) -> dict[str, mx.nd.NDArray]:
     """The state arrays as 'PARAMETER.0', 'PARAMETER.1', ...; empty for SGD without momentum."""
     parameters = trainer_parameters(trainer)
     return {
@@ -27,7 +27,7 @@ def arrays(trainer: mx.gluon.Trainer) -> dict[str, mx.nd.NDArray]:
     }
 
 
-def prepare(trainer: mx.gluon.Trainer, step: int) -> None:
+def create_state(trainer: mx.gluon.Trainer, step: int) -> None:
     """Creates the state arrays, which MXNet would create in the first update, and sets the number
     of updates made so far, on which Adam's bias correction depends."""
     optimizer, updater = optimizer_of(trainer), updater_of(trainer)

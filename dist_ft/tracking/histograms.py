@@ -6,7 +6,7 @@ from typing import Any
 
 import mxnet as mx
 
-from dist_ft.models import zoo
+from dist_ft.models.mxnet_internals import parameters_by_path
 
 NUM_BINS = 64  # of equal width; TensorBoard shows 30
 
@@ -17,7 +17,7 @@ def write(writer: Any, net: mx.gluon.Block, trainer: mx.gluon.Trainer, step: int
 
     writer: tensorboardX's.
     """
-    for name, parameter in zoo.parameters(net).items():
+    for name, parameter in parameters_by_path(net).items():
         place = name.replace(".", "/", 1)
         writer.add_histogram(f"weights/{place}", parameter.data().asnumpy(), step, NUM_BINS)
         if parameter.grad_req != "null":

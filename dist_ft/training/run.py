@@ -24,8 +24,18 @@ from dist_ft.distributed.startup import World, is_loss
 from dist_ft.errors import CollectiveError, RankStopped, UserError, WorldResized
 from dist_ft.evaluation.evaluator import Scores
 from dist_ft.evaluation.observer import Witness
-from dist_ft.models import optimizers, precision, pretrained, zoo
-from dist_ft.models.precision import UNSCALED, LossScale
+from dist_ft.models import (
+    backbone,
+    batch_norm,
+    optimizers,
+    parameters,
+    precision,
+    pretrained,
+    transfer,
+    weight_file,
+    zoo,
+)
+from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
 from dist_ft.tracking import projector
 from dist_ft.tracking.run_logger import NullLogger, RunLogger
 from dist_ft.training import (
@@ -64,7 +74,7 @@ class Run:
         consistency.started_alike(self.facts, world)
         self.plan, self.rate = schedule.of(config, len(self.dataset.train), world.size)
         self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
-        self.dtype = precision.choose(world) if config.dtype == "auto" else config.dtype
+        self.dtype = precision.fastest_dtype(world) if config.dtype == "auto" else config.dtype
         with world.raise_on_all_ranks():
             found = world.kept
             if world.is_main and config.folder.is_dir():
@@ -115,13 +125,13 @@ class Run:
         if self.world.is_main and not found:
             path = pretrained.locate(c.weights, c.model)
             if path:
-                pretrained.fill(core, pretrained.read(path), zoo.head_of(core))
-        zoo.set_rates(core, c.head_lr_mult, c.backbone_lr_mult, c.lr_mult, c.freeze)
+                transfer.copy_backbone(weight_file.read(path), core)
+        parameters.set_lr_multipliers(core, c.head_lr_mult, c.backbone_lr_mult, c.lr_mult, c.freeze)
         if c.bn == "frozen":
-            zoo.freeze_batch_norm(zoo.batch_norms(core))
+            batch_norm.freeze(batch_norm.layers(core))
         core.collect_params().reset_ctx(self.world.ctx)
         self.core, self._draws = core, zoo.has_dropout(core)
-        return zoo.on_pixels(core)
+        return zoo.with_normalization(core)
 
     def _take_up(self, found: checkpoint.Checkpoint | None) -> None:
         """Brings all ranks to one state: the beginning, rank 0's checkpoint, or the last that
@@ -139,9 +149,9 @@ class Run:
         self.sync.start_epoch(**state.get("epoch_sums", {}))
         self.loss_scale = UNSCALED
         if self.dtype == "float16":
-            self.loss_scale = LossScale(*state.get("loss_scale", ()))
-        optimizers.prepare(self.trainer, self.step)
-        arrays = {**zoo.arrays(self.core), **optimizers.arrays(self.trainer)}
+            self.loss_scale = DynamicLossScale(*state.get("loss_scale", ()))
+        optimizers.create_state(self.trainer, self.step)
+        arrays = {**parameters.arrays(self.core), **optimizers.state_arrays(self.trainer)}
         with world.raise_on_all_ranks():
             if found:
                 saved = {**found.net_arrays(), **found.trainer_arrays()}
@@ -190,13 +200,13 @@ class Run:
             packs = image_cache.open_cache(self.dataset, views, *kept, num_workers, world, say)
         share = c.seed, world.rank, world.size
         feed = RankBatches(self.dataset, views, *share, num_workers, c.prefetch_mb, packs)
-        frozen = zoo.frozen_features(self.core) if c.views else None
+        frozen = backbone.frozen_feature_extractor(self.core) if c.views else None
         if frozen is None:
             return feed, self.net
         made_of = [c.model, c.seed, self.dtype, views, packs and c.cache_side_px]
         num_views = min(c.views, c.epochs)  # of which the first epochs see one each
         kept = feature_cache.obtain(frozen, feed, num_views, made_of, c.cache_folder, world, say)
-        return feature_cache.FeatureBatches(feed, kept), zoo.on_features(self.core)
+        return feature_cache.FeatureBatches(feed, kept), backbone.head(self.core)
 
     # The steps -----------------------------------------------------------------------------
 
@@ -252,7 +262,7 @@ class Run:
             epoch = self.plan.epoch_of(step) + 1
             self._draw_curves(f"epoch {epoch}, step {self.step}/{self.plan.num_steps}")
         if c.check_every and self.step % c.check_every == 0:
-            consistency.held_alike(zoo.arrays(self.core), self.step, self.world)
+            consistency.held_alike(parameters.arrays(self.core), self.step, self.world)
         ends_epoch = self.step % self.plan.steps_per_epoch == 0  # and is saved with its scores
         if c.save_every and self.step % c.save_every == 0 and not ends_epoch:
             self._save()
@@ -262,17 +272,19 @@ class Run:
     def commit(self) -> None:
         """Keeps the state that all ranks are in, for those who outlive the loss of one."""
         self._settle()
-        self.world.keep(self._state(), zoo.arrays(self.core), optimizers.arrays(self.trainer))
+        self.world.keep(
+            self._state(), parameters.arrays(self.core), optimizers.state_arrays(self.trainer)
+        )
 
     def end_epoch(self, epoch: int) -> Scores:
         """Scores on the test images, written down and saved with the state that they are of."""
         self.sync.settle()
         ranks = self._accounts()
         self._draw_curves()
-        zoo.pool_batch_norm(self.core, self.world)
-        consistency.finite(zoo.arrays(self.core), self.step)
+        batch_norm.pool_statistics(self.core, self.world)
+        consistency.finite(parameters.arrays(self.core), self.step)
         if not self.config.check_every:
-            consistency.held_alike(zoo.arrays(self.core), self.step, self.world)
+            consistency.held_alike(parameters.arrays(self.core), self.step, self.world)
         scores, evidence = self.witness.test(self.batches, self.world)
         self._account_for_bad(scores)
         if scores.accuracy > self.best_accuracy:
@@ -364,17 +376,17 @@ class Run:
     def _settle(self) -> None:
         """Brings what is only summed at times up to this step."""
         self.sync.settle()
-        zoo.pool_batch_norm(self.core, self.world)
+        batch_norm.pool_statistics(self.core, self.world)
 
     def _save(self) -> Path:
         """Writes a checkpoint on rank 0 of the state that all ranks are in."""
         self.world.heartbeat("checkpoint")
         if self._test_accuracy is None:  # else all was settled before the test, and is as it was
             self._settle()
-            consistency.finite(zoo.arrays(self.core), self.step)
+            consistency.finite(parameters.arrays(self.core), self.step)
         with self.world.raise_on_all_ranks():
             if self.world.is_main:
-                arrays = zoo.arrays(self.core), optimizers.arrays(self.trainer)
+                arrays = parameters.arrays(self.core), optimizers.state_arrays(self.trainer)
                 checkpoint.save(self.config.folder, self._state(), *arrays, self.config.keep)
         return checkpoint.place(self.config.folder, self.step)
 
@@ -391,7 +403,7 @@ class Run:
             "epoch_sums": self.sync.as_dict(),
             "dtype": self.dtype,
             "ranks": self.world.size,
-            **self.loss_scale.as_dict(),
+            **self.loss_scale.state(),
             "facts": self.facts,
             "classes": list(self.dataset.classes),
             "view": {"image_size": c.image_size, "resize": c.resize_px, "keep_ratio": c.keep_ratio},

@@ -8,7 +8,7 @@ import mxnet as mx
 
 from dist_ft.data.dataset import Dataset
 from dist_ft.distributed import devices
-from dist_ft.models import zoo
+from dist_ft.models import parameters
 from dist_ft.training.schedule import Plan
 
 
@@ -39,6 +39,6 @@ def about_network(
     )
     if plan.batch_size < world.size:
         yield f"more ranks than images a step: {world.size - plan.batch_size} idle"
-    for group in zoo.groups(net):
+    for group in parameters.groups(net):
         rate = f"rate {peak_lr * group.lr_mult:g}" if group.lr_mult else "frozen"
         yield f"  {group.name:9}{group.num_values:>12,} parameters  {rate}"

@@ -15,8 +15,9 @@ from mxnet.gluon import nn  # noqa: E402
 from dist_ft.data import sampler  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import CollectiveError, UserError  # noqa: E402
-from dist_ft.models import optimizers, precision, zoo  # noqa: E402
-from dist_ft.models.precision import LossScale  # noqa: E402
+from dist_ft.models import batch_norm, optimizers, parameters, precision, zoo  # noqa: E402
+from dist_ft.models.loss_scale import DynamicLossScale  # noqa: E402
+from dist_ft.models.mxnet_internals import parameters_by_path  # noqa: E402
 from dist_ft.train import train_step  # noqa: E402
 from dist_ft.training import gradients  # noqa: E402
 
@@ -36,18 +37,18 @@ def a_net(seed=0):
 
 
 def values(net):
-    return {name: array.asnumpy() for name, array in zoo.arrays(net).items()}
+    return {name: array.asnumpy() for name, array in parameters.arrays(net).items()}
 
 
 def a_step_of_all(world, net, clip_norm=0.0, head_lr_mult=1.0):
     """Parameters after one step on this rank's share of the seven images."""
-    for name, parameter in zoo.parameters(net).items():
+    for name, parameter in parameters_by_path(net).items():
         parameter.lr_mult = head_lr_mult if name.startswith("2.") else 1.0
     trainer = world.trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
     trainer.set_learning_rate(0.5)
     indices, mask = sampler.rank_share(np.arange(7), world.rank, world.size)
     x, labels = mx.nd.array(PIXELS[indices], dtype="uint8"), mx.nd.array(LABELS[indices])
-    whole, per_rank = zoo.on_pixels(net), 7 / world.size
+    whole, per_rank = zoo.with_normalization(net), 7 / world.size
     train_step(whole, trainer, (x, labels, mx.nd.array(mask)), per_rank, 0.1, clip_norm)
     return values(net)
 
@@ -92,22 +93,22 @@ def check_objects_are_gathered_while_gradients_are_summed(world):
 
 def check_broadcast_gives_all_the_bytes_of_rank_0(world):
     net = a_net(seed=world.rank)
-    world.broadcast(zoo.arrays(net))
-    world.broadcast(zoo.arrays(net))  # the same names twice in a row
+    world.broadcast(parameters.arrays(net))
+    world.broadcast(parameters.arrays(net))  # the same names twice in a row
     for name, value in values(a_net(seed=0)).items():
         assert (values(net)[name] == value).all()
 
 
 def check_an_overflow_on_one_rank_makes_all_of_them_repeat_the_step(world):
     found = []
-    for scale in (LossScale(2.0**112), LossScale(2.0**9)):
+    for scale in (DynamicLossScale(2.0**112), DynamicLossScale(2.0**9)):
         net = a_net()
-        for parameter in zoo.parameters(net).values():
+        for parameter in parameters_by_path(net).values():
             parameter.set_data(parameter.data() * 1e7)  # for large gradients
         trainer = world.trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
         x, labels = mx.nd.array(PIXELS, dtype="uint8"), mx.nd.array(LABELS)
         mask = mx.nd.ones(7) * (world.rank == world.size - 1)  # the others' gradients are 0
-        whole, per_rank = zoo.on_pixels(net), 7 / world.size
+        whole, per_rank = zoo.with_normalization(net), 7 / world.size
         train_step(whole, trainer, (x, labels, mask), per_rank, loss_scale=scale)
         found.append(values(net))
         assert len(set(world.gather(scale.value))) == 1
@@ -118,7 +119,7 @@ def check_an_overflow_on_one_rank_makes_all_of_them_repeat_the_step(world):
 
 
 def check_all_ranks_choose_one_type(world):
-    chosen = world.gather(precision.choose(world))
+    chosen = world.gather(precision.fastest_dtype(world))
     assert len(set(chosen)) == 1
     assert chosen[0] in ("float32", "bfloat16" if launcher.has_bfloat16() else "float32")
 
@@ -168,7 +169,7 @@ def check_pooled_statistics_are_those_of_all_batches(world):
     with autograd.record():
         out = net(mx.nd.array(batches[world.rank]))
     out.backward()  # MXNet updates the running statistics on the way back
-    zoo.pool_batch_norm(net, world)
+    batch_norm.pool_statistics(net, world)
     pixels = batches.transpose(2, 0, 1, 3, 4).reshape(2, -1)
     np.testing.assert_allclose(net[0].running_mean.data().asnumpy(), pixels.mean(1), rtol=1e-4)
     np.testing.assert_allclose(net[0].running_var.data().asnumpy(), pixels.var(1), rtol=1e-4)
