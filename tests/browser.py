@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by Selenium, for tests of what a person sees."""
+"""A headless Chromium, driven by Selenium, for tests of rendered pages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_chromium = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium here (apt-get install chromium chromium-driver)"
 )
-# Where pictures of what was seen are left, to be looked at after a run of the tests.
+# Screenshots are kept here, to be looked at after the tests.
 SCREENSHOTS = Path(__file__).resolve().parent.parent / "build" / "screenshots"
-DESKTOP, PHONE = (1280, 900), (390, 844)  # px of the page that are seen at once
+DESKTOP, PHONE = (1280, 900), (390, 844)  # viewport, px
 
-# The text of a page, also of what its components keep in a shadow of theirs, and in frames.
+# The text of a page, including shadow DOM and frames.
 TEXT = """return (function text(node) {
   if (!node || ['SCRIPT', 'STYLE'].includes(node.nodeName)) return '';
   if (node.nodeType === 3) return node.data;
@@ -26,70 +26,71 @@ TEXT = """return (function text(node) {
   return inner.map(text).join(' ');
 })(document.body).replace(/\\s+/g, ' ')"""
 
+FLAGS = (
+    *("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"),
+    *("disable-background-networking", "disable-component-update", "disable-sync"),
+)
+
 
 class Browser:
-    """One page at a time."""
+    """A browser with one page."""
 
     def __init__(self) -> None:
         from selenium import webdriver
 
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        for flag in FLAGS:
             options.add_argument(f"--{flag}")
-        for flag in ("disable-background-networking", "disable-component-update", "disable-sync"):
-            options.add_argument(f"--{flag}")  # it is not to ask for anything but the page
-        options.add_argument("--hide-scrollbars")  # as wide as it is said to be
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self._driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
 
     def open(self, address: str, size: tuple[int, int] = DESKTOP) -> None:
-        """size: as narrow as a phone's it is a phone's; its pages have the width they ask for."""
+        """Opens a page in a viewport of this size, which is a phone's if as narrow as PHONE."""
         self._driver.get("about:blank")
-        self.complaints()
+        self.errors()
         width, height = size
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
-        self._do("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
+        self._command("Emulation.setDeviceMetricsOverride", **metrics, mobile=width <= PHONE[0])
         self._driver.get(address)
 
-    def complaints(self) -> list[str]:
-        """The errors of the page's scripts and of what it loads, since this was last asked."""
+    def errors(self) -> list[str]:
+        """Errors of scripts and missing resources since the last call."""
         return [e["message"] for e in self._driver.get_log("browser") if e["level"] == "SEVERE"]
 
-    def value_of(self, expression: str) -> Any:
+    def evaluate(self, expression: str) -> Any:
         return self._driver.execute_script(f"return {expression}")
 
-    def wait_for(self, words: str, timeout_s: float = 30) -> str:
-        """The page's text, once the words are in it."""
+    def wait_for(self, text: str, timeout_s: float = 30) -> None:
+        """Waits until the page contains the text."""
         end = time.monotonic() + timeout_s
-        while words not in (text := self._driver.execute_script(TEXT) or ""):
-            assert time.monotonic() < end, f"no {words!r} in {text!r}"
+        while text not in (shown := self._driver.execute_script(TEXT) or ""):
+            assert time.monotonic() < end, f"no {text!r} in {shown!r}"
             time.sleep(0.1)
-        return text
 
     def wait_until_still(self, timeout_s: float = 15) -> None:
-        """Until what is seen has not changed for a second; not for ever, since some pages turn."""
+        """Waits until the page has not changed for a second; some animations never end."""
         end, before = time.monotonic() + timeout_s, None
-        while time.monotonic() < end and (now := self._seen()) != before:
+        while time.monotonic() < end and (now := self._capture()) != before:
             before = now
             time.sleep(1)
 
-    def _seen(self) -> str:
-        return self._do("Page.captureScreenshot")["data"]
-
     def screenshot(self, name: str, whole: bool = False) -> Path:
-        """A PNG of what is seen, or of the whole page; kept in SCREENSHOTS."""
-        shot = self._do("Page.captureScreenshot", captureBeyondViewport=whole)
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
-        return SCREENSHOTS / f"{name}.png"
+        """A PNG of the viewport or the whole page, kept in SCREENSHOTS."""
+        path = SCREENSHOTS / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(self._capture(whole)))
+        return path
 
-    def printed(self) -> bytes:
-        """The page on paper, as PDF."""
+    def pdf(self) -> bytes:
+        """The page as it is printed."""
         return base64.b64decode(self._driver.print_page())
 
     def close(self) -> None:
         self._driver.quit()
 
-    def _do(self, command: str, **parameters: Any) -> dict[str, Any]:
+    def _capture(self, whole: bool = False) -> str:
+        return self._command("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+
+    def _command(self, command: str, **parameters: Any) -> dict[str, Any]:
         return self._driver.execute_cdp_cmd(command, parameters)

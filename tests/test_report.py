@@ -388,7 +388,7 @@ def test_a_complaint_of_chromiums_is_heard(browser, tmp_path):
     page.write_text("<!DOCTYPE html><p>here<script>missing()</script>")
     browser.open(page.as_uri())
     browser.wait_for("here")
-    assert any("missing is not defined" in complaint for complaint in browser.complaints())
+    assert any("missing is not defined" in complaint for complaint in browser.errors())
 
 
 @needs_chromium
@@ -397,11 +397,11 @@ def test_chromium_shows_the_page_whole_and_does_not_complain(page, browser, size
     browser.open(page.as_uri(), size)
     browser.wait_for("The least certain")
     picture = browser.screenshot(f"report-{size[0]}", whole=True)
-    assert browser.complaints() == []
-    assert browser.value_of("document.title") == "first"
-    assert browser.value_of("innerWidth") == size[0]
-    assert browser.value_of("document.documentElement.scrollWidth") == size[0]  # no further aside
-    widths = browser.value_of("[...document.images].map(image => image.naturalWidth)")
+    assert browser.errors() == []
+    assert browser.evaluate("document.title") == "first"
+    assert browser.evaluate("innerWidth") == size[0]
+    assert browser.evaluate("document.documentElement.scrollWidth") == size[0]  # no further aside
+    widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert len(widths) >= 24 and all(widths)
     with Image.open(picture) as image:
         assert image.width == size[0]
@@ -413,7 +413,7 @@ def test_chromium_shows_the_page_whole_and_does_not_complain(page, browser, size
 def test_the_page_is_printed_on_a_few_sheets_without_its_links(page, browser):
     browser.open(page.as_uri())
     browser.wait_for("The least certain")
-    sheets = browser.printed()
+    sheets = browser.pdf()
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     (SCREENSHOTS / "report.pdf").write_bytes(sheets)
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", sheets)) <= 8

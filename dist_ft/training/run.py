@@ -36,8 +36,10 @@ from dist_ft.models import (
     zoo,
 )
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
-from dist_ft.tracking import projector
-from dist_ft.tracking.run_logger import NullLogger, RunLogger
+from dist_ft.tracking import embeddings
+from dist_ft.tracking.epoch_scores import RankTimes
+from dist_ft.tracking.null_logger import NullLogger
+from dist_ft.tracking.run_logger import RunLogger
 from dist_ft.training import (
     checkpoint,
     consistency,
@@ -170,10 +172,8 @@ class Run:
             c.folder.mkdir(parents=True, exist_ok=True)
             self._claim = self._claim or resume.RunLock(c.folder)
             board = RunLogger(c.folder, c.as_dict(), folder, self.spec, self.step, c.board_every)
-            if not world.kept:
-                board.graph(self.net, c.image_size)
         if world.kept:
-            board.say(f"on {world.size} x {world.ctx} from step {self.step} (on {world.were})")
+            board.info(f"on {world.size} x {world.ctx} from step {self.step} (on {world.were})")
             return board
         for line in (
             *startup_summary.about_images(c.data, folder),
@@ -182,18 +182,18 @@ class Run:
                 c.model, self.core, self.dtype, self.plan, peak_lr, world
             ),
         ):
-            board.say(line)
+            board.info(line)
         if found and self.step < self.plan.num_steps:
-            board.say(f"goes on from {found.path} (step {self.step} of {self.plan.num_steps})")
+            board.info(f"goes on from {found.path} (step {self.step} of {self.plan.num_steps})")
         elif found:
             more = "--epochs and --max-steps say how far it goes"
-            board.say(f"{found.path} has made all of {self.plan.num_steps} steps already; {more}")
+            board.info(f"{found.path} has made all of {self.plan.num_steps} steps already; {more}")
         return board
 
     def _feed(self):
         """The batches, and the part of the network that the steps go through: all of it, or the
         head where features are kept."""
-        c, world, say = self.config, self.world, self.logger.say
+        c, world, say = self.config, self.world, self.logger.info
         views, num_workers, packs = self.spec, c.num_workers or launcher.set_threads(), None
         if c.cache != "off":
             kept = c.cache_side_px, c.cache, c.cache_folder
@@ -237,7 +237,7 @@ class Run:
                 sampler.step_seed(self.config.seed, step, self.world.rank), self.world.ctx
             )
         if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
-            self.logger.batch(batch.x, step)
+            self.logger.log_batch(batch.x, step)
         word = self.sync.exchange(
             batch.num_images, len(self.batches.train_loader.unreadable), stop.received
         )
@@ -293,12 +293,13 @@ class Run:
             self.epochs_without_better += 1
         train = {"loss": self.sync.loss, "accuracy": self.sync.accuracy}
         with self.world.raise_on_all_ranks(), _written_to(self.config.folder):
-            self.logger.end_epoch(epoch, self.step, train, scores, evidence, self._elapsed(), ranks)
+            elapsed_s, times = self._elapsed(), [RankTimes(**a.as_row()) for a in ranks]
+            self.logger.end_epoch(epoch, self.step, train, scores, evidence, elapsed_s, times)
             if self.config.histograms:
-                self.logger.histograms(self.core, self.trainer, epoch, self.step)
+                self.logger.log_histograms(self.core, self.trainer, epoch, self.step)
         slow = step_timing.word(ranks)
         if slow:
-            self.logger.say(slow)
+            self.logger.info(slow)
         if self.step % self.plan.steps_per_epoch == 0:
             self.sync.start_epoch()
             self._elapsed_s, self._since = 0.0, time.perf_counter()
@@ -317,15 +318,13 @@ class Run:
 
     def finish(self) -> None:
         c, best = self.config, self.best_accuracy
-        num_workers = c.num_workers or launcher.set_threads()
-        shown = self.dataset, self.spec, num_workers, self.world
-        cloud = projector.gather(self.witness.points, *shown)
-        with self.world.raise_on_all_ranks():
-            self.logger.end_run(cloud)
+        points = embeddings.gather(self.witness.points, self.world)
+        with self.world.raise_on_all_ranks(), _written_to(c.folder):
+            self.logger.end_run(points)
         viewer = "tensorboard"
         if not shutil.which(viewer):  # an environment that was not activated
             viewer = os.path.relpath(Path(sys.executable).with_name(viewer))
-        self.logger.say(
+        self.logger.info(
             f"best test acc {best:.3f}; {c.folder} holds curves.png, scores.jsonl and checkpoints\n"
             f"look at it with: {viewer} --logdir {c.folder}"
         )
@@ -335,7 +334,7 @@ class Run:
     def _draw_curves(self, place: str = "") -> None:
         lr, waited_s = self.rate.at(self.step - 1), self.batches.train_loader.waited_s
         with _written_to(self.config.folder):
-            self.logger.curves(self.step, place, self.sync, lr, waited_s)
+            self.logger.log_steps(self.step, place, self.sync, lr, waited_s)
 
     def _reading(self) -> step_timing.Reading:
         device_s = self.sync.waited_s + self.clock.waited_s
@@ -358,14 +357,14 @@ class Run:
         consistency.readable(
             len(test_bad), self.config.max_bad_share, self.batches.test_loader, self.world
         )
-        self.logger.bad_images({**train_bad, **test_bad})
+        self.logger.log_bad_images({**train_bad, **test_bad})
 
     def _stop(self, word: StepStatus, step: int, stop: StopRequest) -> None:
         """Saves the run, and ends it; an elastic one only for those who were asked to stop."""
         path = self._save()
         what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
         if self.world.stops(word.num_asked):
-            self.logger.draw()
+            self.logger.draw_figures()
             self.logger.close()
             raise CollectiveError(f"{what}: the same command goes on from there", STOPS[word.stop])
         self.commit()

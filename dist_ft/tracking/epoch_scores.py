@@ -1,0 +1,108 @@
+"""The format of scores.jsonl: one JSON line per epoch, written by a run and read by its report."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from dist_ft.errors import UserError
+
+OPTIONAL = ("test_accuracy_top5", "images_per_s", "data_wait_share")
+
+
+@dataclass(frozen=True)
+class RankTimes:
+    """How one rank spent the training steps of an epoch, in seconds."""
+
+    rank: int
+    host: str
+    step_s: float  # one step, without waiting for other ranks
+    data_s: float  # waiting for decoded images
+    rest_s: float  # computing and writing
+    others_s: float  # waiting for other ranks, and reducing
+
+
+@dataclass(frozen=True)
+class EpochScores:
+    """One line of scores.jsonl; values that do not apply or were not measured are left out."""
+
+    epoch: int  # counted from 1
+    step: int  # steps since the start of the run
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    test_correct: int
+    test_images: int
+    elapsed_s: float  # training, evaluation and checkpoint
+    confusion: list[list[int]]  # images of class [row] that were predicted as [column]
+    test_accuracy_top5: float | None = None  # for more than five classes
+    images_per_s: float | None = None  # training steps only, all ranks
+    data_wait_share: float | None = None  # of the time of the steps, on rank 0, 0..1
+    ranks: tuple[RankTimes, ...] = ()  # for more than one rank
+
+    def to_json(self) -> str:
+        return json.dumps({k: v for k, v in asdict(self).items() if v not in (None, ())})
+
+    @staticmethod
+    def from_json(line: str) -> EpochScores:
+        """Unknown keys are ignored. Raises ValueError for a line that is not a row of scores."""
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"expected an object, found {line[:40]!r}")
+        known = {f.name: row[f.name] for f in fields(EpochScores) if f.name in row}
+        try:
+            times = tuple(RankTimes(**rank) for rank in known.pop("ranks", ()))
+            scores = EpochScores(**known, ranks=times)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        scores._check_types()
+        return scores
+
+    def _check_types(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            missing = value is None and f.name in OPTIONAL
+            if f.name not in ("confusion", "ranks") and not missing and not _is_number(value):
+                raise ValueError(f"{f.name} is {value!r}, not a number")
+        if not _is_count_matrix(self.confusion):
+            raise ValueError("confusion is not a square matrix of counts")
+
+
+def read(path: Path) -> list[EpochScores]:
+    """All complete rows of a scores.jsonl.
+
+    A line that is not JSON is skipped: a killed process leaves its last line incomplete. Raises
+    UserError for rows of another program, OSError if the file cannot be read.
+    """
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):
+            json.loads(line)
+            rows.append(_row(line, path))
+    return rows
+
+
+def _row(line: str, path: Path) -> EpochScores:
+    try:
+        return EpochScores.from_json(line)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: was not written by dist_ft.train ({error}); name the --out folder of a run"
+        ) from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count_matrix(matrix: Any) -> bool:
+    return isinstance(matrix, list) and all(
+        isinstance(row, list)
+        and len(row) == len(matrix)
+        and all(isinstance(count, int) for count in row)
+        for row in matrix
+    )

@@ -1,0 +1,91 @@
+"""What TensorBoard shows of an evaluation besides its scores, and the run's curves.png."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple, Sequence
+
+from tensorboardX import SummaryWriter
+
+from dist_ft.data.dataset import Dataset
+from dist_ft.data.rank_batches import load_test_image
+from dist_ft.data.transforms import InputSpec
+from dist_ft.evaluation.evaluator import Scores
+from dist_ft.evaluation.observer import Evidence
+from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS
+from dist_ft.evaluation.predictions import Prediction
+from dist_ft.text import on_one_line, printable
+from dist_ft.tracking.epoch_scores import EpochScores
+
+MAX_TIME_SHARE = 0.01  # of the run, if no interval is set
+MAX_PR_CURVES = 100  # classes
+MAX_CAPTION_CHARS = 16  # of a class name
+
+
+class Evaluation(NamedTuple):
+    step: int
+    scores: Scores
+    evidence: Evidence
+    history: Sequence[EpochScores]  # up to this evaluation
+
+
+class EvaluationFigures:
+    """Draws confusion, precision-recall curves and worst mistakes of some of the evaluations.
+
+    every: epochs between drawings; 0: after the first epoch, and then as often as drawing takes at
+    most MAX_TIME_SHARE of the time. The last evaluation is drawn by `draw_pending`.
+    """
+
+    def __init__(
+        self, writer: SummaryWriter, run: Path, dataset: Dataset, spec: InputSpec, every: int
+    ):
+        self._writer, self._run, self._every = writer, run, every
+        self._dataset, self._spec = dataset, spec
+        self._start, self._spent_s = time.monotonic(), 0.0
+        self._pending: Evaluation | None = None
+
+    def add(self, epoch: int, evaluation: Evaluation) -> None:
+        self._pending = evaluation
+        if self._is_due(epoch):
+            self.draw_pending()
+
+    def draw_pending(self) -> None:
+        """Draws the last evaluation, unless it is drawn already."""
+        if self._pending is None:
+            return
+        start = time.monotonic()
+        self._draw(self._pending)
+        self._pending = None
+        self._spent_s += time.monotonic() - start
+
+    def _is_due(self, epoch: int) -> bool:
+        if self._every:
+            return (epoch + 1) % self._every == 0
+        return self._spent_s <= MAX_TIME_SHARE * (time.monotonic() - self._start)
+
+    def _draw(self, evaluation: Evaluation) -> None:
+        from dist_ft.tracking import figures  # matplotlib takes 0.5 s to import
+
+        step, scores, evidence, history = evaluation
+        classes = self._dataset.classes
+        self._writer.add_figure("confusion", figures.confusion(scores.confusion, classes), step)
+        for label, name in enumerate(classes[:MAX_PR_CURVES]):
+            tag = f"precision_recall/{printable(name)}"
+            curve = evidence.thresholds.curve(label)
+            self._writer.add_pr_curve_raw(tag, *curve, step, NUM_THRESHOLDS)
+        if evidence.worst:
+            images = [
+                load_test_image(self._dataset.test, p.index, self._spec) for p in evidence.worst
+            ]
+            captions = [self._caption(prediction) for prediction in evidence.worst]
+            self._writer.add_figure("mistakes", figures.captioned(images, captions), step)
+        figures.curves(history).savefig(self._run / "curves.png", dpi=110)
+
+    def _caption(self, prediction: Prediction) -> str:
+        label, predicted = (
+            on_one_line(self._dataset.classes[index])[:MAX_CAPTION_CHARS]
+            for index in (prediction.label, prediction.predicted)
+        )
+        label_line = f"label {label} {prediction.p_label:.0%}"
+        return f"{label_line}\npredicted {predicted} {prediction.p_taken:.0%}"
