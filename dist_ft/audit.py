@@ -1,10 +1,62 @@
-"""Check a data set for duplicates, leaks and unreadable images."""
+"""Checks every image of a data set: `python -m dist_ft.audit DATA`.
+
+Finds files that cannot be read, pictures that are in both train and test, pictures with two labels,
+duplicates, classes of very different size, and images that are tiny, elongated or of a single
+colour. Duplicates are found by their bytes and by perceptual hash: also re-encoded, resized and
+mirrored ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from dist_ft import cli, files
+from dist_ft.errors import UserError
+from dist_ft.text import as_json, on_one_line
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dist_ft.audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exits with status 1 if an image is unreadable, or if train and test, or two"
+        " classes,\nshare a picture; with 2 if DATA is not a data set; else with 0.",
+    )
+    parser.add_argument("data", metavar="DATA", help="image folder, as for dist_ft.train")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all findings there")
+    cli.add_count(parser, "--show", 5, "examples of each finding")
+    cli.add_share(parser, "--alike", 0.9, "similarity of duplicates, from 0.5 to 1")
+    args = parser.parse_args()
+    if args.alike < 0.5:
+        parser.error(f"--alike {args.alike:g}: must be at least 0.5, or any two pictures match")
+    return args
 
 
 def main() -> None:
-    from dist_ft.diagnostics import dataset_audit
+    args = parse()
+    from dist_ft.diagnostics.dataset_audit import audit_dataset, findings  # imports OpenCV
 
-    dataset_audit.main()
+    start = time.monotonic()
+    with cli.standard_output():
+        try:
+            files.check_output_file(args.json, "--json")
+            audit = audit_dataset(args.data, args.alike)
+            num_images = sum(sum(split.values()) for split in audit.num_images.values())
+            elapsed_s = time.monotonic() - start
+            print(on_one_line(f"{args.data}: {num_images:,} images in {elapsed_s:.0f} s"))
+            for finding in findings(audit):
+                print(finding.as_text(args.show))
+            if args.json:
+                with files.output_file(args.json, "--json") as temporary:
+                    temporary.write_text(as_json(audit.as_json(), indent=1), encoding="utf-8")
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
+    sys.exit(0 if audit.is_clean else 1)
 
 
 if __name__ == "__main__":

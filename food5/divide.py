@@ -1,4 +1,7 @@
-"""Which image goes to which split, so that no picture is in two: arithmetic only."""
+"""Assigns images to splits so that no picture is in both: arithmetic only.
+
+An image is a file, CLASS/NAME. A picture is what it shows: several images may be copies of one.
+"""
 
 from __future__ import annotations
 
@@ -8,76 +11,83 @@ from typing import Dict, List, Mapping, NamedTuple, Sequence
 
 SPLITS = ("train", "test")
 
-Lists = Dict[str, List[str]]  # the images of each split, as CLASS/NAME
+Lists = Dict[str, List[str]]  # images that each split may use
+Picture = List[str]  # its images: more than one if copies have to be used as well
 
 
-class Class(NamedTuple):
-    """A class's pictures by the list that they are on, in the order in which they are to be used.
+class Candidates(NamedTuple):
+    """Pictures of a class by the list that they are on, in the order of use."""
 
-    A picture is its images: more than one where copies of it have to be used too.
-    """
-
-    train: list[list[str]]
-    test: list[list[str]]
+    train: list[Picture]
+    test: list[Picture]
 
 
-def pictures(
+def candidates(
     images: Sequence[str],
     lists: Lists,
     first_of: Mapping[str, str],
     num_needed: int,
     seed: int,
-) -> Class:
-    """One class's images, as CLASS/NAME, gathered to pictures.
+) -> Candidates:
+    """Groups the images of one class into pictures.
 
-    lists: what each split may use; where one of them lacks, all images are train's, shuffled.
-    first_of: the first image that shows the same picture, of each image that is one of several.
-    Of copies, as many are left out as num_needed images allow. Pictures that other classes show
-    too are the last to be used.
+    lists: if one of the splits has none, all images are shuffled and belong to train.
+    first_of: for each image that has copies, the first image of the same picture. As many copies
+    are left out as `num_needed` images allow. Pictures that also occur in other classes come last.
     """
-    name = images[0].split("/")[0]
-    if lists.keys() == set(SPLITS):
-        here = set(images)
-        listed = {split: [i for i in lists[split] if i in here] for split in SPLITS}
+    class_name = images[0].split("/")[0]
+    available = set(images)
+    if all(split in lists for split in SPLITS):
+        train, test = ([i for i in lists[split] if i in available] for split in SPLITS)
     else:
-        drawn = sorted(images)
-        key = f"{seed} {name}".encode("utf-8", "surrogateescape")  # a name may be no text
-        random.Random(key).shuffle(drawn)
-        listed = {"train": drawn, "test": []}
-    by_first: dict[str, list[str]] = defaultdict(list)
-    for image in (*listed["test"], *listed["train"]):
+        train, test = _shuffled(images, f"{seed} {class_name}"), []
+
+    by_first: dict[str, Picture] = defaultdict(list)
+    for image in test + train:
         by_first[first_of.get(image, image)].append(image)
-    spare = max(0, sum(map(len, by_first.values())) - num_needed)
-    for copies in by_first.values():
-        num_left_out = min(spare, len(copies) - 1)
-        del copies[len(copies) - num_left_out :]
-        spare -= num_left_out
-    elsewhere = {first for image, first in first_of.items() if image.split("/")[0] != name}
-    # sorted() keeps the order of equals.
-    in_order = [by_first[first] for first in sorted(by_first, key=elsewhere.__contains__)]
-    tested = set(listed["test"])
-    return Class(
-        train=[picture for picture in in_order if picture[0] not in tested],
-        test=[picture for picture in in_order if picture[0] in tested],
+    num_spare = max(0, len(test) + len(train) - num_needed)
+    for picture in by_first.values():
+        num_left_out = min(num_spare, len(picture) - 1)
+        del picture[len(picture) - num_left_out :]
+        num_spare -= num_left_out
+
+    in_other_class = {f for image, f in first_of.items() if image.split("/")[0] != class_name}
+    firsts = sorted(by_first, key=lambda first: first in in_other_class)  # stable
+    ordered = [by_first[first] for first in firsts]
+    on_test_list = set(test)
+    return Candidates(
+        train=[picture for picture in ordered if picture[0] not in on_test_list],
+        test=[picture for picture in ordered if picture[0] in on_test_list],
     )
 
 
+def _shuffled(images: Sequence[str], key: str) -> list[str]:
+    shuffled = sorted(images)
+    # File names may contain bytes that are not UTF-8.
+    random.Random(key.encode("utf-8", "surrogateescape")).shuffle(shuffled)
+    return shuffled
+
+
 def divide(
-    classes: Mapping[str, Class], first_of: Mapping[str, str], counts: Mapping[str, int]
+    classes: Mapping[str, Candidates], first_of: Mapping[str, str], counts: Mapping[str, int]
 ) -> dict[str, str]:
-    """The split of each image that is used: counts[split] images a class, fewer where it has no
-    more, and no picture in both splits."""
+    """Returns the split of each image that is used.
+
+    Each class gets counts[split] images, or fewer if it has no more. No picture is in both splits,
+    also across classes.
+    """
     split_of: dict[str, str] = {}
-    taken: dict[str, str] = {}  # the split of each picture, by its first image
-    filled: Counter = Counter()
-    # Test chooses first, of its own list, and at last of what training has left of the other.
+    split_of_picture: dict[str, str] = {}  # by its first image
+    num_used: Counter = Counter()
+    # Test takes from its own list first, and then what training has left of its list.
     for split, source in (("test", "test"), ("train", "train"), ("test", "train")):
-        for name, of_class in classes.items():
+        for class_name, of_class in classes.items():
             for picture in getattr(of_class, source):
                 first = first_of.get(picture[0], picture[0])
-                fits = filled[split, name] + len(picture) <= counts[split]
-                if fits and picture[0] not in split_of and taken.get(first, split) == split:
-                    taken[first] = split
+                fits = num_used[split, class_name] + len(picture) <= counts[split]
+                is_free = picture[0] not in split_of
+                if fits and is_free and split_of_picture.get(first, split) == split:
+                    split_of_picture[first] = split
                     split_of.update(dict.fromkeys(picture, split))
-                    filled[split, name] += len(picture)
+                    num_used[split, class_name] += len(picture)
     return split_of

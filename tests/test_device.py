@@ -12,7 +12,7 @@ from dist_ft import train
 from dist_ft.config import Config
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
-from dist_ft.diagnostics import system_checks
+from dist_ft.diagnostics import machine_checks
 from dist_ft.diagnostics.finding import NOTE, OK
 from dist_ft.distributed import devices
 from dist_ft.distributed.startup import World
@@ -71,8 +71,8 @@ def test_a_gpu_that_is_not_there_is_told_with_what_may_be_missing(cuda, remedy, 
     monkeypatch.setattr(devices, "built_for_cuda", lambda: cuda)
     with pytest.raises(UserError, match=rf"--device gpu: MXNet .* sees no GPU on .*{remedy}"):
         devices.place("gpu", 0, 0, 1)
-    (found,) = system_checks.examine_devices(world)
-    assert found.verdict == (NOTE if cuda else OK)
+    finding = machine_checks.check_devices(world)
+    assert finding.severity == (NOTE if cuda else OK)
     told = list(startup_summary.about_device("auto", world.ctx))
     assert len(told) == cuda and all("sees no GPU" in line and remedy in line for line in told)
     assert not list(startup_summary.about_device("cpu", world.ctx))

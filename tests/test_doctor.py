@@ -7,115 +7,148 @@ import shutil
 
 import pytest
 
+from dist_ft.config import Config
+from dist_ft.data.image_folder import scan
+from dist_ft.diagnostics import machine_checks, run_checks
+from dist_ft.diagnostics.finding import FAIL, NOTE, OK
+from dist_ft.distributed.startup import World
 from dist_ft.models import zoo
 from tests.conftest import run_job
 from tests.images import make_folder
 
-HEALTHY = ["--weights", "none", "--model", "mobilenet0.25"]
+HEALTHY = ["--weights", "none", "--model", "mobilenet0.25", "--image-size", "32"]
 
 
-def test_a_machine_that_can_train_gets_no_failure_and_status_0(tiny, tmp_path):
-    out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    ended = run_job(["-m", "dist_ft.doctor", *out, *HEALTHY], 60)
+@pytest.fixture(scope="module")
+def world():
+    world = World("cpu", 300)
+    yield world
+    world.close()
+
+
+def config(**settings) -> Config:
+    return Config(**{"model": "mobilenet0.25", "weights": "none", "image_size": 32, **settings})
+
+
+def test_a_machine_that_can_train_gets_status_0_and_no_failure(tiny, tmp_path):
+    flags = ["--data", str(tiny), "--out", str(tmp_path / "run")]
+    ended = run_job(["-m", "dist_ft.doctor", *flags, *HEALTHY], 60)
     assert ended.status == 0, ended.output
     assert "FAIL" not in ended.output
     assert re.search(r"ok +packages +Python 3\.\d+\.\d+, MXNet 1\.9\.1", ended.output)
     assert re.search(r"ok +images +5 classes, 53 \+ 101 images", ended.output)
-    assert re.search(r"ok +leaks +no test image is a training image", ended.output)
-    assert re.search(r"ok +network +mobilenet0\.25 takes images of 224 px", ended.output)
-    assert re.search(r"ok +weights +none: random numbers", ended.output)
+    assert re.search(r"ok +leaks +no test image is byte-identical", ended.output)
+    assert re.search(r"ok +network +mobilenet0\.25 takes images of 32 px", ended.output)
+    assert re.search(r"ok +weights +none: random initialisation", ended.output)
     assert re.search(r"ok +loader +[\d,]+ images/s", ended.output)
     assert not (tmp_path / "run").exists()
 
 
-def test_what_would_stop_a_run_fails_with_its_remedy(tmp_path):
+def test_failures_have_remedies_and_give_status_1(tmp_path):
     wrong = ["--data", str(tmp_path / "nowhere"), "--weights", "absent.params"]
-    ended = run_job(["-m", "dist_ft.doctor", *wrong], 60)
+    flags = ["--model", "mobilenet0.25", "--image-size", "32", *wrong]
+    ended = run_job(["-m", "dist_ft.doctor", *flags], 60)
     assert ended.status == 1
     assert re.search(r"FAIL +images .*\n +-> .*no such folder; name one with --data", ended.output)
     assert re.search(r"FAIL +weights .*\n +-> .*absent\.params: no such file", ended.output)
     assert "Traceback" not in ended.output
 
 
-@pytest.mark.parametrize(
-    "flags, remedy",
-    [
-        (["--model", "nonsense"], "--model nonsense: unknown network; similar names: "),
-        (
-            ["--model", "alexnet", "--image-size", "32"],
-            "--image-size 32: the network does not accept this size",
-        ),
-    ],
-)
-def test_a_network_that_cannot_be_built_fails(tiny, tmp_path, flags, remedy):
-    words = ["--data", str(tiny), "--out", str(tmp_path), "--weights", "none", *flags]
-    ended = run_job(["-m", "dist_ft.doctor", *words], 60)
-    assert ended.status == 1, ended.output
-    assert re.search(rf"FAIL +network .*\n +-> .*{re.escape(remedy)}", ended.output), ended.output
-    assert ended.output.count("FAIL") == 1
-
-
-def test_weights_are_tried_in_the_network(tiny, tmp_path):
-    file = str(tmp_path / "small.params")
-    zoo.build("mobilenet0.25", 3, 32, 0).save_parameters(file)
-    words = ["-m", "dist_ft.doctor", "--data", str(tiny), "--out", str(tmp_path), "--weights", file]
-    ended = run_job([*words, "--model", "mobilenet0.25"], 60)
-    assert ended.status == 0, ended.output
-    assert re.search(rf"ok +weights +{re.escape(file)}\n", ended.output)
-    ended = run_job([*words, "--model", "mobilenet0.5"], 60)
-    assert ended.status == 1, ended.output
-    assert re.search(r"FAIL +weights .*\n +-> the weights do not fit the network", ended.output)
-    assert re.search(r"\n {20,}choose the --model of the file", ended.output)
-    assert ended.output.count("FAIL") == 1
-
-
-def test_weights_that_are_none_fail(tiny, tmp_path):
-    file = tmp_path / "page.params"
-    file.write_text("<html>Not found</html>")
-    words = ["--data", str(tiny), "--out", str(tmp_path), *HEALTHY, "--weights", str(file)]
-    ended = run_job(["-m", "dist_ft.doctor", *words], 60)
-    assert ended.status == 1, ended.output
-    assert re.search(r"FAIL +weights .*\n +-> .*it is a web page", ended.output)
-
-
-def test_test_images_that_are_training_images_fail_unless_they_are_allowed(tmp_path):
-    data = make_folder(tmp_path / "data", train=(3, 3), test=(2, 2))
-    copy = data / "test" / "class_a" / "copy.jpg"
-    shutil.copy(str(data / "train" / "class_a" / "001.jpg"), str(copy))
-    words = ["-m", "dist_ft.doctor", "--data", str(data), "--out", str(tmp_path), *HEALTHY]
-    ended = run_job(words, 60)
-    assert ended.status == 1, ended.output
-    assert re.search(r"FAIL +leaks .*\n +-> 1 of the test images are training", ended.output)
-    assert str(copy) in ended.output and "--allow-leak trains on them" in ended.output
-    ended = run_job([*words, "--allow-leak"], 60)
-    assert ended.status == 0, ended.output
-
-
-def test_settings_that_no_run_takes_are_told_without_a_traceback():
+def test_invalid_settings_give_status_2():
     ended = run_job(["-m", "dist_ft.doctor", "--image-size", "1"], 60)
     assert ended.status == 2
     assert "--image-size 1: must be at least 8" in ended.output
     assert "Traceback" not in ended.output
 
 
-def test_a_machine_is_ready_without_images_where_none_are_named(tmp_path):
-    """As the health of a container is asked for, whose data came from the command line."""
-    ended = run_job(["-m", "dist_ft.doctor", *HEALTHY, "--out", str(tmp_path)], 60, cwd=tmp_path)
-    assert ended.status == 0, ended.output
-    assert re.search(r"note +images +food5\n +-> .*no such folder; name one with", ended.output)
+@pytest.mark.parametrize(
+    "settings, remedy",
+    [
+        ({"model": "nonsense"}, "--model nonsense: unknown network"),
+        ({"model": "alexnet", "image_size": 32}, "--image-size 32: "),
+    ],
+)
+def test_a_network_that_cannot_be_built_fails(world, settings, remedy):
+    network, weights = run_checks.check_network(config(**settings), world)
+    assert network.severity == FAIL and remedy in network.remedy
+    assert weights.severity == OK
 
 
-def test_ranks_measure_what_lies_between_them_and_compare_their_images(tiny, tmp_path):
-    words = ["-m", "dist_ft.doctor", "--data", str(tiny), "--out", str(tmp_path), *HEALTHY]
-    ended = run_job(words, 60, num_ranks=2)
+def test_weights_must_fit_the_network(world, tmp_path):
+    file = str(tmp_path / "small.params")
+    zoo.build("mobilenet0.25", 3, 32, 0).save_parameters(file)
+    network, weights = run_checks.check_network(config(weights=file), world)
+    assert (network.severity, weights.severity, weights.detail) == (OK, OK, file)
+    _, weights = run_checks.check_network(config(weights=file, model="mobilenet0.5"), world)
+    assert weights.severity == FAIL
+    assert "--model" in weights.remedy
+
+
+def test_a_file_that_contains_no_weights_fails(tmp_path):
+    file = tmp_path / "page.params"
+    file.write_text("<html>Not found</html>")
+    weights = run_checks.check_weights(str(file), "mobilenet0.25", None)
+    assert weights.severity == OK  # without a network it is not read
+    net = zoo.build("mobilenet0.25", 2, 32, 0)
+    weights = run_checks.check_weights(str(file), "mobilenet0.25", net)
+    assert weights.severity == FAIL
+    assert "web page" in weights.remedy
+
+
+def test_test_images_among_the_training_images_fail_unless_they_are_allowed(tmp_path):
+    data = make_folder(tmp_path / "data", train=(3, 3), test=(2, 2))
+    copy = data / "test" / "class_a" / "copy.jpg"
+    shutil.copy(data / "train" / "class_a" / "001.jpg", copy)
+    leaks = run_checks.check_leaks(scan(str(data)), str(data), allow_leak=False)
+    assert leaks.severity == FAIL
+    assert str(copy) in leaks.remedy and "--allow-leak trains on them" in leaks.remedy
+    assert run_checks.check_leaks(scan(str(data)), str(data), allow_leak=True).severity == OK
+
+
+def test_unreadable_images_are_named(tmp_path):
+    data = make_folder(tmp_path / "data", train=(3, 3), test=(2, 2))
+    bad = data / "train" / "class_a" / "000.jpg"
+    bad.write_bytes(b"not an image")
+    loader = run_checks.check_loader(config(), scan(str(data)), num_threads=1)
+    assert loader.severity == NOTE
+    assert str(bad) in loader.as_text(num_examples=3)
+
+
+@pytest.mark.parametrize("is_required, severity", [(False, NOTE), (True, FAIL)])
+def test_a_missing_data_set_fails_only_if_it_was_named(world, tmp_path, is_required, severity):
+    """The health check of a container does not know the data set of the run."""
+    settings = config(data=str(tmp_path / "nowhere"))
+    (images,) = run_checks.check_images(settings, is_required, 1, world)
+    assert images.severity == severity
+    assert "no such folder" in images.remedy
+
+
+def test_a_folder_that_cannot_be_written_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    disk = machine_checks.check_disk(tmp_path / "not" / "yet")
+    assert disk.severity == FAIL
+    assert str(tmp_path) in disk.detail and "--out" in disk.remedy
+
+
+def test_too_little_shared_memory_is_noted_with_a_remedy(tmp_path):
+    shm = machine_checks.check_shared_memory(tmp_path / "missing")
+    assert shm.severity == NOTE
+    assert "docker run --shm-size" in shm.remedy
+
+
+@pytest.mark.jobs
+def test_ranks_measure_their_allreduce_and_compare_their_images(tiny, tmp_path):
+    flags = ["--data", str(tiny), "--out", str(tmp_path), *HEALTHY]
+    ended = run_job(["-m", "dist_ft.doctor", *flags], 60, num_ranks=2)
     assert ended.status == 0, ended.output
     assert re.search(r"ok +allreduce +85 MB over 2 ranks in \d+ ms", ended.output)
     assert "the same on 2 ranks" in ended.output
 
 
-def test_a_rank_without_the_images_is_named(tiny, tmp_path):
+@pytest.mark.jobs
+def test_the_failures_of_another_rank_are_shown_with_its_name(tiny, tmp_path):
     flags = ["--data", str(tiny), "--out", str(tmp_path), *HEALTHY]
     odd = ["tests/workers/odd_one.py", "doctor", "1", "--data", str(tmp_path / "nowhere")]
     ended = run_job([*odd, *flags], 60, num_ranks=2)
-    assert ended.status != 0
+    assert ended.status == 1
     assert re.search(r"on rank 1 of 2 on \S+:\nFAIL +images", ended.output), ended.output

@@ -1,34 +1,21 @@
-"""Is this data set what it seems? `python -m dist_ft.audit DATA` looks at every image of it.
-
-It finds files that cannot be read, pictures that are in train and in test, pictures with two
-labels, copies, classes of very different size, and images that are tiny, long or plain. Copies are
-found by their bytes and to the eye: encoded anew, resized, and mirrored too.
-"""
+"""Audits the images of a data set, and reports problems as findings."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, NamedTuple
 
-from dist_ft import cli, files
-from dist_ft.data import leakage
 from dist_ft.data.image_folder import scan
 from dist_ft.diagnostics import duplicates
-from dist_ft.diagnostics.duplicates import Copy, Group, Image, Look
-from dist_ft.errors import UserError
-from dist_ft.text import as_json, on_one_line
+from dist_ft.diagnostics.duplicates import Duplicate, Group, ImageFile, InspectedImage
+from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
 
-OK, NOTE, FAIL = "ok", "note", "FAIL"
-TINY_PX = 32  # the shorter side of an image that shows too little
-LONG = 4.0  # one side over the other, from which on a square crop shows a fragment
-UNBALANCED = 3.0  # training images of the largest class over those of the smallest
-WORDS = {
+MIN_SIDE_PX = 32  # a smaller image shows too little
+MAX_ASPECT_RATIO = 4.0  # a square crop of a longer image shows a fragment
+MAX_IMBALANCE = 3.0  # training images of the largest class over those of the smallest
+KINDS = {
     duplicates.BYTES: "the same bytes",
     duplicates.PIXELS: "the same pixels",
     duplicates.ALTERED: "altered",
@@ -36,199 +23,172 @@ WORDS = {
 }
 
 
-class Pair(NamedTuple):
-    """Two files that show one picture."""
+class DuplicatePair(NamedTuple):
+    """Two files that show the same picture."""
 
-    first: Image
-    copy: Copy
+    first: ImageFile
+    duplicate: Duplicate
 
-    def __str__(self) -> str:
-        word = WORDS[self.copy.how]
-        exactly = "" if self.copy.similarity == 1 else f", {self.copy.similarity:.3f} alike"
-        return f"{self.copy.image.path} is {self.first.path} ({word}{exactly})"
+    @property
+    def paths(self) -> list[str]:
+        return [self.first.path, self.duplicate.file.path]
 
-
-class Finding(NamedTuple):
-    verdict: str
-    name: str
-    found: str
-    examples: tuple[str, ...] = ()
-    remedy: str = ""
-
-    def shown(self, num_examples: int) -> str:
-        """As lines of a report, with the first examples."""
-        lines = [f"{self.verdict:4}  {self.name:10} {self.found}"]
-        lines += [f"{'':17}{on_one_line(example)}" for example in self.examples[:num_examples]]
-        if len(self.examples) > num_examples:
-            lines.append(f"{'':17}and {len(self.examples) - num_examples} more")
-        return "\n".join(lines + [f"{'':17}-> {self.remedy}"] * bool(self.remedy))
+    def as_text(self) -> str:
+        details = KINDS[self.duplicate.kind]
+        if self.duplicate.similarity < 1:
+            details += f", similarity {self.duplicate.similarity:.3f}"
+        return f"{self.duplicate.file.path} is {self.first.path} ({details})"
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What there is to say of a data set; paths are relative to it."""
+class DatasetAudit:
+    """The results of an audit. Paths are relative to the data set."""
 
     root: str
-    num_images: dict[str, dict[str, int]]  # of each class in each split
-    groups: tuple[Group, ...]  # of files that show one picture; see duplicates.groups
-    unreadable: dict[str, str]  # what is wrong with each
-    tiny: dict[str, str]  # width and height of each, as for
-    long: dict[str, str]
+    num_images: dict[str, dict[str, int]]  # by class and split
+    groups: tuple[Group, ...]  # of files that show the same picture, see duplicates.find_groups
+    unreadable: dict[str, str]  # path: reason
+    tiny: dict[str, str]  # path: width and height; `elongated` and `plain` as well
+    elongated: dict[str, str]
     plain: dict[str, str]
 
-    def pairs(self) -> list[Pair]:
-        """Each copy with the first file of its picture, which is in train where any is."""
-        return [Pair(group.first, copy) for group in self.groups for copy in group.copies]
+    @property
+    def pairs(self) -> list[DuplicatePair]:
+        """Each duplicate with the first file of its group, which is in train if any of them is."""
+        return [
+            DuplicatePair(g.first, duplicate) for g in self.groups for duplicate in g.duplicates
+        ]
 
-    def leaks(self) -> list[Pair]:
-        """Training images and the test images that show the same."""
-        return [p for p in self.pairs() if p.first.split != p.copy.image.split]
+    @property
+    def leaks(self) -> list[DuplicatePair]:
+        """Training images with test images that show the same picture."""
+        return [pair for pair in self.pairs if pair.first.split != pair.duplicate.file.split]
 
-    def conflicts(self) -> list[Pair]:
-        """Images of one class that are in another one too."""
-        return [p for p in self.pairs() if p.first.label != p.copy.image.label]
+    @property
+    def label_conflicts(self) -> list[DuplicatePair]:
+        """Pairs of different classes."""
+        return [p for p in self.pairs if p.first.class_name != p.duplicate.file.class_name]
 
     @property
     def is_clean(self) -> bool:
-        return not (self.unreadable or self.leaks() or self.conflicts())
+        return not (self.unreadable or self.leaks or self.label_conflicts)
 
-    def as_json(self) -> dict:
-        """All of it as numbers, words, lists and dictionaries."""
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values; the keys are an interface to other programs."""
         return {
             "data": self.root,
             "is_clean": self.is_clean,
             "num_images": self.num_images,
             "unreadable": self.unreadable,
-            "leaks": [[p.first.path, p.copy.image.path] for p in self.leaks()],
-            "conflicts": [[p.first.path, p.copy.image.path] for p in self.conflicts()],
-            "groups": [_as_json(group) for group in self.groups],
+            "leaks": [pair.paths for pair in self.leaks],
+            "conflicts": [pair.paths for pair in self.label_conflicts],
+            "groups": [
+                {
+                    "first": group.first.path,
+                    "copies": [
+                        {"path": d.file.path, "how": d.kind, "similarity": round(d.similarity, 4)}
+                        for d in group.duplicates
+                    ],
+                }
+                for group in self.groups
+            ],
             "tiny": self.tiny,
-            "long": self.long,
+            "long": self.elongated,
             "plain": self.plain,
         }
 
 
-def _as_json(group: Group) -> dict:
-    copies = [
-        {"path": c.image.path, "how": c.how, "similarity": round(c.similarity, 4)}
-        for c in group.copies
-    ]
-    return {"first": group.first.path, "copies": copies}
+def audit_dataset(root: str, min_similarity: float = duplicates.MIN_SIMILARITY) -> DatasetAudit:
+    """Reads all images of the data set at `root`, with a progress bar on a terminal.
 
-
-def report(findings: Findings) -> Iterator[Finding]:
-    """What was found, kind by kind, the gravest first."""
-    leaks, conflicts = findings.leaks(), findings.conflicts()
-    yield _list("unreadable", FAIL, findings.unreadable, "mend or remove them")
-    yield _pairs(
-        *("leaks", FAIL, leaks, "of test show a picture of train"),
-        "the test accuracy is too good by them: remove them from one of the splits",
-    )
-    yield _pairs(
-        *("labels", FAIL, conflicts, "show a picture of another class"),
-        "keep each in the class that it belongs to, and remove the other one",
-    )
-    grave = {*leaks, *conflicts}
-    rest = [pair for pair in findings.pairs() if pair not in grave]
-    yield _pairs(
-        *("copies", NOTE, rest, "more show a picture of their own class and split"),
-        "each counts as one more, in training or in the scores: remove them, or let them be",
-    )
-    yield _balance({name: counts["train"] for name, counts in findings.num_images.items()})
-    remedy = f"less than {TINY_PX} px on a side show little: replace or remove them"
-    yield _list("tiny", NOTE, findings.tiny, remedy)
-    remedy = "training sees fragments of them: crop them to what the label names"
-    yield _list("long", NOTE, findings.long, remedy)
-    yield _list("plain", NOTE, findings.plain, "one colour teaches nothing: remove them")
-
-
-def _pairs(name: str, verdict: str, pairs: list[Pair], what: str, remedy: str) -> Finding:
-    if not pairs:
-        return Finding(OK, name, "none")
-    counts = Counter(pair.copy.how for pair in pairs)
-    kinds = ", ".join(f"{counts[how]:,} {word}" for how, word in WORDS.items() if counts[how])
-    found = f"{len(pairs):,} {what} ({kinds})"
-    return Finding(verdict, name, found, tuple(map(str, pairs)), remedy)
-
-
-def _list(name: str, verdict: str, items: dict[str, str], remedy: str) -> Finding:
-    if not items:
-        return Finding(OK, name, "none")
-    examples = tuple(f"{path}: {what}" for path, what in items.items())
-    return Finding(verdict, name, f"{len(items):,}", examples, remedy)
-
-
-def _balance(counts: dict[str, int]) -> Finding:
-    by_count = sorted(counts, key=lambda name: counts[name])
-    least, most = by_count[0], by_count[-1]
-    found = f"{counts[least]:,} ({least}) to {counts[most]:,} ({most}) training images a class"
-    if counts[most] < UNBALANCED * counts[least]:
-        return Finding(OK, "balance", found)
-    remedy = "rare classes are learned last: find more of them, and look at each class's accuracy"
-    return Finding(NOTE, "balance", found, remedy=remedy)
-
-
-def audit(root: str, least: float = duplicates.LEAST) -> Findings:
-    """Looks at all images of the data set below `root`, with a progress bar on a terminal.
-
-    least: the similarity of pictures that count as one, up to 1; see perceptual_hash. Images that
-    cannot be read are among the findings; raises FolderError where `root` is no data set.
+    min_similarity: from which pictures count as the same, up to 1; see perceptual_hash. Unreadable
+    images are part of the result. Raises DatasetError if `root` is not a data set.
     """
-    folder = scan(root)
-    images = [i._replace(path=os.path.relpath(i.path, root)) for i in duplicates.images(folder)]
-    looks, unreadable = duplicates.look_at(images)
-    num_images = {name: {"train": 0, "test": 0} for name in folder.classes}
-    for image in images:
-        num_images[image.label][image.split] += 1
-    return Findings(
+    dataset = scan(root)
+    files = [
+        file._replace(path=os.path.relpath(file.path, root))
+        for file in duplicates.list_files(dataset)
+    ]
+    images, unreadable = duplicates.inspect(files)
+    num_images = {class_name: {"train": 0, "test": 0} for class_name in dataset.classes}
+    for file in files:
+        num_images[file.class_name][file.split] += 1
+    return DatasetAudit(
         root=root,
         num_images=num_images,
-        groups=tuple(duplicates.groups(looks, least)),
+        groups=tuple(duplicates.find_groups(images, min_similarity)),
         unreadable=unreadable,
-        tiny=_sizes(s for s in looks if min(s.height, s.width) < TINY_PX),
-        long=_sizes(s for s in looks if max(s.height, s.width) >= LONG * min(s.height, s.width)),
-        plain=_sizes(s for s in looks if not s.sketch.any()),
+        tiny=_sizes(i for i in images if min(i.height, i.width) < MIN_SIDE_PX),
+        elongated=_sizes(
+            i for i in images if max(i.height, i.width) >= MAX_ASPECT_RATIO * min(i.height, i.width)
+        ),
+        plain=_sizes(i for i in images if not i.hash.any()),
     )
 
 
-def _sizes(looks: Iterable[Look]) -> dict[str, str]:
-    return {seen.image.path: f"{seen.width} x {seen.height} px" for seen in looks}
+def _sizes(images: Iterable[InspectedImage]) -> dict[str, str]:
+    return {image.file.path: f"{image.width} x {image.height} px" for image in images}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The exit status is 1 where an image cannot be read, or where train and test, or\n"
-        "two classes, share a picture; 2 where DATA is no data set; else 0.",
+def findings(audit: DatasetAudit) -> Iterator[Finding]:
+    """One finding for each kind of problem, the most serious first."""
+    yield _files_finding(FAIL, "unreadable", audit.unreadable, "repair or remove them")
+    yield _pairs_finding(
+        FAIL,
+        "leaks",
+        audit.leaks,
+        "test images show a picture of train",
+        "they inflate the test accuracy: remove them from one of the splits",
     )
-    flag = parser.add_argument
-    flag("data", metavar="DATA", help="image folder, as of dist_ft.train")
-    flag("--json", type=Path, metavar="FILE", help="write all findings there, too")
-    cli.add_count(parser, "--show", leakage.NUM_SHOWN, "examples of each finding")
-    alike = "pictures that are so much alike, from 0.5 to 1, count as one"
-    cli.add_share(parser, "--alike", duplicates.LEAST, alike)
-    args = parser.parse_args()
-    if args.alike < 0.5:
-        parser.error(f"--alike {args.alike:g}: strangers are that much alike: take 0.5 or more")
-    with cli.standard_output():
-        try:
-            findings = _looked_at(args)
-        except UserError as error:
-            parser.exit(2, f"{error}\n")
-    sys.exit(0 if findings.is_clean else 1)
+    yield _pairs_finding(
+        FAIL,
+        "labels",
+        audit.label_conflicts,
+        "images show a picture of another class",
+        "keep one of each pair, in the class that it belongs to",
+    )
+    serious = {*audit.leaks, *audit.label_conflicts}
+    yield _pairs_finding(
+        NOTE,
+        "duplicates",
+        [pair for pair in audit.pairs if pair not in serious],
+        "images show a picture of their own class and split",
+        "each has more weight in training or in the scores: consider removing them",
+    )
+    yield _balance_finding({name: split["train"] for name, split in audit.num_images.items()})
+    remedy = f"a side of less than {MIN_SIDE_PX} px shows little: replace or remove them"
+    yield _files_finding(NOTE, "tiny", audit.tiny, remedy)
+    remedy = "training sees fragments of them: crop them to the labelled object"
+    yield _files_finding(NOTE, "elongated", audit.elongated, remedy)
+    remedy = "there is nothing to learn from a single colour: remove them"
+    yield _files_finding(NOTE, "plain", audit.plain, remedy)
 
 
-def _looked_at(args: argparse.Namespace) -> Findings:
-    start = time.monotonic()
-    files.check_output_file(args.json, "--json")
-    findings = audit(args.data, args.alike)
-    num_images = sum(sum(counts.values()) for counts in findings.num_images.values())
-    print(on_one_line(f"{args.data}: {num_images:,} images in {time.monotonic() - start:.0f} s"))
-    for finding in report(findings):
-        print(finding.shown(args.show))
-    if args.json:
-        with files.output_file(args.json, "--json") as beside:
-            beside.write_text(as_json(findings.as_json(), indent=1), encoding="utf-8")
-    return findings
+def _pairs_finding(
+    severity: str, name: str, pairs: list[DuplicatePair], what: str, remedy: str
+) -> Finding:
+    if not pairs:
+        return Finding(OK, name, "none")
+    counts = Counter(pair.duplicate.kind for pair in pairs)
+    kinds = ", ".join(f"{counts[kind]:,} {text}" for kind, text in KINDS.items() if counts[kind])
+    examples = tuple(pair.as_text() for pair in pairs)
+    return Finding(severity, name, f"{len(pairs):,} {what} ({kinds})", remedy, examples)
+
+
+def _files_finding(severity: str, name: str, files: dict[str, str], remedy: str) -> Finding:
+    if not files:
+        return Finding(OK, name, "none")
+    examples = tuple(f"{path}: {detail}" for path, detail in files.items())
+    return Finding(severity, name, f"{len(files):,}", remedy, examples)
+
+
+def _balance_finding(counts: dict[str, int]) -> Finding:
+    smallest, largest = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
+    detail = (
+        f"{counts[smallest]:,} ({smallest}) to {counts[largest]:,} ({largest}) training images per"
+        " class"
+    )
+    if counts[largest] < MAX_IMBALANCE * counts[smallest]:
+        return Finding(OK, "balance", detail)
+    remedy = "collect more images of the small classes, and check the accuracy of each class"
+    return Finding(NOTE, "balance", detail, remedy)

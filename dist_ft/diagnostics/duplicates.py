@@ -1,4 +1,4 @@
-"""Which files of a data set show the same picture: by their bytes, their pixels, or to the eye."""
+"""Finds files of a data set that show the same picture: same bytes, same pixels, or similar."""
 
 from __future__ import annotations
 
@@ -7,154 +7,158 @@ import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from dist_ft.data.dataset import Split
+from dist_ft.data.dataset import Dataset
 from dist_ft.data.decoding import CorruptImage, decode, open_image
-from dist_ft.data.image_folder import Dataset
-from dist_ft.diagnostics.perceptual_hash import SIDE, similar_pairs, similarity, sketch
+from dist_ft.diagnostics.perceptual_hash import SIDE, perceptual_hash, similar_pairs, similarity
 from dist_ft.distributed import launcher
 
-LEAST = 0.9  # similarity: of 64 px photographs, copies have 0.98 and more, strangers below 0.7
-AHEAD = 256  # images a worker that are begun together
+# Similarity from which pictures count as the same. Measured on 64 px photographs: copies have 0.98
+# and more, different pictures less than 0.7.
+MIN_SIMILARITY = 0.9
+IMAGES_PER_WORKER = 256  # submitted at a time, so that Ctrl-C is noticed
 
 BYTES, PIXELS, ALTERED, MIRRORED = "bytes", "pixels", "altered", "mirrored"
 
 
-class Image(NamedTuple):
-    """An image of a data set, not read yet."""
+class ImageFile(NamedTuple):
+    """An image of a data set that has not been read yet."""
 
     split: str  # "train" or "test"
-    label: str
+    class_name: str
     path: str
     read: Callable[[], bytes]
 
 
-class Look(NamedTuple):
-    """What is kept of an image that was read."""
+class InspectedImage(NamedTuple):
+    """What is kept of an image after it was read."""
 
-    image: Image
+    file: ImageFile
     digest: bytes  # of the file's bytes
     height: int
     width: int
-    sketch: np.ndarray  # see likeness.sketch
+    hash: np.ndarray  # see perceptual_hash
 
 
-class Copy(NamedTuple):
-    """A file that shows the picture of another one."""
+class Duplicate(NamedTuple):
+    """A file that shows the same picture as the first one of its group."""
 
-    image: Image
-    how: str  # BYTES: the same bytes; PIXELS: the same pixels; ALTERED; MIRRORED, altered or not
-    similarity: float  # see likeness.similarity
+    file: ImageFile
+    kind: str  # BYTES, PIXELS, ALTERED, or MIRRORED (which may be altered, too)
+    similarity: float  # to the first one, up to 1
 
 
 class Group(NamedTuple):
-    """Files that show one picture: the first of them, and how each other one is like it."""
+    """Files that show the same picture."""
 
-    first: Image
-    copies: tuple[Copy, ...]
+    first: ImageFile
+    duplicates: tuple[Duplicate, ...]
 
     @property
-    def images(self) -> list[Image]:
-        return [self.first, *(copy.image for copy in self.copies)]
+    def files(self) -> list[ImageFile]:
+        return [self.first, *(duplicate.file for duplicate in self.duplicates)]
 
 
-def images(folder: Dataset) -> list[Image]:
-    """A data set's images, those of train first."""
-    return [*_images(folder, folder.train, "train"), *_images(folder, folder.test, "test")]
+def list_files(dataset: Dataset) -> list[ImageFile]:
+    """The images of a data set, those of train first."""
+    return [
+        ImageFile(name, dataset.classes[label], str(split.root / path), partial(split.read, index))
+        for name, split in (("train", dataset.train), ("test", dataset.test))
+        for index, (path, label) in enumerate(zip(split.paths, split.labels))
+    ]
 
 
-def _images(folder: Dataset, split: Split, name: str) -> Iterator[Image]:
-    for index, (path, label) in enumerate(zip(split.paths, split.labels)):
-        yield Image(name, folder.classes[label], str(split.root / path), partial(split.read, index))
+def inspect(files: Sequence[ImageFile]) -> tuple[list[InspectedImage], dict[str, str]]:
+    """Reads and hashes images on threads, with a progress bar on a terminal.
 
-
-def look(image: Image) -> Look:
-    """Raises CorruptImage, and OSError for a file that cannot be read."""
-    data = image.read()
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    seen = open_image(data)
-    # A JPEG is decoded at a quarter, say; twice the side, since cutting to whole px shifts edges.
-    small = seen.crop((0, 0, seen.width, seen.height), 2 * SIDE)
-    return Look(image, digest, seen.height, seen.width, sketch(small))
-
-
-def look_at(images: Sequence[Image]) -> tuple[list[Look], dict[str, str]]:
-    """What was seen of the images, in their order, and what is wrong with each unreadable path.
-
-    Reads on threads, with a progress bar on a terminal.
+    Returns the images in the given order, and the reason for each path that is unreadable.
     """
-    looks, unreadable = [], {}
+    inspected: list[InspectedImage] = []
+    unreadable: dict[str, str] = {}
     num_workers = launcher.usable_cores()
-    bar = tqdm(total=len(images), desc="looking", unit="images", disable=not sys.stderr.isatty())
-    with bar, ThreadPoolExecutor(num_workers, thread_name_prefix="look") as workers:
-        for begin in range(0, len(images), AHEAD * num_workers):  # so that Ctrl-C is heard
-            some = images[begin : begin + AHEAD * num_workers]
-            for image, seen in zip(some, workers.map(_look, some)):
+    chunk = IMAGES_PER_WORKER * num_workers
+    bar = tqdm(total=len(files), desc="reading", unit="images", disable=not sys.stderr.isatty())
+    with bar, ThreadPoolExecutor(num_workers, thread_name_prefix="inspect") as workers:
+        for start in range(0, len(files), chunk):
+            part = files[start : start + chunk]
+            for file, result in zip(part, workers.map(_try_inspect_one, part)):
                 bar.update()
-                if isinstance(seen, Look):
-                    looks.append(seen)
+                if isinstance(result, InspectedImage):
+                    inspected.append(result)
                 else:
-                    unreadable[image.path] = seen
-    return looks, unreadable
+                    unreadable[file.path] = result
+    return inspected, unreadable
 
 
-def _look(image: Image) -> Look | str:
+def _try_inspect_one(file: ImageFile) -> InspectedImage | str:
     try:
-        return look(image)
+        return inspect_one(file)
     except (OSError, CorruptImage) as error:
         return str(error)
 
 
-def groups(looks: Sequence[Look], least: float = LEAST) -> list[Group]:
-    """The images that show the picture of another one, in groups of the same picture.
+def inspect_one(file: ImageFile) -> InspectedImage:
+    """Raises CorruptImage, and OSError if the file cannot be read."""
+    data = file.read()
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    image = open_image(data)
+    # Lets a JPEG be decoded at reduced size. Twice the side of the hash is needed, since reduced
+    # sizes are rounded to whole pixels, which shifts edges.
+    small = image.crop((0, 0, image.width, image.height), 2 * SIDE)
+    return InspectedImage(file, digest, image.height, image.width, perceptual_hash(small))
 
-    Groups and their members are in the order of `looks`. least: the similarity, up to 1, of
-    pictures that count as the same; two that are less similar are in one group where a third is
-    similar to both. Plain pictures are compared by their bytes alone.
+
+def find_groups(
+    images: Sequence[InspectedImage], min_similarity: float = MIN_SIMILARITY
+) -> list[Group]:
+    """Groups images that show the same picture; images without duplicates are in no group.
+
+    Groups and their members keep the order of `images`. Similarity is treated as transitive: two
+    images are in one group if a third is similar to both. Images of a single colour have no
+    perceptual hash and are compared by their bytes only.
     """
+    if not images:
+        return []
     by_digest: dict[bytes, list[int]] = defaultdict(list)
-    for index, seen in enumerate(looks):
-        by_digest[seen.digest].append(index)
-    same_bytes = list(by_digest.values())  # of which one each is compared with the others
-    parent = list(range(len(same_bytes)))
-    sketches = [looks[indices[0]].sketch for indices in same_bytes]
-    pairs = similar_pairs(np.stack(sketches), least) if sketches else ()
-    for first, second in zip(*(indices.tolist() for indices in pairs)):
-        a, b = sorted((_root(parent, first), _root(parent, second)))
-        parent[b] = a
+    for index, image in enumerate(images):
+        by_digest[image.digest].append(index)
+    identical = list(by_digest.values())  # only the first image of each list is compared
+    hashes = np.stack([images[indices[0]].hash for indices in identical])
+
+    parents = list(range(len(identical)))  # a disjoint-set forest, rooted at the lowest index
+    pairs = similar_pairs(hashes, min_similarity)
+    for first, second in zip(pairs.first.tolist(), pairs.second.tolist()):
+        low, high = sorted((_find_root(parents, first), _find_root(parents, second)))
+        parents[high] = low
     members: dict[int, list[int]] = defaultdict(list)
-    for number, indices in enumerate(same_bytes):
-        members[_root(parent, number)].extend(indices)
-    return [_group([looks[i] for i in sorted(m)]) for m in members.values() if len(m) > 1]
+    for number, indices in enumerate(identical):
+        members[_find_root(parents, number)].extend(indices)
+    return [_group([images[i] for i in sorted(m)]) for m in members.values() if len(m) > 1]
 
 
-def _root(parent: list[int], index: int) -> int:
-    """The least of the set of which index is a member, as a tree of parents."""
-    while parent[index] != index:
-        parent[index] = index = parent[parent[index]]
+def _find_root(parents: list[int], index: int) -> int:
+    while parents[index] != index:
+        parents[index] = parents[parents[index]]
+        index = parents[index]
     return index
 
 
-def _group(members: Sequence[Look]) -> Group:
-    first, *others = members
-    return Group(first.image, tuple(_copy(first, other) for other in others))
+def _group(images: Sequence[InspectedImage]) -> Group:
+    first = images[0]
+    return Group(first.file, tuple(_compare(first, other) for other in images[1:]))
 
 
-def _copy(first: Look, other: Look) -> Copy:
+def _compare(first: InspectedImage, other: InspectedImage) -> Duplicate:
     if first.digest == other.digest:
-        return Copy(other.image, BYTES, 1.0)
-    value, is_mirrored = similarity(first.sketch, other.sketch)
+        return Duplicate(other.file, BYTES, 1.0)
+    value, is_mirrored = similarity(first.hash, other.hash)
     if is_mirrored:
-        return Copy(other.image, MIRRORED, float(value))
+        return Duplicate(other.file, MIRRORED, float(value))
     same_size = (first.height, first.width) == (other.height, other.width)
-    if same_size and _same_pixels(first.image, other.image):
-        return Copy(other.image, PIXELS, 1.0)
-    return Copy(other.image, ALTERED, float(value))
-
-
-def _same_pixels(a: Image, b: Image) -> bool:
-    return np.array_equal(decode(a.read()), decode(b.read()))
+    if same_size and np.array_equal(decode(first.file.read()), decode(other.file.read())):
+        return Duplicate(other.file, PIXELS, 1.0)
+    return Duplicate(other.file, ALTERED, float(value))

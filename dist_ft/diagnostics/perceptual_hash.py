@@ -1,15 +1,15 @@
-"""How alike two pictures look: a sketch of each, and the pairs of similar ones among very many.
+"""Perceptual hashes of pictures, and a search for all similar pairs.
 
-A sketch holds the low frequencies of a picture's luminance, its discrete cosine transform, as a
-perceptual hash does (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash
-Functions", section 3.2.1). The hash keeps their signs; kept as numbers they are compared without
-loss, and as matrix products all pairs of 100,000 pictures take half a minute of processor time.
-The amplitudes of natural pictures fall with the frequency (Field 1987, "Relations between the
-statistics of natural images and the response properties of cortical cells"), so each is multiplied
-by it: all get the same say.
+A hash holds the low frequencies of the discrete cosine transform of a picture's luminance (Zauner
+2010, "Implementation and Benchmarking of Perceptual Image Hash Functions", section 3.2.1). Zauner
+keeps their signs and compares by Hamming distance; here the numbers themselves are kept and
+compared by cosine similarity, which loses nothing and is a matrix product. The amplitudes of
+natural images fall with the frequency (Field 1987, "Relations between the statistics of natural
+images and the response properties of cortical cells"), so each is multiplied by its frequency to
+give all of them the same weight.
 
-Encoded anew, resized, stretched, brightened, and mirrored left to right a picture stays similar to
-itself; a crop, a rotation, and another shot of the same dish do not.
+Re-encoded, resized, stretched, brightened or mirrored copies are similar to the original. Cropped
+or rotated ones, and another photograph of the same object, are not.
 """
 
 from __future__ import annotations
@@ -19,81 +19,85 @@ from typing import Iterator, NamedTuple
 import cv2
 import numpy as np
 
-SIDE = 32  # px of the square that a picture is shrunk to
-NUM_FINE, NUM_COARSE = 16, 8  # frequencies each way that a sketch has; that candidates share
-SYMMETRIC = 0.005  # of a correlation: less than that comes of the left side being like the right
-PLAIN = 1.5  # of 255: less standard deviation than that, and there is nothing to compare
-TILE = (1024, 4096)  # pictures against pictures at a time: 16 MB of products
-VERIFIED = 1 << 16  # candidates at a time: 64 MB of sketches
+SIDE = 32  # px of the square that a picture is reduced to
+NUM_FREQUENCIES = 16  # in each direction, of a hash
+NUM_COARSE = 8  # in each direction, of the prefilter in `similar_pairs`
+MIN_STD = 1.5  # of 0..255: a picture of a lower standard deviation has nothing to compare
+MIN_ODD = 0.005  # an odd part below it is noise: the picture is symmetric
+TILE_ROWS, TILE_COLUMNS = 1024, 4096  # of the similarity matrix at a time: 16 MB
+CANDIDATES_AT_A_TIME = 1 << 16  # 64 MB of hashes
 
-_X = np.arange(SIDE) + 0.5
-_COSINES = np.cos(np.pi / SIDE * np.outer(np.arange(NUM_FINE), _X)).astype(np.float32)
-_ROW, _COLUMN = (index.ravel() for index in np.mgrid[:NUM_FINE, :NUM_FINE])
-_FREQUENCY = np.hypot(_ROW, _COLUMN).astype(np.float32).reshape(NUM_FINE, NUM_FINE)
-_IS_COARSE = (_ROW < NUM_COARSE) & (_COLUMN < NUM_COARSE)
-_IS_ODD = _COLUMN % 2 == 1  # the cosines that change sign when the picture is mirrored
+_POSITION = np.arange(SIDE) + 0.5
+_COSINES = np.cos(np.pi / SIDE * np.outer(np.arange(NUM_FREQUENCIES), _POSITION)).astype(np.float32)
+_ROW, _COLUMN = np.mgrid[:NUM_FREQUENCIES, :NUM_FREQUENCIES]
+_FREQUENCY = np.hypot(_ROW, _COLUMN).astype(np.float32)
+_IS_COARSE = ((_ROW < NUM_COARSE) & (_COLUMN < NUM_COARSE)).ravel()
+_IS_ODD = (_COLUMN % 2 == 1).ravel()  # coefficients whose sign changes if the picture is mirrored
 
 
 class Pairs(NamedTuple):
-    """Similar pictures: (n,) each, first < second, unordered."""
+    """Indices of similar pictures: (n,) int64 each, first < second, in no particular order."""
 
-    first: np.ndarray  # int64
-    second: np.ndarray  # int64
+    first: np.ndarray
+    second: np.ndarray
 
 
-def sketch(pixels: np.ndarray) -> np.ndarray:
-    """(NUM_FINE ** 2,) float32 of norm 1, or of zeros for a plain picture, from (H, W, 3) RGB."""
+def perceptual_hash(pixels: np.ndarray) -> np.ndarray:
+    """(NUM_FREQUENCIES ** 2,) float32 of norm 1 for (H, W, 3) uint8 RGB; zeros if it is plain."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    # Averages where it shrinks; a picture that is smaller is made larger first.
-    kind = cv2.INTER_AREA if min(grey.shape) >= SIDE else cv2.INTER_LINEAR
-    small = cv2.resize(grey, (SIDE, SIDE), interpolation=kind).astype(np.float32)
-    if small.std() < PLAIN:
-        return np.zeros(NUM_FINE**2, np.float32)
-    weighted = (_COSINES @ small @ _COSINES.T * _FREQUENCY).ravel()
-    return weighted / np.linalg.norm(weighted)
+    # INTER_AREA averages when it shrinks, but repeats pixels when it enlarges.
+    interpolation = cv2.INTER_AREA if min(grey.shape) >= SIDE else cv2.INTER_LINEAR
+    small = cv2.resize(grey, (SIDE, SIDE), interpolation=interpolation).astype(np.float32)
+    if small.std() < MIN_STD:
+        return np.zeros(NUM_FREQUENCIES**2, np.float32)
+    coefficients = (_COSINES @ small @ _COSINES.T * _FREQUENCY).ravel()
+    return coefficients / np.linalg.norm(coefficients)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How alike are rows of two arrays of sketches: (n,) correlations, -1..1; and (n,) bool, where
-    it is the mirrored picture that is, which of a symmetric one cannot be said."""
+    """Compares the last axis of two arrays of hashes, also with one of the pictures mirrored.
+
+    Returns the larger cosine similarity, -1..1, and whether it is the one of the mirrored picture,
+    which is False for a symmetric picture.
+    """
     product = a * b
     odd = product[..., _IS_ODD].sum(-1)
-    return product.sum(-1) - odd + np.abs(odd), odd < -SYMMETRIC
+    return product.sum(-1) - odd + np.abs(odd), odd < -MIN_ODD
 
 
-def similar_pairs(sketches: np.ndarray, least: float) -> Pairs:
-    """Pairs of rows whose similarity is at least `least`, of (n, NUM_FINE ** 2) sketches.
+def similar_pairs(hashes: np.ndarray, min_similarity: float) -> Pairs:
+    """All pairs of rows of (n, NUM_FREQUENCIES ** 2) hashes whose similarity is high enough.
 
-    Time grows with n squared, 33 s of processor time for 100,000; memory with n and the pairs.
-    Candidates are the pairs whose coarse frequencies alone are that similar, as those of pictures
-    that are alike are: of a copy they are the best kept.
+    Time grows with n squared: 33 s of CPU time for 100,000 pictures. Memory grows with n and the
+    number of pairs. Pairs are prefiltered by their coarse frequencies, which copies preserve best.
     """
-    found = [
-        (first[alike], second[alike])
-        for first, second in _candidates(sketches, least)
-        for alike in [similarity(sketches[first], sketches[second])[0] >= least]
-    ]
-    if not found:
-        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
-    return Pairs(*map(np.concatenate, zip(*found)))
+    first_parts, second_parts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for first, second in _candidates(hashes, min_similarity):
+        is_similar = similarity(hashes[first], hashes[second])[0] >= min_similarity
+        first_parts.append(first[is_similar])
+        second_parts.append(second[is_similar])
+    return Pairs(np.concatenate(first_parts), np.concatenate(second_parts))
 
 
-def _candidates(sketches: np.ndarray, least: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Up to VERIFIED at a time."""
-    coarse = sketches * _IS_COARSE
+def _candidates(
+    hashes: np.ndarray, min_similarity: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs whose coarse frequencies are similar enough, in arrays of limited size."""
+    coarse = hashes * _IS_COARSE
     coarse /= np.maximum(np.linalg.norm(coarse, axis=1, keepdims=True), 1e-9)
-    # A mirrored picture's odd part is negative: with |odd| both ways are compared at once.
+    # Mirroring negates the odd part, so the larger of both similarities is even + |odd|.
     even, odd = coarse[:, _IS_COARSE & ~_IS_ODD], coarse[:, _IS_COARSE & _IS_ODD]
-    for top in range(0, len(sketches), TILE[0]):
-        rows = slice(top, top + TILE[0])
-        for left in range(top, len(sketches), TILE[1]):
-            columns = slice(left, left + TILE[1])
-            near = odd[rows] @ odd[columns].T
-            np.abs(near, out=near)
-            near += even[rows] @ even[columns].T
-            first, second = np.nonzero(near >= least)
+    for top in range(0, len(hashes), TILE_ROWS):
+        rows = slice(top, top + TILE_ROWS)
+        for left in range(top, len(hashes), TILE_COLUMNS):
+            columns = slice(left, left + TILE_COLUMNS)
+            tile = odd[rows] @ odd[columns].T
+            np.abs(tile, out=tile)
+            tile += even[rows] @ even[columns].T
+            first, second = np.nonzero(tile >= min_similarity)
             first, second = first + top, second + left
-            once = first < second
-            first, second = first[once], second[once]
-            for begin in range(0, len(first), VERIFIED):
-                yield first[begin : begin + VERIFIED], second[begin : begin + VERIFIED]
+            is_upper = first < second  # each pair once
+            first, second = first[is_upper], second[is_upper]
+            for start in range(0, len(first), CANDIDATES_AT_A_TIME):
+                part = slice(start, start + CANDIDATES_AT_A_TIME)
+                yield first[part], second[part]

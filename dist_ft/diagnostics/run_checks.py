@@ -1,0 +1,137 @@
+"""Checks of what a run would use: network, pretrained weights, images and the allreduce."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import mxnet as mx
+import numpy as np
+
+from dist_ft.config import Config
+from dist_ft.data import leakage
+from dist_ft.data.dataset import Dataset
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.transforms import InputSpec
+from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
+from dist_ft.distributed.startup import World
+from dist_ft.errors import UserError
+from dist_ft.models import pretrained, transfer, weight_file, zoo
+from dist_ft.training import consistency, run_spec
+
+NUM_CLASSES = 2  # of a network that is built as a test; any number does
+ALLREDUCE_MB = 85  # gradients of a ResNet34
+SCAN_TIMEOUT_S = 3600.0  # a million files on a network file system
+MAX_LOADED = 400  # images
+
+
+def check_network(config: Config, world: World) -> list[Finding]:
+    """Builds the network and, on rank 0 as in a run, fits the pretrained weights into it."""
+    net = None
+    try:
+        net = zoo.build(config.model, NUM_CLASSES, config.image_size, config.seed)
+        detail = f"{config.model} takes images of {config.image_size} px"
+        findings = [Finding(OK, "network", detail)]
+    except UserError as error:
+        findings = [Finding(FAIL, "network", f"--model {config.model}", str(error))]
+    if world.is_main:
+        findings.append(check_weights(config.weights, config.model, net))
+    return findings
+
+
+def check_weights(weights: str, model: str, net: mx.gluon.HybridBlock | None) -> Finding:
+    """Downloads nothing. net: to fit the weights into, if it could be built."""
+    try:
+        path = pretrained.find_local(weights, model)
+        if path is not None and net is not None:
+            transfer.copy_backbone(weight_file.read(path), net)
+    except UserError as error:
+        return Finding(FAIL, "weights", f"--weights {weights}", str(error))
+    if path is None and weights == "auto":
+        remedy = (
+            f"the first run downloads them; now: python -m dist_ft.models.pretrained auto {model}"
+        )
+        return Finding(NOTE, "weights", f"those of {model} are not downloaded yet", remedy)
+    return Finding(OK, "weights", str(path or "none: random initialisation"))
+
+
+def check_images(
+    config: Config, is_required: bool, num_threads: int, world: World
+) -> list[Finding]:
+    """Compares the data sets of all ranks, and loads images of this rank's.
+
+    is_required: if False, a data set that is missing on all ranks is no failure.
+    """
+    dataset, facts, problem = None, None, ""
+    try:
+        dataset = scan(config.data)
+        facts = run_spec.of(config, dataset)
+    except UserError as error:
+        problem = str(error)
+    gathered = [(name, facts) for name, facts in world.gather((world.name, facts)) if facts]
+    world.heartbeat("checking the images", SCAN_TIMEOUT_S)  # the others wait for rank 0
+    if dataset is None:
+        is_fine = not (is_required or gathered or Path(config.data).exists())
+        return [Finding(NOTE if is_fine else FAIL, "images", config.data, problem)]
+    names, all_facts = zip(*gathered)
+    detail = (
+        f"{len(dataset.classes)} classes, {len(dataset.train)} + {len(dataset.test)} images in"
+        f" {config.data}"
+    )
+    differences = run_spec.between_ranks(list(all_facts), list(names))
+    if differences:
+        findings = [Finding(FAIL, "images", detail, "; ".join(differences))]
+    else:
+        findings = [Finding(OK, "images", f"{detail}, the same on {len(gathered)} ranks")]
+    if world.is_main:  # as in a run
+        findings.append(check_leaks(dataset, config.data, config.allow_leak))
+    findings.append(check_loader(config, dataset, num_threads))
+    return findings
+
+
+def check_leaks(dataset: Dataset, data: str, allow_leak: bool) -> Finding:
+    if allow_leak:
+        return Finding(OK, "leaks", "not checked, since --allow-leak is given")
+    if len(dataset.train) > consistency.LEAKS_SOUGHT:
+        detail = f"not checked, since there are more than {consistency.LEAKS_SOUGHT:,} images"
+        return Finding(NOTE, "leaks", detail, f"python -m dist_ft.audit {data} checks them")
+    leaks = leakage.find_leaks(dataset)
+    if leaks:
+        remedy = f"{leakage.leak_message(leaks)}\n--allow-leak trains on them"
+        return Finding(FAIL, "leaks", data, remedy)
+    return Finding(OK, "leaks", "no test image is byte-identical to a training image")
+
+
+def check_loader(config: Config, dataset: Dataset, num_threads: int) -> Finding:
+    """Decodes and augments training images as in an epoch, and measures the speed."""
+    spec = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
+    batches = RankBatches(dataset, spec, config.seed, 0, 1, num_threads, config.prefetch_mb)
+    num_images = min(MAX_LOADED, len(dataset.train))
+    start = time.perf_counter()
+    for _ in batches.train(0, [slice(0, num_images)]):
+        pass
+    images_per_s = num_images / (time.perf_counter() - start)
+    unreadable = batches.train_loader.unreadable
+    batches.close()
+    if unreadable:
+        examples = tuple(unreadable.values())
+        remedy = "repair or remove them; python -m dist_ft.audit lists all of them"
+        return Finding(NOTE, "loader", f"{len(unreadable)} unreadable images", remedy, examples)
+    return Finding(OK, "loader", f"{images_per_s:,.0f} images/s on {num_threads} threads")
+
+
+def check_allreduce(world: World) -> Finding:
+    """Sums arrays of the size of a ResNet34's gradients, from and to host memory."""
+    world.heartbeat("allreduce")
+    values = np.ones(ALLREDUCE_MB * 2**20 // 8)
+    times_s = []
+    for _ in range(5):
+        start = time.perf_counter()
+        total = world.sum(values)
+        times_s.append(time.perf_counter() - start)
+    median_s = float(np.median(times_s))
+    detail = f"{ALLREDUCE_MB} MB over {world.size} ranks in {median_s * 1e3:.0f} ms"
+    if (total != world.size).any():
+        return Finding(FAIL, "allreduce", f"{detail}, with a wrong sum", "check this host's memory")
+    return Finding(OK, "allreduce", f"{detail}, {ALLREDUCE_MB / 1e3 / median_s:.2f} GB/s")
