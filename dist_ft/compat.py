@@ -1,12 +1,13 @@
-"""MXNet 1.9.1 on Python 3.12: the numpy names that it was written with.
+"""Lets MXNet 1.9.1 and gluoncv run on Python 3.12.
 
-Python 3.12 needs numpy 1.26, which no longer has np.bool, np.int and the others that were always
-just Python's own types; MXNet says np.bool while it is imported, gluoncv says np.int and np.float
-later on. They come back when something imports mxnet, whatever that is: horovodrun, for one, looks
-into Horovod's library in a process of its own, so launch/install.sh has this module imported at
-each start of the environment's Python (dist_ft_compat.pth). It costs nothing there: numpy is left
-alone until mxnet is wanted.
+Python 3.12 needs numpy 1.26, which no longer has the aliases np.bool, np.int and others that MXNet
+uses at import and gluoncv later. An import hook restores them just before mxnet is imported.
+launch/install.sh loads this module whenever the environment's Python starts (dist_ft_compat.pth),
+because other programs import mxnet too: horovodrun does so in a process of its own. The hook costs
+nothing there, since it does not import numpy until mxnet is imported.
 """
+
+from __future__ import annotations
 
 import importlib.abc
 import sys
@@ -14,8 +15,8 @@ import sys
 ALIASES = {"bool": bool, "int": int, "float": float, "complex": complex, "object": object}
 
 
-def restore_numpy_names() -> None:
-    """Give numpy the names back that it lost in 1.24; those that it has stay as they are."""
+def restore_numpy_aliases() -> None:
+    """Restore the aliases that numpy 1.24 removed; existing attributes are not changed."""
     import numpy as np
 
     for name, python_type in ALIASES.items():
@@ -23,14 +24,14 @@ def restore_numpy_names() -> None:
             setattr(np, name, python_type)
 
 
-class BeforeMxnet(importlib.abc.MetaPathFinder):
-    """Finds nothing itself: it is asked first, and so knows when mxnet is about to be imported."""
+class MxnetImportHook(importlib.abc.MetaPathFinder):
+    """Restores numpy's aliases when mxnet is about to be imported; finds no module itself."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname == "mxnet":
             sys.meta_path.remove(self)
-            restore_numpy_names()
+            restore_numpy_aliases()
 
 
 if sys.version_info >= (3, 12):
-    sys.meta_path.insert(0, BeforeMxnet())
+    sys.meta_path.insert(0, MxnetImportHook())
