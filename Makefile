@@ -63,8 +63,9 @@ docs:
 	@launch/install.sh $(EXTRAS) docs
 	$(BIN)/python -W ignore -m pdoc dist_ft '!dist_ft.compat' -o docs/api
 
+# DOCKER_FLAGS=cu112 checks the image for GPUs; CACHE=DIR keeps Horovod's wheel for the next check.
 docker-check:
-	python3 -m tests.docker.check $(DOCKER_FLAGS)
+	tests/docker/check.sh $(DOCKER_FLAGS)
 
 clean:
 	rm -rf docs/api .venv build dist_ft.egg-info .pytest_cache .ruff_cache .hypothesis
