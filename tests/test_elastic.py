@@ -19,7 +19,7 @@ import pytest
 from dist_ft.distributed import startup
 from dist_ft.training import checkpoint
 from tests.conftest import REPO, TINY, Ended, run_command, run_job
-from tests.hosts.cluster import until
+from tests.hosts.cluster import wait_until
 
 WORKER = str(REPO / "tests" / "workers" / "elastic.py")
 COMMIT_EVERY = 4
@@ -174,7 +174,7 @@ def test_a_host_is_added_and_one_of_two_ranks_is_asked_to_stop(tiny, tmp_path, a
 
 
 def add_host(log: Path, hosts: Path) -> None:
-    until(lambda: log.exists() and history(log), 60)
+    wait_until(lambda: log.exists() and history(log), 60)
     hosts.write_text("".join(f"{host}:1\n" for host in HOSTS))
 
 
@@ -203,7 +203,7 @@ def test_where_no_host_is_left_the_run_starts_again_from_its_last_commit(tiny, t
 
 def kill_rank_1(run: Path) -> None:
     """In the midst of the second epoch."""
-    until(lambda: (run / "scores.jsonl").exists() and (run / "scores.jsonl").read_text(), 60)
+    wait_until(lambda: (run / "scores.jsonl").exists() and (run / "scores.jsonl").read_text(), 60)
     for process in psutil.process_iter(["cmdline"]):
         is_ours = str(run) in (process.info["cmdline"] or [])
         if is_ours and process.environ().get("HOROVOD_LOCAL_RANK") == "1":

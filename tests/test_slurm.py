@@ -1,4 +1,4 @@
-"""launch/slurm.sbatch in jobs of a real Slurm, see hosts/cluster.py."""
+"""launch/slurm.sbatch on a real Slurm cluster of one node (tests/hosts/cluster.py)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import time
 import pytest
 
 from tests.conftest import TINY, needs_mpi
-from tests.hosts.cluster import Cluster, missing, until
+from tests.hosts.cluster import Cluster, unavailable, wait_until
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(bool(unavailable()), reason=unavailable()),
+]
 
-# Instead of the file's own two nodes of four GPUs.
+# Replaces the two nodes with four GPUs each that slurm.sbatch asks for.
 ONE_NODE = ["--nodes=1", "--gres=none", "--cpus-per-task=1", "--ntasks-per-node"]
 
 
@@ -23,36 +26,36 @@ def slurm(tmp_path_factory):
         yield cluster
 
 
-def test_slurm_takes_the_job(slurm):
-    told = slurm.ask("sbatch", "--test-only", *ONE_NODE, "1", "launch/slurm.sbatch")
-    assert re.search(r"Job \d+ to start at .* using 1 processors", told), told
+def test_slurm_accepts_the_job(slurm):
+    output = slurm.run("sbatch", "--test-only", *ONE_NODE, "1", "launch/slurm.sbatch")
+    assert re.search(r"Job \d+ to start at .* using 1 processors", output), output
 
 
 @needs_mpi
-@pytest.mark.skipif(os.cpu_count() == 1, reason="two ranks take two cores of Slurm's")
-def test_a_job_near_its_time_limit_saves_a_checkpoint_and_is_queued_again(slurm, tiny, tmp_path):
+@pytest.mark.skipif(os.cpu_count() == 1, reason="two ranks need two cores")
+def test_a_job_near_its_time_limit_saves_a_checkpoint_and_is_requeued(slurm, tiny, tmp_path):
     flags = ["--data", str(tiny), "--out", str(tmp_path / "run"), *TINY, "--epochs", "1000"]
     log = tmp_path / "log"
     log.touch()
-    words = [*ONE_NODE, "2", "--output", str(log), "launch/slurm.sbatch", *flags]
-    job = slurm.ask("sbatch", "--parsable", *words).strip()
+    arguments = [*ONE_NODE, "2", "--output", str(log), "launch/slurm.sbatch", *flags]
+    job = slurm.run("sbatch", "--parsable", *arguments).strip()
     assert job.isdecimal(), job
-    until(lambda: "epoch 2, loss" in log.read_text(), 60, log.read_text)
-    slurm.ask("scancel", "--batch", "--signal=USR1", job)
-    until(lambda: "Restarts=1" in slurm.ask("scontrol", "show", "job", job), 60, log.read_text)
-    told = log.read_text()
-    assert "on 2 x cpu(0)" in told
-    assert "stopped by SIGTERM before step" in told
 
-    # Slurm knows a job's starts by their seconds, and launches none in that in which it ended one.
+    def details():
+        return log.read_text() + slurm.run("scontrol", "show", "job", job)
+
+    wait_until(lambda: "epoch 2, loss" in log.read_text(), 60, details)
+    slurm.run("scancel", "--batch", "--signal=USR1", job)
+    wait_until(lambda: "Restarts=1" in slurm.run("scontrol", "show", "job", job), 60, details)
+    assert "on 2 x cpu(0)" in log.read_text()
+    assert "stopped by SIGTERM before step" in log.read_text()
+
+    # Slurm identifies a start of a job by its second: do not start it again in the same one.
     time.sleep(2)
 
-    def goes_on():
-        # By itself it would wait for two minutes, which it counts once the job has left its node.
-        slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    def resumes():
+        # A requeued job would wait for two minutes from the time when its node is free again.
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
         return f"goes on from {tmp_path}" in log.read_text()
 
-    def told_by_slurm():
-        return log.read_text() + slurm.ask("scontrol", "show", "job", job)
-
-    until(goes_on, 90, told_by_slurm)
+    wait_until(resumes, 90, details)

@@ -89,7 +89,7 @@ def tend(place: Place, told: str) -> None:
     if (place.log / "ready").exists() and not grief.exists():
         since = time.time()
         if place.kind == "link":
-            place.network.cut("hostb")
+            place.network.disconnect("hostb")
         else:
             place.set_hosts(elastic.HOSTS[: 2 if place.kind in ADDED else 1])
         grief.write_text(repr(since))
@@ -101,7 +101,7 @@ def mend(place: Place) -> None:
     (place.log / "mended").touch()
     (place.run / "filler").unlink(missing_ok=True)
     if place.network:
-        place.network.mend("hostb")
+        place.network.reconnect("hostb")
 
 
 def next_step(log: Path, since_s: float) -> float:

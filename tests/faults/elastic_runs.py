@@ -22,7 +22,7 @@ import pytest
 
 from tests import test_elastic as elastic
 from tests.conftest import run_job
-from tests.hosts.cluster import until
+from tests.hosts.cluster import wait_until
 from tests.images import make_folder
 
 KILLED = "exit with status code 137"
@@ -56,7 +56,7 @@ def add(root: Path, data: Path) -> str:
 
 def add_at(root: Path, step: int) -> None:
     log = root / "log"
-    until(lambda: log.exists() and len(elastic.history(log)) >= min(step, 1), 60)
+    wait_until(lambda: log.exists() and len(elastic.history(log)) >= min(step, 1), 60)
     (root / "hosts").write_text("".join(f"{host}:1\n" for host in elastic.HOSTS))
 
 

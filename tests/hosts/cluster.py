@@ -1,4 +1,4 @@
-"""A cluster of Slurm's, of this machine alone: its daemons without any of the system's services."""
+"""A Slurm cluster of one node on this machine, independent of the system's services."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
 
 
-def missing() -> str | None:
-    """What there is not for making a cluster here."""
+def unavailable() -> str:
+    """Why Slurm cannot be started here; '' if it can."""
     if os.geteuid() != 0:
-        return "only root can start jobs as Slurm does"
+        return "needs root, as whom Slurm starts jobs"
     for name in ("slurmctld", "slurmd", "sbatch"):
         if not program(name):
-            return f"no {name} here (apt-get install slurm-wlm)"
-    return None
+            return f"{name} is not installed (apt-get install slurm-wlm)"
+    return ""
 
 
-def until(
-    holds: Callable[[], bool], timeout_s: float, told: Callable[[], str] = lambda: ""
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float, details: Callable[[], str] = lambda: ""
 ) -> None:
-    """Waits for it; told: what shows why it did not come about."""
+    """Fails after timeout_s, with the details in the message."""
     deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not so after {timeout_s} s\n{told()}"
+    while not condition():
+        assert time.monotonic() < deadline, f"not true after {timeout_s} s\n{details()}"
         time.sleep(0.2)
 
 
 class Cluster:
-    """One controller and one node; they end with the `with`, and with the process that made it."""
+    """A controller and a node. They end with the `with` statement or with this process."""
 
     def __init__(self, folder: Path):
         conf = folder / "slurm.conf"
@@ -58,33 +58,33 @@ class Cluster:
             )
             self._daemons.append(daemon)
         try:
-            until(lambda: "idle" in self.ask("sinfo", "--noheader"), 30)
+            wait_until(lambda: "idle" in self.run("sinfo", "--noheader"), 30)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_) -> None:
-        for line in self.ask("squeue", "--noheader", "--format=%A").splitlines():
-            self.ask("scancel", "--full", "--signal=KILL", line)  # what runs
-            self.ask("scancel", line)  # what waits
+        for line in self.run("squeue", "--noheader", "--format=%A").splitlines():
+            self.run("scancel", "--full", "--signal=KILL", line)  # running jobs
+            self.run("scancel", line)  # waiting jobs
         try:
-            until(lambda: not self.ask("squeue", "--noheader"), 30)
+            wait_until(lambda: not self.run("squeue", "--noheader"), 30)
         finally:
             for daemon in reversed(self._daemons):
                 daemon.terminate()
                 daemon.wait(30)
 
-    def ask(self, *words: str) -> str:
-        """What one of Slurm's commands says, from the repository."""
-        asked = subprocess.run(
+    def run(self, *words: str) -> str:
+        """The output of a Slurm command, run in the repository."""
+        done = subprocess.run(
             words, env=self._environment, cwd=REPO, capture_output=True, text=True, timeout=60
         )
-        return asked.stdout + asked.stderr
+        return done.stdout + done.stderr
 
 
 def _settings(folder: Path) -> str:
-    """No munge: its daemon would be a service, and all here is the same user's."""
+    """slurm.conf, without munge: it would need a service, and all processes have the same user."""
     host = socket.gethostname().split(".")[0]
     controller_port, node_port = _free_ports(2)
     return f"""

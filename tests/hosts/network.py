@@ -1,7 +1,7 @@
-"""Hosts on one network, made of Linux namespaces: each with its name, address, processes and sshd.
+"""Several hosts on one network, made of Linux namespaces: each has a name, an address and an sshd.
 
-Nothing of it has a name outside, and all of it ends with the process that made it, however that
-ends: a host's namespaces live as long as its process 1, and that as long as its parent.
+A host's namespaces live as long as its process 1, which is killed when its parent ends. So nothing
+is left behind, however the test ends.
 """
 
 from __future__ import annotations
@@ -13,52 +13,57 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Iterable
 
 import psutil
 
-from tests.conftest import ENVIRONMENT, Ended
+from tests.conftest import BIN, ENVIRONMENT, REPO, Ended
 
 SSH_PORT = 2222
-HOST = Path(__file__).with_name("host.sh")
-ISOLATED = [
+HOST_SCRIPT = Path(__file__).with_name("host.sh")
+NEW_NAMESPACES = [
     *("setpriv", "--pdeathsig", "KILL", "unshare", "--kill-child", "--fork"),
     *("--net", "--uts", "--mount", "--pid", "--mount-proc"),
 ]
 
 
-def missing() -> str | None:
-    """What there is not for making hosts here."""
+def unavailable() -> str:
+    """Why hosts cannot be made here; '' if they can."""
     if os.geteuid() != 0:
-        return "only root can make hosts out of namespaces"
+        return "needs root, to make network namespaces"
     if not shutil.which("ip"):
-        return "no ip here (apt-get install iproute2)"
+        return "ip is not installed (apt-get install iproute2)"
     if not shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin"):
-        return "no sshd here (apt-get install openssh-server)"
-    bridge = [*ISOLATED, "ip", "link", "add", "bridge", "type", "bridge"]
+        return "sshd is not installed (apt-get install openssh-server)"
+    bridge = [*NEW_NAMESPACES, "ip", "link", "add", "bridge", "type", "bridge"]
     if subprocess.run(bridge, capture_output=True).returncode:
-        return "no right to make a network here"
-    return None
+        return "making a network bridge is not permitted"
+    return ""
 
 
 class Network:
-    """Hosts 10.77.0.1, 10.77.0.2, ... by name, joined by the bridge of a nameless further one."""
+    """Hosts with the addresses 10.77.0.1, 10.77.0.2, ..., connected by a bridge.
+
+    The bridge is in a network namespace of its own. Each host also has an interface docker0, with
+    the same address on all hosts, as Docker makes it.
+    """
 
     def __init__(self, folder: Path, names: list[str]):
         self.folder = folder
         self.addresses = {name: f"10.77.0.{i}" for i, name in enumerate(names, 1)}
         self.key = folder / "key"
-        self._made: dict[str, subprocess.Popen] = {}
+        self._unshared: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> Network:
         try:
             self._write_settings()
-            self._isolate("bridge", "sh", "-c", "ip link add bridge type bridge;echo made;read _")
+            self._unshare("bridge", "sh", "-c", "ip link add bridge type bridge;echo ready;read _")
             self._on("bridge", "ip", "link", "set", "bridge", "up")
             for name in self.addresses:
-                self._isolate(name, "sh", str(HOST), name, str(self.folder))
-                self._plug(name)
-                self._made[name].stdin.write("\n")
-                self._made[name].stdin.flush()
+                self._unshare(name, "sh", str(HOST_SCRIPT), name, str(self.folder))
+                self._connect(name)
+                self._unshared[name].stdin.write("\n")
+                self._unshared[name].stdin.flush()
             for name, address in self.addresses.items():
                 self._wait_for_sshd(name, address)
         except BaseException:
@@ -67,14 +72,22 @@ class Network:
         return self
 
     def __exit__(self, *_) -> None:
-        firsts = [p for made in self._made.values() for p in psutil.Process(made.pid).children()]
-        for process in self._made.values():
-            process.kill()  # and with it its child, process 1 of the host, and all others there
+        inits = [p for each in self._unshared.values() for p in psutil.Process(each.pid).children()]
+        for process in self._unshared.values():
+            process.kill()  # this kills process 1 of the host too, and with it all others there
             process.communicate()
-        psutil.wait_procs(firsts, timeout=10)
+        psutil.wait_procs(inits, timeout=10)
+
+    def launcher(
+        self, script: str, hosts: str, *flags: str, options: Iterable[str] = ()
+    ) -> list[str]:
+        """The command of a launcher with the port and key of these hosts."""
+        name, *first = script.split()
+        ssh = ["--port", str(SSH_PORT), "--key", str(self.key)]
+        return [str(REPO / "launch" / name), *first, *ssh, *options, hosts, *flags]
 
     def run(self, host: str, words: list[str], cwd: Path, timeout_s: float, **env: str) -> Ended:
-        """Runs a command on a host to its end; one that takes longer is ended, with status -9."""
+        """Runs a command on a host and waits; after timeout_s it is killed, with status -9."""
         start = time.monotonic()
         job = self.start(host, words, cwd, subprocess.PIPE, **env)
         try:
@@ -90,7 +103,7 @@ class Network:
         return subprocess.Popen(
             [*self._entering(host, "--net", "--uts", "--mount", "--pid", "--wd=."), *words],
             cwd=cwd,
-            env={**ENVIRONMENT, "TMPDIR": str(self.folder), **env},
+            env={**ENVIRONMENT, "TMPDIR": str(self.folder), "VENV": str(BIN.parent), **env},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -99,60 +112,62 @@ class Network:
         )
 
     def processes(self, host: str) -> list[psutil.Process]:
-        """All processes of a host that run, but its process 1."""
-        children = psutil.Process(self._first(host)).children(recursive=True)
+        """The running processes of a host, except its process 1."""
+        children = psutil.Process(self._init_pid(host)).children(recursive=True)
         return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
     def sockets(self, host: str, state: str) -> set[tuple[str, str]]:
-        """The address and the program of a host's TCP sockets, but sshd's and those of ssh."""
+        """The local address and the program of each TCP socket of a host, except those of ssh."""
         words = [*self._entering(host, "--net"), "ss", "-tnpH", "state", state]
-        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        table = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         return {
-            (own.rsplit(":", 1)[0].strip("[]"), who)
-            for own, who in re.findall(r'^\d+ +\d+ +(\S+) .*users:\(\("([^"]+)', told, re.M)
-            if who not in ("sshd", "ssh", "sshd-session")
+            (address.rsplit(":", 1)[0].strip("[]"), program)
+            for address, program in re.findall(
+                r'^\d+ +\d+ +(\S+) .*users:\(\("([^"]+)', table, re.M
+            )
+            if program not in ("sshd", "ssh", "sshd-session")
         }
 
     def command_lines(self, host: str) -> set[str]:
-        """As all users of a host see them."""
-        space = os.readlink(f"/proc/{self._first(host)}/ns/pid")
+        """The command lines that every user of a host can see."""
+        namespace = os.readlink(f"/proc/{self._init_pid(host)}/ns/pid")
         lines = set()
         for process in psutil.process_iter():
-            with suppress(OSError, psutil.Error):  # it has just ended
-                if os.readlink(f"/proc/{process.pid}/ns/pid") == space:
+            with suppress(OSError, psutil.Error):  # the process has just ended
+                if os.readlink(f"/proc/{process.pid}/ns/pid") == namespace:
                     lines.add(" ".join(process.cmdline()))
         return lines
 
-    def cut(self, host: str) -> None:
-        """Pulls a host's plug: what is sent to it or by it is lost, and nobody is told."""
+    def disconnect(self, host: str) -> None:
+        """Drops all packets from and to a host, without any error for either side."""
         self._on("bridge", "ip", "link", "set", f"to-{host}", "nomaster")
 
-    def mend(self, host: str) -> None:
+    def reconnect(self, host: str) -> None:
         self._on("bridge", "ip", "link", "set", f"to-{host}", "master", "bridge")
 
-    def _isolate(self, name: str, *words: str) -> None:
+    def _unshare(self, name: str, *words: str) -> None:
         process = subprocess.Popen(
-            [*ISOLATED, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*NEW_NAMESPACES, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._made[name] = process
-        if process.stdout.readline() != "made\n":
-            raise OSError(f"{name} could not be made")
+        self._unshared[name] = process
+        if process.stdout.readline() != "ready\n":
+            raise OSError(f"host {name} could not be started")
 
-    def _first(self, name: str) -> int:
-        """Process 1 of a host, by its number outside."""
-        return psutil.Process(self._made[name].pid).children()[0].pid
+    def _init_pid(self, name: str) -> int:
+        """The process id of a host's process 1, outside of its namespaces."""
+        return psutil.Process(self._unshared[name].pid).children()[0].pid
 
     def _entering(self, name: str, *namespaces: str) -> list[str]:
-        return ["nsenter", "--target", str(self._first(name)), *namespaces]
+        return ["nsenter", "--target", str(self._init_pid(name)), *namespaces]
 
     def _on(self, name: str, *words: str) -> None:
-        """Runs a command of this machine's on a host's network."""
+        """Runs a command in the network namespace of a host."""
         subprocess.run([*self._entering(name, "--net"), *words], check=True)
 
-    def _plug(self, name: str) -> None:
-        """Joins a host's eth0 with the bridge, and gives it a docker0 like any other's."""
+    def _connect(self, name: str) -> None:
+        """Connects a host's eth0 to the bridge, and adds docker0."""
         ends = [f"to-{name}", "type", "veth", "peer", "name", "eth0"]
-        self._on("bridge", "ip", "link", "add", *ends, "netns", str(self._first(name)))
+        self._on("bridge", "ip", "link", "add", *ends, "netns", str(self._init_pid(name)))
         self._on("bridge", "ip", "link", "set", f"to-{name}", "master", "bridge", "up")
         self._on(name, "ip", "link", "add", "docker0", "type", "bridge")
         for link, address in (("eth0", f"{self.addresses[name]}/24"), ("docker0", "172.17.0.1/16")):
