@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator
@@ -118,7 +119,7 @@ def fsync(path: Path) -> None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name[:MAX_NAME_CHARS]}.{os.getpid()}.writing")
+    temporary = path.with_name(f".{path.name[:MAX_NAME_CHARS]}.{uuid.uuid4().hex[:8]}.writing")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary

@@ -1,22 +1,21 @@
-"""What the frozen part of a network says of each image, computed once and kept.
+"""Caches the features of a frozen backbone on disk, so that an epoch trains the head alone.
 
-Where only the head learns, an image's features change with its augmentation alone: those of a fixed
-set of views are computed before the first step, shared out over the ranks, and kept on disk under a
-key of all that they depend on. An epoch's steps then take milliseconds.
+If only the head is trained, the features of an image change only with its augmentation. They are
+computed once for a fixed number of augmentations, by all ranks together, and every host keeps them
+in a file whose name contains a digest of all that they depend on. A view is one augmentation of
+all training images; the epochs use the views in turn.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import logging
 import os
-import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple
+from typing import Any, Dict, Iterable, Iterator, NamedTuple
 
 import mxnet as mx
 import numpy as np
@@ -25,188 +24,183 @@ from dist_ft.data import pixel_file, sampler
 from dist_ft.data.dataset import Split
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
-from dist_ft.errors import UserError
+from dist_ft.distributed.startup import World
 from dist_ft.evaluation.evaluator import DelayedReader
+from dist_ft.files import atomic_file, user_errors
 
-GATHERED = 2000  # images whose features cross the network at once
+logger = logging.getLogger(__name__)
+
+Unreadable = Dict[str, Dict[str, str]]  # by split ("train", "test") and path: what is wrong
+
+
+class CachedFeatures(NamedTuple):
+    """Memory-mapped arrays of rows with 'x', float32, and 'mask', 0 for an unreadable image."""
+
+    views: list[np.ndarray]  # of the training images, in their order
+    test: np.ndarray
+    unreadable: Unreadable
 
 
 @dataclass
-class Source:
-    """As a Loader to those who ask what was unreadable, and how long they waited: not at all."""
+class CachedSplit:
+    """What a run reads from a Loader: its split, the unreadable images, and the time waited."""
 
     split: Split
     unreadable: dict[str, str] = field(default_factory=dict)
     waited_s: float = 0.0
 
 
-class Kept(NamedTuple):
-    """Features on disk, mapped: (images,) of 'x', float32, and 'mask', 0 for an unreadable one."""
-
-    views: list[np.ndarray]  # of the training images
-    test: np.ndarray
-    bad: list[dict[str, str]]  # of train and of test: what is wrong with each, by path
-
-
 class FeatureBatches:
-    """As RankBatches, with an image's features for its pixels; views take turns, an epoch each."""
+    """The batches of `RankBatches` with cached features instead of pixels."""
 
-    def __init__(self, feed: RankBatches, kept: Kept):
-        self._feed, self._kept, self.dataset = feed, kept, feed.dataset
-        splits = feed.dataset.train, feed.dataset.test
-        self.train_loader, self.test_loader = (
-            Source(split, bad if feed.rank == 0 else {}) for split, bad in zip(splits, kept.bad)
-        )
+    def __init__(self, batches: RankBatches, features: CachedFeatures):
+        self._batches, self._features, self.dataset = batches, features, batches.dataset
+        # Rank 0 reports the unreadable images of all ranks, so that each is counted once.
+        unreadable = features.unreadable if batches.rank == 0 else {"train": {}, "test": {}}
+        self.train_loader = CachedSplit(batches.dataset.train, unreadable["train"])
+        self.test_loader = CachedSplit(batches.dataset.test, unreadable["test"])
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
-        view = self._kept.views[epoch % len(self._kept.views)]
-        return _batches(self._feed.dataset.train, view, self._feed.train_shares(epoch, slices))
+        """Batches of the epoch's steps; each slice selects a step's images from its order."""
+        view = self._features.views[epoch % len(self._features.views)]
+        return _select(view, self.dataset.train, self._batches.train_shares(epoch, slices))
 
     def test(self) -> Iterator[Batch]:
-        return _batches(self._feed.dataset.test, self._kept.test, self._feed.test_shares())
+        """Batches of the test images in order."""
+        return _select(self._features.test, self.dataset.test, self._batches.test_shares())
 
     def close(self) -> None:
-        self._feed.close()
+        self._batches.close()
 
 
-def _batches(split: Split, kept: np.ndarray, shares: Iterable[sampler.Share]) -> Iterator[Batch]:
+def _select(rows: np.ndarray, split: Split, shares: Iterable[sampler.Share]) -> Iterator[Batch]:
     labels = np.array(split.labels, np.int32)
-    for indices, mask in shares:
-        rows = kept[indices]  # index -1, padding without an image, has a mask of 0 like any padding
+    for indices, mask in shares:  # index -1 selects some row; its mask is 0, as for any padding
+        selected = rows[indices]
         yield Batch(
-            np.ascontiguousarray(rows["x"]),
+            np.ascontiguousarray(selected["x"]),
             labels[indices],
-            mask * rows["mask"],
+            mask * selected["mask"],
             np.where(mask > 0, indices, -1),
         )
 
 
-def obtain(
-    net: mx.gluon.Block,
-    feed: RankBatches,
+def load_or_compute(
+    extractor: mx.gluon.Block,
+    batches: RankBatches,
     num_views: int,
-    made_of: Any,
-    kept_in: Path,
-    world: Any,
-    say: Callable[[str], None],
-) -> Kept:
-    """The features of each training image in `num_views` augmentations, and of each test image.
+    settings: Any,
+    cache_dir: Path,
+    world: World,
+) -> CachedFeatures:
+    """The features of every training image in `num_views` augmentations, and of every test image.
 
-    net: (n, side, side, 3) uint8 to features; made_of: what these depend on besides the images and
-    the network's parameters, as JSON keeps it. Raises UserError where `kept_in` cannot be written.
+    extractor: maps (n, side, side, 3) uint8 to features; settings: what the features depend on
+    besides the images and the extractor's parameters, as JSON. All ranks must call this. Raises
+    UserError if `cache_dir` cannot be written.
     """
+    dataset = batches.dataset
     with world.raise_on_all_ranks():
-        place = kept_in / f"features-{_key(net, feed, num_views, made_of)}"
-    if not all(world.gather(place.exists())):
-        say(
-            f"computing features, once: of {len(feed.dataset.train)} images to train on in"
-            f" {num_views} augmentations, of {len(feed.dataset.test)} to test on"
-        )
-        _compute(net, feed, num_views, place, world)
+        digest = _digest(extractor, batches, [num_views, settings])
+    path = cache_dir / f"features-{digest}.npy"
+    if not all(world.gather(path.exists())):
+        if world.is_main:
+            logger.info(
+                f"computing features once: {len(dataset.train)} training images in {num_views}"
+                f" augmentations, {len(dataset.test)} test images"
+            )
+        _compute(extractor, batches, num_views, path, world)
     with world.raise_on_all_ranks():
-        *views, test = (
-            np.load(place / f"{number}.npy", mmap_mode="r") for number in range(num_views + 1)
-        )
-        bad = json.loads((place / "bad.json").read_text(encoding="utf-8"))
-    say(f"features: {sum(part.nbytes for part in (*views, test)) / 1e6:,.0f} MB in {place}")
-    return Kept(views, test, bad)
+        rows = np.load(path, mmap_mode="r")
+        unreadable = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if world.is_main:
+        logger.info(f"features: {rows.nbytes / 1e6:,.0f} MB in {path}")
+    *views, test = np.split(rows, [len(dataset.train) * (i + 1) for i in range(num_views)])
+    return CachedFeatures(views, test, unreadable)
 
 
-def _key(net: mx.gluon.Block, feed: RankBatches, num_views: int, made_of: Any) -> str:
-    stamps = feed.dataset.train.stamp(), feed.dataset.test.stamp()
-    digest = hashlib.sha256(json.dumps([num_views, made_of, stamps], sort_keys=True).encode())
-    for _, parameter in sorted(net.collect_params().items()):
+def _digest(extractor: mx.gluon.Block, batches: RankBatches, settings: Any) -> str:
+    stamps = batches.dataset.train.stamp(), batches.dataset.test.stamp()
+    digest = hashlib.sha256(json.dumps([*settings, stamps], sort_keys=True).encode())
+    for _, parameter in sorted(extractor.collect_params().items()):
         digest.update(parameter.data().asnumpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _compute(
-    net: mx.gluon.Block, feed: RankBatches, num_views: int, place: Path, world: Any
+    extractor: mx.gluon.Block, batches: RankBatches, num_views: int, path: Path, world: World
 ) -> None:
-    """Writes the folder of an `obtain`, on each host; whole or absent."""
-    writes = world.local_rank == 0
-    beside = place
-    bad: list[dict[str, str]] = [{}, {}]
+    """Computes all features on all ranks, and writes them on the first rank of each host."""
+    num_rows = num_views * len(batches.dataset.train) + len(batches.dataset.test)
+    unreadable: Unreadable = {"train": {}, "test": {}}
+    row_type = _row_type(extractor, batches.spec.side, world.ctx)
+    rows = None
     with ExitStack() as unfinished:
-        with world.raise_on_all_ranks(), _written_to(place):
-            if writes:
-                beside = unfinished.enter_context(_beside(place))
-        for number in range(num_views + 1):
-            is_test = number == num_views
-            world.heartbeat(f"features of {'the test images' if is_test else f'view {number}'}")
-            batches = feed.test() if is_test else feed.train_in_order(number)
-            x, mask = _forward(net, batches, world)
-            loader = feed.test_loader if is_test else feed.train_loader
-            for theirs in world.gather(dict(loader.unreadable)):
-                bad[is_test].update(theirs)
-            _gather(x, mask, len(loader.split), beside / f"{number}.npy", writes, world)
-        with world.raise_on_all_ranks(), _written_to(place):
-            if writes:
-                (beside / "bad.json").write_text(json.dumps(bad), encoding="utf-8")
-                _rename(beside, place)
+        with world.raise_on_all_ranks(), _cache_errors(path):
+            if world.local_rank == 0:
+                rows = unfinished.enter_context(_new_file(path, num_rows, row_type))
+        for split, first_row, part in _parts(batches, num_views):
+            for indices, x, mask in _features_of_all_ranks(extractor, part, world):
+                if rows is not None:
+                    rows["x"][first_row + indices] = x
+                    rows["mask"][first_row + indices] = mask
+            loader = batches.train_loader if split == "train" else batches.test_loader
+            for messages in world.gather(dict(loader.unreadable)):
+                unreadable[split].update(messages)
+        with world.raise_on_all_ranks(), _cache_errors(path):
+            if rows is not None:
+                with atomic_file(path.with_suffix(".json")) as temporary:
+                    temporary.write_text(json.dumps(unreadable), encoding="utf-8")
+            unfinished.close()  # gives the file its name
+
+
+def _parts(batches: RankBatches, num_views: int) -> Iterator[tuple[str, int, Iterable[Batch]]]:
+    """(split, first row in the file, batches) of each view, and of the test images."""
+    num_train = len(batches.dataset.train)
+    for view in range(num_views):
+        yield "train", view * num_train, batches.train_in_order(view)
+    yield "test", num_views * num_train, batches.test()
+
+
+def _row_type(extractor: mx.gluon.Block, side: int, ctx: mx.Context) -> np.dtype:
+    blank = mx.nd.zeros((1, side, side, 3), ctx, dtype="uint8")
+    return np.dtype([("x", np.float32, extractor(blank).shape[1:]), ("mask", np.float32)])
 
 
 @contextmanager
-def _beside(place: Path) -> Iterator[Path]:
-    """A folder that is locked, and removed unless it was renamed."""
-    pixel_file.remove_abandoned(place.parent, ".features-*")
-    beside, lock = pixel_file.create_locked(place, partial(Path.mkdir, parents=True))
-    try:
-        yield beside
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        os.close(lock)
+def _new_file(path: Path, num_rows: int, row_type: np.dtype) -> Iterator[np.ndarray]:
+    """Yields the rows of a new .npy file; it gets its name when the body succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixel_file.remove_abandoned(path.parent, ".features-*")
+    with atomic_file(path) as temporary:
+        rows = np.lib.format.open_memmap(str(temporary), "w+", row_type, (num_rows,))
+        with open(temporary, "r+b") as file:  # on a full disk, writing to a mapping would be fatal
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        yield rows
+        rows.flush()
 
 
-def _rename(beside: Path, place: Path) -> None:
-    try:
-        beside.rename(place)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another run, of the same, first
-            raise
+def _features_of_all_ranks(
+    extractor: mx.gluon.Block, batches: Iterable[Batch], world: World
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (indices, features, mask) of each rank's images in each batch, on all ranks.
 
+    Every rank has the same number of batches: see sampler.sequential_shares.
+    """
 
-def _forward(
-    net: mx.gluon.Block, batches: Iterable[Batch], world: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features and masks of this rank's rows."""
-    rows, behind = [], DelayedReader()
+    def gather(finished: Iterable[tuple[np.ndarray, Batch]]):
+        for x, batch in finished:
+            is_image = batch.indices >= 0
+            yield from world.gather((batch.indices[is_image], x[is_image], batch.mask[is_image]))
+
+    reader = DelayedReader()
     for batch in batches:
-        world.heartbeat("features")
-        rows += behind.push(net(batch.on(world.ctx)[0]).astype("float32"), batch.mask)
-    rows += behind.rest()
-    return tuple(np.concatenate(part) for part in zip(*rows))
+        world.heartbeat("computing features")
+        x = extractor(batch.on(world.ctx)[0]).astype("float32")
+        yield from gather(reader.push(x, batch))
+    yield from gather(reader.rest())
 
 
-def _gather(
-    x: np.ndarray, mask: np.ndarray, num_images: int, file: Path, writes: bool, world: Any
-) -> None:
-    """Brings all ranks' rows to each host, in the images' order: every size-th is a rank's."""
-    kept = None
-    step = max(1, GATHERED // world.size)
-    for start in range(0, len(x), step):
-        world.heartbeat("gathering features")
-        everyones = world.gather((x[start : start + step], mask[start : start + step]))
-        with world.raise_on_all_ranks(), _written_to(file):
-            if not writes:
-                continue
-            if kept is None:
-                row = np.dtype([("x", np.float32, x.shape[1:]), ("mask", np.float32)])
-                kept = np.lib.format.open_memmap(str(file), "w+", row, (num_images,))
-            for rank, (theirs, masks) in enumerate(everyones):
-                images = np.arange(start * world.size + rank, num_images, world.size)[: len(theirs)]
-                kept["x"][images] = theirs[: len(images)]
-                kept["mask"][images] = masks[: len(images)]
-    if kept is not None:
-        kept.flush()
-
-
-@contextmanager
-def _written_to(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"features cannot be kept in {place.parent} ({error.strerror}): make room, choose"
-            " another --cache-dir, or --views 0"
-        ) from error
+def _cache_errors(path: Path):
+    remedy = "free some space, choose another --cache-dir, or pass --views 0"
+    return user_errors(f"--cache-dir {path.parent}", "cannot store features", remedy)

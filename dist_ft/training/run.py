@@ -205,8 +205,10 @@ class Run:
             return feed, self.net
         made_of = [c.model, c.seed, self.dtype, views, packs and c.cache_side_px]
         num_views = min(c.views, c.epochs)  # of which the first epochs see one each
-        kept = feature_cache.obtain(frozen, feed, num_views, made_of, c.cache_folder, world, say)
-        return feature_cache.FeatureBatches(feed, kept), backbone.head(self.core)
+        features = feature_cache.load_or_compute(
+            frozen, feed, num_views, made_of, c.cache_folder, world
+        )
+        return feature_cache.FeatureBatches(feed, features), backbone.head(self.core)
 
     # The steps -----------------------------------------------------------------------------
 
