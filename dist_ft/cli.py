@@ -123,6 +123,12 @@ def exit_for_settings(parser: argparse.ArgumentParser, error: ConfigError) -> An
     parser.exit(2, f"dist_ft: these settings cannot be used:\n{problems}\n")
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds RUN, the positional argument that names a trained network."""
+    help = "folder of a run, whose best checkpoint is used, or of a checkpoint"
+    parser.add_argument("run", type=Path, metavar="RUN", help=help)
+
+
 def add_count(parser: argparse.ArgumentParser, flag: str, default: int, help: str) -> None:
     """Adds a flag for a whole number of at least 1."""
     help = f"{help} (default: %(default)s)"

@@ -1,10 +1,65 @@
-"""Score a trained network on a folder of labelled images."""
+"""Evaluate a trained network on labelled images: `python -m dist_ft.evaluate RUN DATA`.
+
+DATA has a folder for each class, or contains such folders in DATA/test or DATA/val, or is a set of
+RecordIO archives. Classes are matched by name; DATA need not have all of them. Under horovodrun the
+images are divided among the processes, with the same counts. The exit status is 1 if an image
+cannot be read.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dist_ft import cli, files
+from dist_ft.distributed import launcher
+from dist_ft.text import on_one_line
 
 
 def main() -> None:
-    from dist_ft.inference import assessment
+    args = _parser().parse_args()
+    num_threads = launcher.take_cores()
+    from dist_ft.distributed import startup  # loads MXNet
+    from dist_ft.inference import model_evaluation, trained_model
 
-    assessment.main()
+    with cli.standard_output(), startup.start(args.device) as world:
+        with world.raise_on_all_ranks():
+            files.check_output_file(args.json, "--json")
+            files.check_output_file(args.png, "--png")
+            model = trained_model.load(args.run)
+            split = model_evaluation.labelled_split(args.data, args.split, model.classes)
+        net = model.network(world, args.dtype)
+        assessment = model_evaluation.assess(
+            net, model, split, world, args.num_workers or num_threads
+        )
+        if world.is_main:
+            if args.json:
+                model_evaluation.write_json(assessment, args.json)
+            if args.png:
+                model_evaluation.write_png(assessment, args.png)
+            print("\n".join(assessment.lines()), flush=True)
+            for reason in assessment.unreadable.values():
+                print(on_one_line(reason), file=sys.stderr)
+    # Only rank 0 fails: the launcher would end it if another rank failed first.
+    if assessment.unreadable and world.is_main:
+        sys.exit(f"dist_ft: {len(assessment.unreadable)} images cannot be read")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dist_ft.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flag = parser.add_argument
+    cli.add_run(parser)
+    flag("data", metavar="DATA", help="folder of labelled images")
+    flag("--split", default="test", choices=("test", "train"), help="default: %(default)s")
+    flag("--json", type=Path, metavar="FILE", help="also write all results to FILE")
+    flag("--png", type=Path, metavar="FILE", help="also draw the confusion matrix to FILE")
+    cli.add_device(parser)
+    cli.add_dtype(parser)
+    cli.add_num_workers(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -169,6 +169,36 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trained_run(tiny, tmp_path_factory) -> Path:
+    """A run of a few epochs on the tiny data set, in this process. Not to be changed."""
+    from dist_ft.config import Config
+    from dist_ft.distributed.startup import World
+    from dist_ft.train import fit
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    world = World(device="cpu", stall_timeout=600)
+    fit(
+        Config(
+            data=str(tiny),
+            out=str(out),
+            model="mobilenet0.25",
+            weights="none",
+            image_size=32,
+            keep_ratio=True,
+            batch_size=8,
+            epochs=8,
+            lr=0.05,
+            momentum=0.9,
+            head_lr_mult=1.0,
+            num_workers=2,
+        ),
+        world,
+    )
+    world.close()
+    return out
+
+
+@pytest.fixture(scope="session")
 def fine_tuned(tmp_path_factory) -> Path:
     """A run of one epoch on real photographs, by two ranks, from pretrained features."""
     if not (FOOD5.is_dir() and WEIGHTS.is_file()):

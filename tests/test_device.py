@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -92,9 +93,9 @@ def test_a_run_computes_on_its_device_alone(world, tiny, tmp_path, freeze):
     assert {
         a.context for a in run.core.collect_params()["mobilenet0_conv0_weight"].list_data()
     } == {world.ctx}
-    found = trained_model.find(config.out)
+    found = trained_model.load(Path(config.out))
     net = found.network(world)
-    feed = RankBatches(scan(str(tiny)), found.views, 0, 0, 1, 2, 8)
+    feed = RankBatches(scan(str(tiny)), found.spec, 0, 0, 1, 2, 8)
     scores = evaluator.evaluate(net, feed.test(), 5, world)
     feed.close()
     assert scores.num_images == 101

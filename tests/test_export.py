@@ -19,8 +19,8 @@ from dist_ft.data.transforms import center_crop
 from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.inference import exporter, trained_model
-from dist_ft.inference.assessment import labelled
 from dist_ft.inference.exporter import Shown
+from dist_ft.inference.model_evaluation import labelled_split
 from dist_ft.inference.predictor import predict
 from dist_ft.models import zoo
 from dist_ft.train import fit
@@ -42,7 +42,7 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(run):
-    return trained_model.find(str(run))
+    return trained_model.load(run)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_the_readmes_lines_say_what_predict_says(found, tiny, tmp_path, monkeypa
 
 
 def test_int8_files_hold_the_quantized_network(found, tiny, tmp_path, pixels, expected):
-    views = list(exporter.views_of(labelled(str(tiny), "train", found.classes), found.views))
+    views = list(exporter.views_of(labelled_split(str(tiny), "train", found.classes), found.spec))
     core = exporter.quantized(found.core(mx.cpu()), views)
     told = exporter.write_gluon(core, found, tmp_path)(pixels)
     assert "quantized_sg_mkldnn_conv" in (tmp_path / "model-symbol.json").read_text()
@@ -252,7 +252,7 @@ def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, tmp_p
         label = Path(one["path"]).parent.name
         confusion[classes.index(label), classes.index(one["label"])] += 1
     assert confusion.tolist() == row["confusion"]
-    found = trained_model.find(str(run))
+    found = trained_model.load(run)
     made = exporter.export(found, "gluon", tmp_path / "net", str(FOOD5))
     assert made.num_images == made.num_equal == 750
     files = [str(tmp_path / "net" / f"model-{part}") for part in ("symbol.json", "0000.params")]

@@ -61,7 +61,7 @@ def by_hand(run, path):
 
 
 def test_labels_are_those_of_the_network_by_hand(run, tiny, world):
-    found = trained_model.find(str(run))
+    found = trained_model.load(run)
     paths = listed([str(tiny / "test")], ())
     parts = predictor.predict(found.network(world), found, paths, world, top=5)
     said = [row for part in parts for row in part]
@@ -75,7 +75,7 @@ def test_labels_are_those_of_the_network_by_hand(run, tiny, world):
 
 
 def test_as_many_are_right_as_in_the_best_epoch(run, tiny, world):
-    found, split = trained_model.find(str(run)), scan(str(tiny)).test
+    found, split = trained_model.load(run), scan(str(tiny)).test
     paths = [str(split.root / path) for path in split.paths]
     parts = predictor.predict(found.network(world), found, paths, world)
     said = [row.top[0][0] for part in parts for row in part]
@@ -84,7 +84,7 @@ def test_as_many_are_right_as_in_the_best_epoch(run, tiny, world):
 
 
 def test_what_a_gpu_trained_in_float16_a_cpu_predicts_in_float32(run, tiny, world):
-    found = trained_model.find(str(run))
+    found = trained_model.load(run)
     paths = listed([str(tiny / "test")], ())
     ours, theirs = (
         [
@@ -171,19 +171,19 @@ def test_a_checkpoint_alone_suffices_without_its_optimizer(run, tiny, world, tmp
     best = checkpoint.best(run)
     for name in ("net.params", "state.json"):
         shutil.copy(best.path / name, tmp_path)
-    found = trained_model.find(str(tmp_path))
-    assert found._replace(path=best.path) == trained_model.find(str(run))
+    found = trained_model.load(tmp_path)
+    assert found._replace(path=best.path) == trained_model.load(run)
     data = (tmp_path / "net.params").read_bytes()
     (tmp_path / "net.params").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(UserError, match="net.params: not as it was written"):
-        trained_model.find(str(tmp_path))
+        trained_model.load(tmp_path)
 
 
 def test_a_damaged_best_checkpoint_is_named_where_another_one_takes_its_place(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     best = checkpoint.best(tmp_path / "run").path
     (best / "trainer.params").write_bytes(b"")  # which no prediction needs
-    assert trained_model.find(str(tmp_path / "run")).path == best
+    assert trained_model.load(tmp_path / "run").path == best
     (best / "net.params").write_bytes(b"")
     image = str(tmp_path / "nowhere.jpg")
     ended = run_job(["-m", "dist_ft.predict", str(tmp_path / "run"), image], 60)
@@ -348,7 +348,7 @@ def test_the_network_for_inference_is_the_network_until_a_parameter_changes():
 
 
 def test_a_network_that_is_not_for_a_cpu_in_float32_stays_as_it_is(run):
-    core = trained_model.find(str(run)).core(mx.cpu())
+    core = trained_model.load(run).core(mx.cpu())
     for ctx, dtype in ((mx.cpu(), "bfloat16"), (mx.gpu(0), "float32")):
         assert isinstance(zoo.for_inference(core, ctx, dtype)[1], type(core))
 

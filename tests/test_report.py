@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import json
-import math
 import os
 import re
 import shlex
@@ -24,8 +23,6 @@ from tensorboardX import SummaryWriter
 from dist_ft import cli
 from dist_ft.config import Config
 from dist_ft.errors import UserError
-from dist_ft.evaluation.confidence_intervals import Z, wilson
-from dist_ft.evaluation.confusion import most_confused, of_each_class
 from dist_ft.reporting import comparison, exhibits, history, markup, run_report, svg
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
@@ -142,15 +139,14 @@ def test_guesses_agree_with_the_epochs_scores(run, data):
     found = run_report.guesses_of(history.read(run), str(data))
     best = max(rows_of(run), key=lambda row: row["test_accuracy"])
     confusion = np.zeros((5, 5), int)
-    for guess in found.all:
-        confusion[guess.label, guess.predicted] += 1
-    assert found.is_the_runs and confusion.tolist() == best["confusion"]
-    worst, uncertain = found.worst(9), found.least_certain(9)
+    table = found.predictions.table
+    np.add.at(confusion, (table["label"], table["predicted"]), 1)
+    assert found.same_images and confusion.tolist() == best["confusion"]
+    worst, uncertain = found.predictions.worst(9), found.predictions.least_certain(9)
     assert all(guess.label != guess.predicted for guess in worst)
     assert [g.p_label for g in worst] == sorted(g.p_label for g in worst)
-    assert max(g.p_taken for g in uncertain) <= min(
-        g.p_taken for g in found.all if g not in uncertain
-    )
+    smallest = np.sort(table["p_predicted"])[:9]
+    assert [g.p_predicted for g in uncertain] == smallest.tolist()
 
 
 def test_the_command_makes_the_same_settings(run, data):
@@ -340,25 +336,6 @@ def test_any_text_is_shown_as_text(words):
     shown.encode()
     if words.isprintable():
         assert found.cells == [words] and found.found[0][1].get("title", "") == words
-
-
-@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_solves_wilsons_equation(counts):
-    """Its ends are the shares p from which the observed one is Z standard errors of p away."""
-    correct, num = counts
-    for end in wilson(correct, num):
-        distance = (correct / num - end) ** 2
-        assert math.isclose(distance, Z**2 * end * (1 - end) / num, rel_tol=1e-6, abs_tol=1e-12)
-
-
-def test_the_most_confused_pairs_are_the_most_frequent():
-    pairs = most_confused(np.array([[9, 1, 0], [5, 9, 1], [0, 2, 9]]), 3)
-    assert pairs == [(1, 0, 5), (2, 1, 2), (0, 1, 1)]
-
-
-def test_each_class_has_what_it_is_most_taken_for():
-    pairs = of_each_class(np.array([[9, 1, 3], [5, 9, 1], [0, 0, 9]]))
-    assert pairs[:2] == [(0, 2, 3), (1, 0, 5)] and pairs[2].num_images == 0
 
 
 def test_the_hardest_class_comes_first(run, elements):

@@ -18,10 +18,11 @@ from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.decoding import BLANK
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
-from dist_ft.evaluation.evaluator import Scores
-from dist_ft.evaluation.observer import Evidence
-from dist_ft.evaluation.precision_recall import Thresholds
-from dist_ft.evaluation.predictions import Prediction
+from dist_ft.evaluation.evaluator import Evaluation
+from dist_ft.evaluation.feature_sample import FeatureSample
+from dist_ft.evaluation.precision_recall import PrecisionRecall
+from dist_ft.evaluation.predictions import COLUMNS, Predictions
+from dist_ft.evaluation.scores import Scores
 from dist_ft.tracking import figures
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
 from dist_ft.tracking.null_logger import NullLogger
@@ -33,17 +34,16 @@ TRAIN = {"loss": 1.5, "accuracy": 0.5}
 ALL_EVENTS = {"scalars": 0, "images": 0, "tensors": 0}
 
 
-def scores_of(correct_per_class, num_classes=3):
-    """Scores with four images of class 0 predicted as class 1."""
+def evaluation_of(correct_per_class, num_classes=3, mistakes=()):
+    """An evaluation with four images of class 0 predicted as class 1."""
     confusion = np.eye(num_classes, dtype=np.int64) * correct_per_class
     confusion[0, 1] = 4
     num_images = int(confusion.sum())
     correct = correct_per_class * num_classes
-    return Scores(num_images, correct, num_images - 1, 0.5 * num_images, confusion)
-
-
-def evidence_of(num_classes=3, worst=()):
-    return Evidence(Thresholds(num_classes), list(worst))
+    scores = Scores(num_images, correct, num_images - 1, 0.5 * num_images, confusion)
+    predictions = Predictions()
+    predictions.table = np.array(list(mistakes), COLUMNS)
+    return Evaluation(scores, predictions, PrecisionRecall(num_classes), FeatureSample(0))
 
 
 def open_logger(run, settings=SETTINGS, classes=CLASSES, step=0, figures_every=0):
@@ -68,9 +68,9 @@ def log_two_epochs(run, step=0, figures=False):
             position = f"epoch {epoch + 1}"
             logger.log_steps(4 * epoch + number, position, sums_of(10 * number), 0.25, 0.0)
         train = {"loss": 1.5 - epoch, "accuracy": 0.5 + epoch / 8}
-        logger.end_epoch(epoch, 4 * epoch + 4, train, scores_of(10 + epoch), evidence_of(), 7.04)
+        logger.end_epoch(epoch, 4 * epoch + 4, train, evaluation_of(10 + epoch), 7.04)
     if figures:
-        logger.end_run([])
+        logger.end_run(None)
     logger.close()
 
 
@@ -140,8 +140,8 @@ def test_tensorboard_shows_the_confusion_matrix_of_each_epoch(events):
 
 def test_a_mistake_whose_file_is_gone_is_shown_blank(tmp_path):
     logger = open_logger(tmp_path)
-    worst = [Prediction(1, 0, 1, 0.75, 0.125)]
-    logger.end_epoch(0, 1, TRAIN, scores_of(3), evidence_of(3, worst), 1.0)
+    worst = [(1, 0, 1, 2.0, 0.75, 0.125)]
+    logger.end_epoch(0, 1, TRAIN, evaluation_of(3, mistakes=worst), 1.0)
     logger.close()
     (event,) = read_events(tmp_path).Images("mistakes")
     assert (pixels_of(event) == BLANK).all(axis=2).mean() > 0.1
@@ -152,7 +152,7 @@ def test_figures_are_drawn_at_the_interval_and_at_the_end(tmp_path, every, steps
     """With interval 0, the time limit allows only the first of these epochs and the last."""
     logger = open_logger(tmp_path, figures_every=every)
     for epoch in range(4):
-        logger.end_epoch(epoch, epoch + 1, TRAIN, scores_of(3), evidence_of(), 1.0)
+        logger.end_epoch(epoch, epoch + 1, TRAIN, evaluation_of(3), 1.0)
     logger.draw_figures()
     logger.close()
     events = read_events(tmp_path)
@@ -195,7 +195,7 @@ def test_the_data_wait_of_an_epoch_is_its_share_of_the_steps_time(tmp_path):
     logger.log_steps(1, "", sums_of(10), 0.1, 6.0)
     logger.log_steps(2, "", sums_of(20), 0.1, 9.0)
     longest_s = time.perf_counter() - start
-    logger.end_epoch(0, 2, TRAIN, scores_of(3), evidence_of(), 1.0)
+    logger.end_epoch(0, 2, TRAIN, evaluation_of(3), 1.0)
     logger.close()
     (row,) = read_rows(tmp_path)
     assert row["data_wait_share"] >= 4 / longest_s and row["images_per_s"] >= 20 / longest_s
@@ -204,7 +204,7 @@ def test_the_data_wait_of_an_epoch_is_its_share_of_the_steps_time(tmp_path):
 
 def test_top_5_accuracy_is_logged_for_more_than_five_classes(tmp_path):
     logger = open_logger(tmp_path, {}, [str(number) for number in range(6)])
-    logger.end_epoch(0, 1, TRAIN, scores_of(3, 6), evidence_of(6), 1.0)
+    logger.end_epoch(0, 1, TRAIN, evaluation_of(3, 6), 1.0)
     logger.close()
     assert read_rows(tmp_path)[0]["test_accuracy_top5"] == 21 / 22
 
@@ -212,7 +212,7 @@ def test_top_5_accuracy_is_logged_for_more_than_five_classes(tmp_path):
 def test_step_times_of_the_ranks_are_compared(tmp_path):
     logger = open_logger(tmp_path, {})
     ranks = [RankTimes(r, "host", (r + 1) / 2, 1.0, 1.0 + 2 * r, 6.0 - 2 * r) for r in range(3)]
-    logger.end_epoch(0, 4, TRAIN, scores_of(3), evidence_of(), 1.0, ranks)
+    logger.end_epoch(0, 4, TRAIN, evaluation_of(3), 1.0, ranks)
     logger.close()
     line = (tmp_path / "scores.jsonl").read_text()
     assert json.loads(line)["ranks"][2] == {
@@ -295,7 +295,7 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path, monkeypatch):
     cli.configure_logging()
     logger = open_logger(tmp_path, {"data": name}, [name, "crème", "麻婆豆腐"])
     logger.log_bad_images({name: name + " ü: broken"})
-    logger.end_epoch(0, 1, TRAIN, scores_of(3), evidence_of(), 1.0)
+    logger.end_epoch(0, 1, TRAIN, evaluation_of(3), 1.0)
     logger.close()
     assert b"left out 1 unreadable images: caf\\udce9 \\xfc: broken" in stdout.getvalue()
 

@@ -110,7 +110,7 @@ def test_a_stop_at_the_end_of_the_best_epoch_keeps_the_best_network(
     run = train.fit(config, world)
     best = checkpoint.best(tmp_path)
     assert (best.step, best.accuracy) == (3, run.best_accuracy)
-    assert trained_model.find(str(tmp_path)).step == 3
+    assert trained_model.load(tmp_path).step == 3
 
 
 def test_a_network_with_dropout_ends_as_if_it_had_not_been_stopped(config, world, tmp_path):

@@ -1,4 +1,4 @@
-"""Whether a classifier's probability is how often it is right."""
+"""Calibration: whether a classifier's probabilities match how often it is correct."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-NUM_BINS = 15  # of equal width, as Guo et al. 2017 have them
+NUM_BINS = 15  # of equal width, as in Guo et al. 2017
 
 
 class Reliability(NamedTuple):
-    """Sums over the images of each bin of confidence, (NUM_BINS,) float64."""
+    """Sums over the images in each bin of confidence, (NUM_BINS,) float64."""
 
     num_images: np.ndarray
     correct: np.ndarray
@@ -18,23 +18,27 @@ class Reliability(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The expected calibration error: |accuracy - confidence| of a bin, averaged over images
-        (Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3)."""
+        """The expected calibration error: |accuracy - confidence| of a bin, averaged over images.
+
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+        """
         total = max(1.0, float(self.num_images.sum()))
         return float(np.abs(self.correct - self.confidence_sum).sum()) / total
 
 
 def reliability(
-    is_right: np.ndarray, confidence: np.ndarray, weights: np.ndarray | None = None
+    is_correct: np.ndarray, confidence: np.ndarray, weights: np.ndarray | None = None
 ) -> Reliability:
-    """(n,) each; a bin holds the confidences from above its lower end up to its upper one.
+    """Sums by bin; a bin contains its upper end, and the first one also 0.
 
-    confidence: 0..1; weights: how often each image counts, else once.
+    is_correct, confidence: (n,), the latter the probability of the predicted class, 0..1;
+    weights: (n,), how often each image counts (default: once).
     """
     weights = np.ones(len(confidence)) if weights is None else weights
     bins = np.ceil(confidence.astype(np.float64) * NUM_BINS).astype(int) - 1
-    bins = np.clip(
-        bins, 0, NUM_BINS - 1
-    )  # 0 is in the first; rounding may bring 1 to a little more
-    sums = (weights, weights * is_right, weights * confidence)
-    return Reliability(*(np.bincount(bins, each, NUM_BINS) for each in sums))
+    bins = np.clip(bins, 0, NUM_BINS - 1)  # rounding may make a probability exceed 1
+    return Reliability(
+        np.bincount(bins, weights, NUM_BINS),
+        np.bincount(bins, weights * is_correct, NUM_BINS),
+        np.bincount(bins, weights * confidence, NUM_BINS),
+    )

@@ -1,6 +1,6 @@
-"""What a confusion matrix says: each class's scores, and what is mistaken for what.
+"""Metrics of a confusion matrix: precision, recall and F1 of each class, frequent mistakes.
 
-A matrix is (C, C): images of class [row] that were taken for [column].
+A matrix is (C, C): images of class [row] that were predicted as [column].
 """
 
 from __future__ import annotations
@@ -11,54 +11,56 @@ import numpy as np
 
 
 class ClassScores(NamedTuple):
-    """Of each class, (C,); 0 where there is nothing to divide by."""
+    """Scores of each class, (C,); 0 where the denominator is 0."""
 
-    precision: np.ndarray  # of the images taken for it, the share that are of it
-    recall: np.ndarray  # of its images, the share taken for it
-    f1: np.ndarray  # the harmonic mean of the two
-    support: np.ndarray  # how many images it has
-    taken: np.ndarray  # how many are taken for it
+    precision: np.ndarray  # of the images predicted as the class, the share that belong to it
+    recall: np.ndarray  # of the class's images, the share predicted as it
+    f1: np.ndarray  # the harmonic mean of precision and recall
+    support: np.ndarray  # images of the class
+    num_predicted: np.ndarray  # images predicted as the class
 
     @property
     def macro_f1(self) -> float:
-        """The mean of the classes that have images."""
-        tested = self.support > 0
-        return float(self.f1[tested].mean()) if tested.any() else 0.0
+        """The mean over the classes that have images."""
+        has_images = self.support > 0
+        return float(self.f1[has_images].mean()) if has_images.any() else 0.0
 
 
-def by_class(matrix: np.ndarray) -> ClassScores:
-    right, support, taken = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+def class_scores(confusion: np.ndarray) -> ClassScores:
+    correct = np.diag(confusion)
+    support, num_predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     return ClassScores(
-        right / np.maximum(taken, 1),
-        right / np.maximum(support, 1),
-        2 * right / np.maximum(taken + support, 1),
+        correct / np.maximum(num_predicted, 1),
+        correct / np.maximum(support, 1),
+        2 * correct / np.maximum(num_predicted + support, 1),
         support,
-        taken,
+        num_predicted,
     )
 
 
-class Pair(NamedTuple):
+class Mistake(NamedTuple):
+    """A cell of the matrix off its diagonal."""
+
     label: int
     predicted: int
     num_images: int
 
 
-def most_confused(matrix: np.ndarray, most: int) -> list[Pair]:
-    """The pairs of classes that are most often mistaken, at most so many, the most frequent first;
-    the earlier classes first among equals."""
-    wrong = _wrong(matrix)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    pairs = zip(*np.unravel_index(order, wrong.shape))
-    found = [Pair(int(row), int(column), int(wrong[row, column])) for row, column in pairs]
-    return [pair for pair in found if pair.num_images]
+def most_frequent_mistakes(confusion: np.ndarray, num: int) -> list[Mistake]:
+    """At most `num` pairs of classes, the most frequently confused first."""
+    wrong = _without_diagonal(confusion)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:num]
+    labels, predicted = np.unravel_index(order, wrong.shape)
+    cells = zip(labels.tolist(), predicted.tolist(), wrong[labels, predicted].tolist())
+    return [Mistake(*cell) for cell in cells if cell[-1]]
 
 
-def of_each_class(matrix: np.ndarray) -> list[Pair]:
-    """What each class is most often taken for; no image of it where it never is."""
-    wrong = _wrong(matrix)
-    columns = enumerate(wrong.argmax(axis=1).tolist())
-    return [Pair(row, column, int(wrong[row, column])) for row, column in columns]
+def most_frequent_mistake_by_class(confusion: np.ndarray) -> list[Mistake]:
+    """What each class is most often mistaken for; num_images is 0 if it never is."""
+    wrong = _without_diagonal(confusion)
+    predicted = wrong.argmax(axis=1).tolist()
+    return [Mistake(k, column, int(wrong[k, column])) for k, column in enumerate(predicted)]
 
 
-def _wrong(matrix: np.ndarray) -> np.ndarray:
-    return matrix - np.diag(matrix.diagonal())
+def _without_diagonal(confusion: np.ndarray) -> np.ndarray:
+    return confusion - np.diag(confusion.diagonal())

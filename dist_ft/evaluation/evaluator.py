@@ -1,123 +1,111 @@
-"""Exact scores: integers and float64 sums over shards that drop nothing and repeat nothing."""
+"""Runs a network over a split: the only code that does so outside of training steps."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 import mxnet as mx
 import numpy as np
 
 from dist_ft.data.loader import Batch
+from dist_ft.distributed.startup import World
+from dist_ft.evaluation.delayed_reader import DelayedReader
+from dist_ft.evaluation.feature_sample import FeatureSample
+from dist_ft.evaluation.outputs import Metric, Outputs
+from dist_ft.evaluation.precision_recall import PrecisionRecall
+from dist_ft.evaluation.predictions import Predictions
+from dist_ft.evaluation.scores import Scores
+from dist_ft.models import backbone
 
-TOP = 5
-
-
-@dataclass
-class Scores:
-    """Sums over images. They are divided only when somebody reads them."""
-
-    num_images: int
-    correct: int
-    correct_top5: int
-    loss_sum: float
-    confusion: np.ndarray  # (C, C) int64: images of class [row] that were taken for [column]
-
-    @staticmethod
-    def none(num_classes: int) -> Scores:
-        return Scores(0, 0, 0, 0.0, np.zeros((num_classes, num_classes), np.int64))
-
-    def add(self, labels, predicted, rank_of_label, losses, mask) -> None:
-        """Counts a batch; each is (n,), and rows with a mask of 0 are left out.
-
-        rank_of_label: how many classes have a larger logit than the image's own.
-        """
-        real = mask > 0
-        labels, predicted = labels[real].astype(int), predicted[real].astype(int)
-        self.num_images += int(real.sum())
-        self.correct += int((labels == predicted).sum())
-        self.correct_top5 += int((rank_of_label[real] < TOP).sum())
-        self.loss_sum += float(losses[real].astype(np.float64).sum())
-        np.add.at(self.confusion, (labels, predicted), 1)
-
-    def over_ranks(self, world) -> Scores:
-        """The sums of all ranks' shards, in one reduction."""
-        mine = [self.num_images, self.correct, self.correct_top5, self.loss_sum]
-        total = world.sum(np.concatenate([mine, self.confusion.ravel()]))
-        counts = total[4:].astype(np.int64).reshape(self.confusion.shape)
-        return Scores(int(total[0]), int(total[1]), int(total[2]), float(total[3]), counts)
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / max(1, self.num_images)
-
-    @property
-    def accuracy_top5(self) -> float:
-        return self.correct_top5 / max(1, self.num_images)
-
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / max(1, self.num_images)
+Network = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 
 
-class DelayedReader:
-    """Device arrays on their way to the host, read two steps late.
+def forward(
+    net: Network, batches: Iterable[Batch], world: World, activity: str = "evaluation"
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yields each batch with the network's output for its rows, (n, ...) float32.
 
-    So the device always has a step to go on with, and never more than two batches wait on it.
+    Rows with a mask of 0 are computed, too. activity: what the watchdog reports if it hangs.
     """
+    reader = DelayedReader()
 
-    def __init__(self, num_steps: int = 2):
-        self.num_steps = num_steps
-        self._queue: deque = deque()
+    def finished(results: Iterable[tuple]) -> Iterator[tuple[Batch, np.ndarray]]:
+        for output, batch in results:
+            world.heartbeat(activity)
+            yield batch, output
 
-    def push(self, array: mx.nd.NDArray, *tags) -> Iterator[tuple]:
-        """Takes one in; yields (numpy array, *tags) of those that are old enough."""
-        self._queue.append((array, *tags))
-        return self._drain(self.num_steps)
-
-    def rest(self) -> Iterator[tuple]:
-        """Yields all that are left."""
-        return self._drain(0)
-
-    def _drain(self, keep: int) -> Iterator[tuple]:
-        while len(self._queue) > keep:
-            array, *tags = self._queue.popleft()
-            yield (array.asnumpy(), *tags)  # sync point, with a step long past
+    for batch in batches:
+        x, _, _ = batch.on(world.ctx)
+        yield from finished(reader.push(net(x).astype("float32"), batch))
+    yield from finished(reader.rest())
 
 
 def evaluate(
-    net,
-    batches: Iterable[Batch],
-    num_classes: int,
-    world,
-    watch: Callable[[Batch, np.ndarray, np.ndarray, np.ndarray], None] = lambda *told: None,
+    net: Network, batches: Iterable[Batch], num_classes: int, world: World, *metrics: Metric
 ) -> Scores:
-    """Scores of the network, (n, H, W, 3) uint8 -> (n, C) logits, over all ranks' batches.
+    """The network's scores over all ranks' batches; `metrics` are computed along with them.
 
-    watch: is told of each of this rank's batches, which classes its rows were taken for, (n,),
-    their losses, (n,), and the probabilities, (n, C); rows with a mask of 0 are there, too.
+    net: maps (n, side, side, 3) uint8 to (n, C) logits, or to (n, C + D) logits and features.
+    All ranks call it; the results are the same on all of them.
     """
-    scores, behind = Scores.none(num_classes), DelayedReader()
+    scores = Scores.zero(num_classes)
+    for batch, output in forward(net, batches, world):
+        real = batch.mask > 0
+        rows = output[real]
+        outputs = Outputs(
+            batch.indices[real],
+            batch.labels[real].astype(np.int64),
+            rows[:, :num_classes].astype(np.float64),
+            rows[:, num_classes:],
+        )
+        for metric in (scores, *metrics):
+            metric.add(outputs)
+    for metric in (scores, *metrics):
+        metric.reduce(world)
+    return scores
 
-    def count(finished):
-        for (predicted, rank, losses, *p), batch in finished:
-            scores.add(batch.labels, predicted, rank, losses, batch.mask)
-            watch(batch, predicted, losses, np.stack(p, axis=1))
 
-    for batch in batches:
-        world.heartbeat("evaluation")
-        count(behind.push(_score(net, batch, world.ctx), batch))
-    count(behind.rest())
-    return scores.over_ranks(world)
+class Evaluation(NamedTuple):
+    """Results for the images of a split, the same on all ranks."""
+
+    scores: Scores
+    predictions: Predictions
+    precision_recall: PrecisionRecall
+    features: FeatureSample
 
 
-def _score(net, batch: Batch, ctx: mx.Context) -> mx.nd.NDArray:
-    """(3 + C, n): class taken for, rank of the label, cross entropy, probability of each class."""
-    x, labels, _ = batch.on(ctx)
-    logits = net(x).astype("float32")
-    own = logits.pick(labels).expand_dims(1)
-    rank = (logits > own).sum(axis=1)
-    log_p = logits.log_softmax()
-    rows = mx.nd.stack(logits.argmax(axis=1), rank, -log_p.pick(labels))
-    return mx.nd.concat(rows, log_p.exp().T, dim=0)
+class Evaluator:
+    """Evaluates a network between the epochs of its training.
+
+    core: maps (n, 3, side, side) float32 to logits; net: the same network from uint8 pixels.
+    Features are collected if the last layer of `core` is a dense one.
+    """
+
+    def __init__(self, core: mx.gluon.HybridBlock, net: Network, num_classes: int):
+        features = backbone.feature_extractor(core)
+        self._net = net if features is None else _WithFeatures(features, backbone.head(core))
+        self._num_classes = num_classes
+
+    def evaluate(self, batches: Iterable[Batch], num_images: int, world: World) -> Evaluation:
+        """All ranks call it.
+
+        batches: this rank's, of pixels or of features; num_images: in the split, on all ranks.
+        """
+        predictions = Predictions()
+        precision_recall = PrecisionRecall(self._num_classes)
+        features = FeatureSample(num_images)
+        metrics = predictions, precision_recall, features
+        scores = evaluate(self._net, batches, self._num_classes, world, *metrics)
+        return Evaluation(scores, *metrics)
+
+
+class _WithFeatures:
+    """Maps uint8 pixels, or features, to (n, C + D) logits and features."""
+
+    def __init__(self, features: mx.gluon.Block, head: mx.gluon.Block):
+        self._features, self._head = features, head
+
+    def __call__(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
+        features = self._features(x) if x.dtype == np.uint8 else x
+        columns = features.reshape((len(features), -1)).astype("float32")
+        return mx.nd.concat(self._head(features).astype("float32"), columns, dim=1)

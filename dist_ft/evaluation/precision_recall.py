@@ -1,58 +1,62 @@
-"""How precision and recall of each class change with the probability that is asked for it."""
+"""Precision and recall of each class as functions of the probability threshold."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from dist_ft.distributed.startup import World
+from dist_ft.evaluation.outputs import Outputs
 
 NUM_THRESHOLDS = 127  # 0, 1/126, ... 1: as many as TensorBoard's curves have
 
 
 class Curve(NamedTuple):
-    """Of one class, (NUM_THRESHOLDS,) each; images that reach the threshold are taken for it."""
+    """Of one class, (NUM_THRESHOLDS,) each: a probability >= the threshold predicts the class."""
 
     true_positives: np.ndarray
     false_positives: np.ndarray
     true_negatives: np.ndarray
     false_negatives: np.ndarray
-    precision: np.ndarray  # 0 where no image is taken for the class
-    recall: np.ndarray  # 0 where no image is of it
+    precision: np.ndarray  # 0 if no image reaches the threshold
+    recall: np.ndarray  # 0 if no image has this label
 
 
-class Thresholds:
-    """Counts of images, integers that add up over the ranks: no probability crosses the network."""
+class PrecisionRecall:
+    """Counts of images by probability: small integers that are summed over the ranks."""
 
     def __init__(self, num_classes: int):
-        # [0: of another class, 1: of this one], class, largest threshold that its probability has
+        # [0: other label, 1: this label], class, largest threshold that the probability reaches
         self.counts = np.zeros((2, num_classes, NUM_THRESHOLDS), np.int64)
 
-    def add(self, labels: np.ndarray, p: np.ndarray) -> None:
-        """Counts images: labels (n,); p: (n, C), 0..1, their probabilities."""
-        num_classes = p.shape[1]
-        reached = (p.astype(np.float64) * (NUM_THRESHOLDS - 1)).astype(np.int64)
-        reached = np.minimum(reached, NUM_THRESHOLDS - 1)  # rounding may bring 1 to a little more
-        is_own = labels[:, None] == np.arange(num_classes)
-        places = (is_own * num_classes + np.arange(num_classes)) * NUM_THRESHOLDS + reached
-        counts = np.bincount(places.ravel(), minlength=self.counts.size)
+    def add(self, outputs: Outputs) -> None:
+        self.add_probabilities(outputs.labels, outputs.probabilities)
+
+    def add_probabilities(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
+        """labels: (n,); probabilities: (n, C), 0..1."""
+        num_classes = probabilities.shape[1]
+        thresholds = (probabilities.astype(np.float64) * (NUM_THRESHOLDS - 1)).astype(np.int64)
+        thresholds = np.minimum(thresholds, NUM_THRESHOLDS - 1)  # rounding may exceed 1
+        is_label = labels[:, None] == np.arange(num_classes)
+        cells = (is_label * num_classes + np.arange(num_classes)) * NUM_THRESHOLDS + thresholds
+        counts = np.bincount(cells.ravel(), minlength=self.counts.size)
         self.counts += counts.reshape(self.counts.shape)
 
-    def over_ranks(self, world: Any) -> Thresholds:
-        """The counts of all ranks' images, in one reduction."""
-        found = Thresholds(self.counts.shape[1])
-        found.counts += world.sum(self.counts.ravel()).astype(np.int64).reshape(self.counts.shape)
-        return found
+    def reduce(self, world: World) -> None:
+        total = world.sum(self.counts.ravel())
+        self.counts = total.astype(np.int64).reshape(self.counts.shape)
 
     def curve(self, label: int) -> Curve:
         false_positives, true_positives = (
             counts[::-1].cumsum()[::-1] for counts in self.counts[:, label]
         )
-        taken, own = true_positives + false_positives, true_positives[0]
+        num_positive, num_negative = true_positives[0], false_positives[0]
         return Curve(
             true_positives,
             false_positives,
-            false_positives[0] - false_positives,
-            own - true_positives,
-            true_positives / np.maximum(taken, 1),
-            true_positives / max(own, 1),
+            num_negative - false_positives,
+            num_positive - true_positives,
+            true_positives / np.maximum(true_positives + false_positives, 1),
+            true_positives / max(num_positive, 1),
         )

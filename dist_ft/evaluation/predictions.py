@@ -1,102 +1,71 @@
-"""Which test images a run gets wrong, and of which it is least certain, by its best checkpoint."""
+"""The prediction for each image of a split: the worst mistakes, the least certain images."""
 
 from __future__ import annotations
 
-import io
-from typing import Any, Iterable, Iterator, NamedTuple
+from dataclasses import dataclass
 
-import mxnet as mx
 import numpy as np
-from PIL import Image
 
-from dist_ft.config import Config
-from dist_ft.data.dataset import Dataset, Split
-from dist_ft.data.decoding import CorruptImage, decode
-from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import RankBatches
-from dist_ft.distributed import launcher
-from dist_ft.errors import UserError
-from dist_ft.evaluation.evaluator import DelayedReader
-from dist_ft.inference import trained_model
-from dist_ft.training.checkpoint import Checkpoint
+from dist_ft.distributed.startup import World
+from dist_ft.evaluation.outputs import Outputs
 
-THUMBNAIL_PX = 96  # the longer side
+COLUMNS = np.dtype(
+    [
+        *(("index", np.int64), ("label", np.int64), ("predicted", np.int64)),
+        *(("loss", np.float64), ("p_predicted", np.float64), ("p_label", np.float64)),
+    ]
+)
 
 
-class Prediction(NamedTuple):
-    """What the network says of a test image; probabilities are its softmax's, 0..1."""
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one image; probabilities are 0..1."""
 
-    index: int
+    index: int  # the image's position in its split
     label: int
     predicted: int
-    p_taken: float
+    loss: float
+    p_predicted: float
     p_label: float
 
 
-class TestPredictions(NamedTuple):
-    """Of all readable test images, in order."""
+class Predictions:
+    """A table with a row per readable image; after `reduce` in the order of the split."""
 
-    folder: Dataset
-    all: list[Prediction]
-    is_the_runs: bool  # whether the images are those that the run was tested on
+    def __init__(self) -> None:
+        self.table = np.empty(0, COLUMNS)
+        self._parts: list[np.ndarray] = []
 
-    def worst(self, most: int) -> list[Prediction]:
-        """The wrong ones of the largest loss."""
-        wrong = (guess for guess in self.all if guess.predicted != guess.label)
-        return sorted(wrong, key=lambda guess: guess.p_label)[:most]
+    def add(self, outputs: Outputs) -> None:
+        rows = np.empty(len(outputs.labels), COLUMNS)
+        rows["index"], rows["label"] = outputs.indices, outputs.labels
+        rows["predicted"], rows["loss"] = outputs.predicted, outputs.losses
+        rows["p_predicted"], rows["p_label"] = outputs.p_predicted, outputs.p_label
+        self._parts.append(rows)
 
-    def least_certain(self, most: int) -> list[Prediction]:
-        """Those of the smallest largest probability, right and wrong."""
-        return sorted(self.all, key=lambda guess: guess.p_taken)[:most]
+    def reduce(self, world: World) -> None:
+        table = np.concatenate([self.table, *self._parts])
+        table = np.concatenate(world.gather(table))
+        self.table, self._parts = table[np.argsort(table["index"])], []
 
+    def __len__(self) -> int:
+        return len(self.table)
 
-def guess(best: Checkpoint, data: str, world: Any) -> TestPredictions:
-    """Runs a checkpoint's network on the test images below `data`, as the training's tests do.
+    def worst(self, num: int) -> list[Prediction]:
+        """The mistakes with the largest losses, the worst first."""
+        mistakes = self.table[self.table["predicted"] != self.table["label"]]
+        order = np.argsort(mistakes["p_label"], kind="stable")
+        return _rows(mistakes[order[:num]])
 
-    Raises UserError where the images are not there or are of other classes.
-    """
-    found, folder = trained_model.find(str(best.path)), scan(data)
-    if folder.classes != found.classes:
-        raise UserError(f"{data}: has other classes than the run; name its images with --data DIR")
-    net = found.network(world)
-    feed = RankBatches(folder, found.views, 0, 0, 1, launcher.set_threads(), Config.prefetch_mb)
-    guesses = list(_guesses(net, feed, world))
-    feed.close()
-    told = f"{len(folder.test)} of fingerprint {folder.test.fingerprint()}"
-    return TestPredictions(folder, guesses, best.state["facts"].get("test images") == told)
+    def least_certain(self, num: int) -> list[Prediction]:
+        """Those whose predicted class has the smallest probability, correct or not."""
+        order = np.argsort(self.table["p_predicted"], kind="stable")
+        return _rows(self.table[order[:num]])
 
-
-def _guesses(net: mx.gluon.Block, feed: RankBatches, world: Any) -> Iterator[Prediction]:
-    behind = DelayedReader()
-    for batch in feed.test():
-        world.heartbeat("the report's test images")
-        x, labels, _ = batch.on(world.ctx)
-        p = net(x).astype("float32").softmax()
-        columns = mx.nd.stack(p.argmax(axis=1), p.max(axis=1), p.pick(labels))
-        yield from _of_batches(behind.push(columns, batch))
-    yield from _of_batches(behind.rest())
+    def at(self, indices: np.ndarray) -> list[Prediction]:
+        """The predictions for these images of the split."""
+        return _rows(self.table[np.searchsorted(self.table["index"], indices)])
 
 
-def _of_batches(finished: Iterable[tuple]) -> Iterator[Prediction]:
-    for (predicted, p_taken, p_label), batch in finished:
-        for row in np.flatnonzero(batch.mask):
-            yield Prediction(
-                int(batch.indices[row]),
-                int(batch.labels[row]),
-                int(predicted[row]),
-                float(p_taken[row]),
-                float(p_label[row]),
-            )
-
-
-def thumbnail(split: Split, index: int) -> bytes:
-    """A JPEG of an image, at most THUMBNAIL_PX a side; grey where it can be read no more."""
-    try:
-        image = Image.fromarray(decode(split.read(index)))
-    except (CorruptImage, OSError):
-        image = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "grey")
-    # Twice as many pixels as are named, for the screens of phones.
-    image.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=70, optimize=True)
-    return file.getvalue()
+def _rows(table: np.ndarray) -> list[Prediction]:
+    return [Prediction(*row) for row in table.tolist()]

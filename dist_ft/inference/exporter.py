@@ -37,11 +37,12 @@ from dist_ft.data.transforms import InputSpec  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.inference import onnx_model, trained_model  # noqa: E402
-from dist_ft.inference.assessment import labelled  # noqa: E402
+from dist_ft.inference.model_evaluation import labelled_split  # noqa: E402
 from dist_ft.inference.trained_model import TrainedModel  # noqa: E402
 from dist_ft.models import zoo  # noqa: E402
 from dist_ft.text import as_json  # noqa: E402
 
+HELP = "folder of a run, whose best checkpoint is used, or of a checkpoint"
 TOLERANCE = 1e-3  # of a probability, for what computes in float32
 EQUAL_SHARE = 0.97  # of labels, that int8 has to keep
 CALIBRATED_ON = 1000  # training images; with 200, outputs beyond their range flip sure labels
@@ -187,7 +188,7 @@ def noise(side: int) -> Iterator[Shown]:
 
 def described(found: TrainedModel) -> dict[str, Any]:
     """What has to be known to use the export."""
-    side, resize, keep_ratio = found.views
+    side, resize, keep_ratio = found.spec
     fit = f"its shorter side is {resize} px" if keep_ratio else f"it is {resize} x {resize} px"
     return {
         "classes": list(found.classes),
@@ -203,7 +204,7 @@ def described(found: TrainedModel) -> dict[str, Any]:
 def write_gluon(core: mx.gluon.Block, found: TrainedModel, folder: Path) -> Classifier:
     """Writes the files of a network into a folder; returns what they hold."""
     net = on_pixels(core)
-    net(mx.nd.zeros((1, found.views.side, found.views.side, 3), dtype="uint8"))
+    net(mx.nd.zeros((1, found.spec.side, found.spec.side, 3), dtype="uint8"))
     net.export(str(folder / "model"), epoch=0)
     text = as_json(described(found), indent=1)
     (folder / "model.json").write_text(text, encoding="utf-8")
@@ -231,10 +232,12 @@ def export(
     """
     core = found.core(mx.cpu())
     network = classifier(on_pixels(core))
-    views = found.views
-    batches = views_of(labelled(data, "test", found.classes), views) if data else noise(views.side)
+    views = found.spec
+    batches = (
+        views_of(labelled_split(data, "test", found.classes), views) if data else noise(views.side)
+    )
     if to == "int8":
-        train = labelled(data, "train", found.classes)
+        train = labelled_split(data, "train", found.classes)
         core = quantized(core, views_of(train, views, max(1, len(train) // CALIBRATED_ON)))
     with (files.output_file if to == "onnx" else files.output_folder)(out, "--out") as beside:
         if to == "onnx":
@@ -261,7 +264,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flag = parser.add_argument
-    flag("checkpoint", metavar="RUN", help=trained_model.HELP)
+    flag("checkpoint", metavar="RUN", help=HELP)
     flag("--to", required=True, choices=("gluon", "onnx", "int8"), help="int8 is gluon's for a CPU")
     flag("--out", required=True, type=Path, metavar="PATH", help="folder, or file of onnx")
     flag("--data", default="", metavar="DIR", help="images, as of dist_ft.train; int8 takes them")
@@ -272,7 +275,7 @@ def main() -> None:
     with cli.standard_output(), startup.start("cpu") as world:
         if world.size > 1:
             raise UserError("dist_ft.export is for one process: leave horovodrun out")
-        found = trained_model.find(args.checkpoint)
+        found = trained_model.load(Path(args.checkpoint))
         made = export(found, args.to, args.out, args.data, args.equal_share)
         on = "the test images" if args.data else "random noise, for want of --data"
         untried = "not compared, for want of onnxruntime: pip install onnxruntime"

@@ -36,6 +36,7 @@ from dist_ft.inference import trained_model, writers  # noqa: E402
 from dist_ft.inference.inputs import Pictures, listed  # noqa: E402
 from dist_ft.inference.writers import Row  # noqa: E402
 
+HELP = "folder of a run, whose best checkpoint is used, or of a checkpoint"
 FORMATS = ("table", "csv", "jsonl", "parquet")
 LONGEST = 100  # bytes of an image's name, in its thumbnail's
 
@@ -54,9 +55,9 @@ def predict(
     net: `found.network(world)`; top: how many labels of each; thumbnails: a folder for the images
     as the network sees them.
     """
-    pictures = Pictures(paths, found.views)
+    pictures = Pictures(paths, found.spec)
     split = Split(Path(), tuple(paths), (0,) * len(paths), ())
-    loader = Loader(split, found.views.side, num_workers, Config.prefetch_mb)
+    loader = Loader(split, found.spec.side, num_workers, Config.prefetch_mb)
     shares = sampler.sequential_shares(len(paths), TEST_BATCH_SIZE, world.rank, world.size)
     behind = DelayedReader()
 
@@ -140,12 +141,12 @@ def _writer(kind: str, output: str, top: int, paths: Sequence[str], classes: Seq
 def run(args: argparse.Namespace, world: startup.World) -> int:
     """Labels what the command line names; rank 0 returns how many images could not be read."""
     with world.raise_on_all_ranks():
-        found = trained_model.find(args.checkpoint)
+        found = trained_model.load(Path(args.checkpoint))
         sys.stdin.reconfigure(errors="surrogateescape")
         paths = listed(args.paths, sys.stdin) if world.is_main else None
         _check(args, found, paths)
     paths = world.gather(paths)[0]  # only rank 0 has a standard input
-    net = found.network(world, args.dtype)
+    net = found.network(world, args.dtype, fused=True)
     parts = predict(net, found, paths, world, args.top, args.num_workers, args.out)
     if not world.is_main:  # its part is in rank 0's rows, and its end must not end rank 0
         deque(parts, maxlen=0)
@@ -186,7 +187,7 @@ def _parsed() -> argparse.Namespace:
         "each line with its rank, --output FILE gives a file without marks.",
     )
     flag = parser.add_argument
-    flag("checkpoint", metavar="RUN", help=trained_model.HELP)
+    flag("checkpoint", metavar="RUN", help=HELP)
     flag("paths", metavar="PATH", nargs="+", help="image, folder, pattern, or '-'")
     cli.add_count(parser, "--top", 1, "labels an image")
     flag("--format", choices=FORMATS, help="default: as FILE ends; a table on a terminal; csv")

@@ -1,76 +1,88 @@
-"""A trained network as a checkpoint keeps it: classes, what it sees of a picture, parameters."""
+"""A trained network, loaded from a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mxnet as mx
 
 from dist_ft.data.transforms import InputSpec
+from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
 from dist_ft.models import precision, zoo
 from dist_ft.training import checkpoint
 
-HELP = "folder of a run, of which the best checkpoint is taken, or of one checkpoint"
-
 
 class TrainedModel(NamedTuple):
+    """What a checkpoint says about its network."""
+
     path: Path  # of the checkpoint
     step: int
-    model: str
-    dtype: str  # that it was trained in
+    model: str  # the name in the model zoo
+    dtype: str  # of the training run
     classes: tuple[str, ...]
-    views: InputSpec
+    spec: InputSpec
+    test_images: str  # number and fingerprint of the run's test images; "" if unknown
 
     def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
         """The network with its parameters: (n, 3, side, side) float32, normalised, to logits."""
-        net = zoo.build(self.model, len(self.classes), self.views.side, seed=0)
+        net = zoo.build(self.model, len(self.classes), self.spec.side, seed=0)
         net.load_parameters(str(self.path / checkpoint.NET))
         net.collect_params().reset_ctx(ctx)
         return net
 
-    def network(self, world: Any, dtype: str = "") -> mx.gluon.Block:
-        """(n, side, side, 3) uint8 pixels to logits, on this rank's device; all ranks call it.
+    def network(self, world: World, dtype: str = "", fused: bool = False) -> mx.gluon.Block:
+        """The network on this rank's device: (n, side, side, 3) uint8 to logits.
 
-        dtype: as of dist_ft.train; default: the one that it was trained in, or float32, which its
-        parameters are in, where a device lacks that one. Raises CollectiveError where a
-        device lacks `dtype`.
+        All ranks call it. fused: on a CPU, use oneDNN's fused operators, which are several times
+        faster for some networks, but round differently from the tests of the training run.
+        dtype: as in dist_ft.train. Default: that of the training run, or float32, the type of the
+        parameters, if a device does not support it. Raises CollectiveError if a device does not
+        support an explicit `dtype`.
         """
         if not dtype:
-            had = all(world.gather(precision.supports(world.ctx, self.dtype)))
-            dtype = self.dtype if had or self.dtype == "auto" else "float32"
+            is_supported = all(world.gather(precision.supports(world.ctx, self.dtype)))
+            dtype = self.dtype if is_supported or self.dtype == "auto" else "float32"
         if dtype == "auto":
             dtype = precision.fastest_dtype(world)
         with world.raise_on_all_ranks():
             precision.use_dtype(dtype, world.ctx)
-            return zoo.for_inference(self.core(world.ctx), world.ctx, dtype)
-
-
-def find(place: str) -> TrainedModel:
-    """What a run's folder (its best checkpoint) or a checkpoint's folder holds.
-
-    Of a checkpoint, `state.json` and `net.params` suffice. Raises UserError where there is none, or
-    one that is not whole.
-    """
-    path = Path(place)
-    if (path / checkpoint.STATE).is_file():
-        state = checkpoint.read(path).state
-    else:
-        found = checkpoint.best(path)
-        if found is None:
-            raise UserError(
-                f"{place}: neither a run with a whole checkpoint in it nor a checkpoint: name a"
-                " folder that dist_ft.train wrote (--out)"
+            core = self.core(world.ctx)
+            return (
+                zoo.for_inference(core, world.ctx, dtype) if fused else zoo.with_normalization(core)
             )
-        path, state = found
+
+
+def load(path: Path) -> TrainedModel:
+    """Reads the folder of a checkpoint, or the best checkpoint in the folder of a run.
+
+    A checkpoint needs only its `state.json` and `net.params` here. Raises UserError if there is no
+    checkpoint, or only damaged ones.
+    """
+    if (path / checkpoint.STATE).is_file():
+        found = checkpoint.read(path)
+    else:
+        best = checkpoint.best(path)
+        if best is None:
+            raise UserError(
+                f"{path}: neither a run with an intact checkpoint nor a checkpoint; give the folder"
+                " of a run (the --out of dist_ft.train) or of one of its checkpoints"
+            )
+        found = best
+    path, state = found
     try:
-        views = InputSpec(*(state["view"][name] for name in ("image_size", "resize", "keep_ratio")))
-        name = state["facts"]["--model"]
-        dtype = state.get("dtype") or state["facts"].get("--dtype", "float32")
-        return TrainedModel(path, state["step"], name, dtype, tuple(state["classes"]), views)
+        view, facts = state["view"], state["facts"]
+        return TrainedModel(
+            path,
+            state["step"],
+            facts["--model"],
+            state.get("dtype") or facts.get("--dtype", "float32"),
+            tuple(state["classes"]),
+            InputSpec(view["image_size"], view["resize"], view["keep_ratio"]),
+            facts.get("test images", ""),
+        )
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{path / checkpoint.STATE}: says nothing of {error}: written by another version of"
-            " dist_ft, which can use it"
+            f"{path / checkpoint.STATE}: has no {error}; use the version of dist_ft that wrote it"
         ) from error

@@ -8,8 +8,12 @@ import time
 import numpy as np
 
 from dist_ft.evaluation.confidence_intervals import wilson
-from dist_ft.evaluation.confusion import by_class, most_confused, of_each_class
-from dist_ft.evaluation.predictions import TestPredictions
+from dist_ft.evaluation.confusion import (
+    class_scores,
+    most_frequent_mistake_by_class,
+    most_frequent_mistakes,
+)
+from dist_ft.inference.model_evaluation import TestPredictions
 from dist_ft.reporting import words
 from dist_ft.reporting.exhibits import bar, counted, figures, key, mapped, pictures
 from dist_ft.reporting.history import DEFAULTS, History
@@ -74,7 +78,7 @@ def confusion(run: History) -> Markup:
     told = "Best epoch: a row's images are of its class, and were taken for the column's."
     pairs = (
         row(names[pair.label], names[pair.predicted], f"{pair.num_images:,}")
-        for pair in most_confused(counts, MOST_CONFUSED)
+        for pair in most_frequent_mistakes(counts, MOST_CONFUSED)
     )
     head = ["is", "taken for", "images"]
     often = table(head, pairs, "The most frequent confusions", "words")
@@ -85,7 +89,7 @@ def confusion(run: History) -> Markup:
 
 def classes(run: History) -> Markup:
     counts, names = run.confusion, run.classes
-    scored, mistaken = by_class(counts), of_each_class(counts)
+    scored, mistaken = class_scores(counts), most_frequent_mistake_by_class(counts)
     rows = []
     for label in np.argsort(scored.recall, kind="stable").tolist():
         _, predicted, times = mistaken[label]
@@ -111,14 +115,17 @@ def images(run: History, guesses: TestPredictions | str) -> Markup:
     if isinstance(guesses, str):
         return element("p", f"No images are shown: {guesses}.", class_="note")
     notes = []
-    if not guesses.is_the_runs:
+    if not guesses.same_images:
         notes.append("The test images are others than the run was tested on.")
     if run.best and run.best.step != run.top["step"]:
         notes.append(
             f"The best epoch's checkpoint, of step {run.top['step']:,}, is missing or damaged: this"
             f" is what the network of step {run.best.step:,} says."
         )
-    worst, uncertain = guesses.worst(MOST_IMAGES), guesses.least_certain(MOST_IMAGES)
+    worst, uncertain = (
+        guesses.predictions.worst(MOST_IMAGES),
+        guesses.predictions.least_certain(MOST_IMAGES),
+    )
     return join(
         *(element("p", note, class_="note") for note in notes),
         element("h3", "The worst mistakes"),

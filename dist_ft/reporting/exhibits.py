@@ -8,10 +8,14 @@ from typing import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from dist_ft.evaluation.predictions import Prediction, TestPredictions, thumbnail
+from dist_ft.data.dataset import Split
+from dist_ft.data.decoding import CorruptImage, decode
+from dist_ft.evaluation.predictions import Prediction
+from dist_ft.inference.model_evaluation import TestPredictions
 from dist_ft.reporting import markup
 from dist_ft.reporting.markup import Markup, element, join, row, table
 
+THUMBNAIL_PX = 96  # the longer side
 DEEP = 0.6  # share of a colour from which on white is read on it, and not the text's colour
 
 
@@ -55,14 +59,26 @@ def pictures(guesses: TestPredictions, chosen: Sequence[Prediction]) -> Markup:
 
 
 def _picture(guesses: TestPredictions, guess: Prediction) -> Markup:
-    classes, test = guesses.folder.classes, guesses.folder.test
+    classes, test = guesses.dataset.classes, guesses.dataset.test
     path, label, predicted = test.paths[guess.index], classes[guess.label], classes[guess.predicted]
     right = guess.label == guess.predicted
-    verdict = f"{predicted} {guess.p_taken:.0%}"
+    verdict = f"{predicted} {guess.p_predicted:.0%}"
     own = "as it is labelled" if right else f"is {label} {guess.p_label:.0%}"
     alt = f"{label}, taken for {predicted}"
     shown = markup.picture(thumbnail(test, guess.index), "jpeg", alt, title=path)
     return element("li", shown, element("b", verdict), element("span", own, class_="soft"))
+
+
+def thumbnail(split: Split, index: int) -> bytes:
+    """A JPEG of at most 2 * THUMBNAIL_PX a side, for high-resolution screens; grey if unread."""
+    try:
+        image = Image.fromarray(decode(split.read(index)))
+    except (CorruptImage, OSError):
+        image = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "grey")
+    image.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=70, optimize=True)
+    return file.getvalue()
 
 
 def figures(charts: Iterable[Markup], names: Iterable[tuple[str, str]] = ()) -> Markup:

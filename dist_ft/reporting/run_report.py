@@ -12,13 +12,13 @@ from pathlib import Path
 
 from dist_ft.distributed import launcher
 
-launcher.set_threads()  # before MXNet is loaded, which reads them
+NUM_THREADS = launcher.set_threads()  # before MXNet is loaded, which reads them
 
 from dist_ft import files  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
-from dist_ft.evaluation import predictions  # noqa: E402
-from dist_ft.evaluation.predictions import TestPredictions  # noqa: E402
+from dist_ft.inference import model_evaluation, trained_model  # noqa: E402
+from dist_ft.inference.model_evaluation import TestPredictions  # noqa: E402
 from dist_ft.reporting import (  # noqa: E402
     chapters,
     comparison,
@@ -52,7 +52,8 @@ def guesses_of(run: History, data: str) -> TestPredictions | str:
         return f"{run.folder / 'checkpoints'} has no whole checkpoint"
     with startup.start() as world:
         try:
-            return predictions.guess(run.best, data, world)
+            model = trained_model.load(run.best.path)
+            return model_evaluation.predict_test_images(model, data, world, NUM_THREADS)
         except UserError as error:
             return str(error)
 

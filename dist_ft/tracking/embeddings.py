@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Sequence
 
 import cv2
 import numpy as np
@@ -12,35 +11,30 @@ from tensorboardX import SummaryWriter
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
-from dist_ft.evaluation.observer import Point
+from dist_ft.evaluation.evaluator import Evaluation
+from dist_ft.evaluation.predictions import Prediction
 from dist_ft.text import on_one_line
 
 THUMBNAIL_PX = 48
 COLUMNS = ["class", "predicted", "correct", "probability", "file"]
 
 
-def gather(points: Sequence[Point], world: Any) -> list[Point]:
-    """The points of all ranks, ordered by image; all ranks call it and get the same list."""
-    world.heartbeat("gathering the features of test images")
-    gathered = [point for of_rank in world.gather(list(points)) for point in of_rank]
-    return sorted(gathered, key=lambda point: point.guess.index)
-
-
 def add(
-    writer: SummaryWriter, points: Sequence[Point], dataset: Dataset, spec: InputSpec, step: int
+    writer: SummaryWriter, evaluation: Evaluation, dataset: Dataset, spec: InputSpec, step: int
 ) -> None:
     """Adds the features of test images, with a thumbnail and a row of COLUMNS for each."""
 
-    def thumbnail(point: Point) -> np.ndarray:
-        pixels = load_test_image(dataset.test, point.guess.index, spec)
+    def thumbnail(index: int) -> np.ndarray:
+        pixels = load_test_image(dataset.test, index, spec)
         size = THUMBNAIL_PX, THUMBNAIL_PX
         return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
+    indices = evaluation.features.indices
     with ThreadPoolExecutor() as threads:
-        thumbnails = np.stack(list(threads.map(thumbnail, points)))
+        thumbnails = np.stack(list(threads.map(thumbnail, indices.tolist())))
     writer.add_embedding(
-        np.stack([point.features for point in points]),
-        metadata=[_row(point, dataset) for point in points],
+        evaluation.features.features,
+        metadata=[_row(p, dataset) for p in evaluation.predictions.at(indices)],
         label_img=thumbnails.transpose(0, 3, 1, 2) / np.float32(255),
         global_step=step,
         tag="test_images",
@@ -48,12 +42,11 @@ def add(
     )
 
 
-def _row(point: Point, dataset: Dataset) -> list[str]:
-    prediction = point.guess
+def _row(prediction: Prediction, dataset: Dataset) -> list[str]:
     return [
         on_one_line(dataset.classes[prediction.label]),  # a tab would start another column
         on_one_line(dataset.classes[prediction.predicted]),
         "yes" if prediction.predicted == prediction.label else "no",
-        f"{prediction.p_taken:.3f}",
+        f"{prediction.p_predicted:.3f}",
         on_one_line(dataset.test.paths[prediction.index]),
     ]

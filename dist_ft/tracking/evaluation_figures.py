@@ -11,8 +11,7 @@ from tensorboardX import SummaryWriter
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
-from dist_ft.evaluation.evaluator import Scores
-from dist_ft.evaluation.observer import Evidence
+from dist_ft.evaluation.evaluator import Evaluation
 from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS
 from dist_ft.evaluation.predictions import Prediction
 from dist_ft.text import on_one_line, printable
@@ -20,13 +19,13 @@ from dist_ft.tracking.epoch_scores import EpochScores
 
 MAX_TIME_SHARE = 0.01  # of the run, if no interval is set
 MAX_PR_CURVES = 100  # classes
+MAX_MISTAKES = 16
 MAX_CAPTION_CHARS = 16  # of a class name
 
 
-class Evaluation(NamedTuple):
+class _Pending(NamedTuple):
     step: int
-    scores: Scores
-    evidence: Evidence
+    evaluation: Evaluation
     history: Sequence[EpochScores]  # up to this evaluation
 
 
@@ -43,10 +42,12 @@ class EvaluationFigures:
         self._writer, self._run, self._every = writer, run, every
         self._dataset, self._spec = dataset, spec
         self._start, self._spent_s = time.monotonic(), 0.0
-        self._pending: Evaluation | None = None
+        self._pending: _Pending | None = None
 
-    def add(self, epoch: int, evaluation: Evaluation) -> None:
-        self._pending = evaluation
+    def add(
+        self, epoch: int, step: int, evaluation: Evaluation, history: Sequence[EpochScores]
+    ) -> None:
+        self._pending = _Pending(step, evaluation, history)
         if self._is_due(epoch):
             self.draw_pending()
 
@@ -64,21 +65,21 @@ class EvaluationFigures:
             return (epoch + 1) % self._every == 0
         return self._spent_s <= MAX_TIME_SHARE * (time.monotonic() - self._start)
 
-    def _draw(self, evaluation: Evaluation) -> None:
+    def _draw(self, pending: _Pending) -> None:
         from dist_ft.tracking import figures  # matplotlib takes 0.5 s to import
 
-        step, scores, evidence, history = evaluation
+        step, evaluation, history = pending
         classes = self._dataset.classes
-        self._writer.add_figure("confusion", figures.confusion(scores.confusion, classes), step)
+        confusion = figures.confusion(evaluation.scores.confusion, classes)
+        self._writer.add_figure("confusion", confusion, step)
         for label, name in enumerate(classes[:MAX_PR_CURVES]):
             tag = f"precision_recall/{printable(name)}"
-            curve = evidence.thresholds.curve(label)
+            curve = evaluation.precision_recall.curve(label)
             self._writer.add_pr_curve_raw(tag, *curve, step, NUM_THRESHOLDS)
-        if evidence.worst:
-            images = [
-                load_test_image(self._dataset.test, p.index, self._spec) for p in evidence.worst
-            ]
-            captions = [self._caption(prediction) for prediction in evidence.worst]
+        worst = evaluation.predictions.worst(MAX_MISTAKES)
+        if worst:
+            images = [load_test_image(self._dataset.test, p.index, self._spec) for p in worst]
+            captions = [self._caption(prediction) for prediction in worst]
             self._writer.add_figure("mistakes", figures.captioned(images, captions), step)
         figures.curves(history).savefig(self._run / "curves.png", dpi=110)
 
@@ -88,4 +89,4 @@ class EvaluationFigures:
             for index in (prediction.label, prediction.predicted)
         )
         label_line = f"label {label} {prediction.p_label:.0%}"
-        return f"{label_line}\npredicted {predicted} {prediction.p_taken:.0%}"
+        return f"{label_line}\npredicted {predicted} {prediction.p_predicted:.0%}"

@@ -7,8 +7,7 @@ from typing import Sequence
 import mxnet as mx
 import numpy as np
 
-from dist_ft.evaluation.evaluator import Scores
-from dist_ft.evaluation.observer import Evidence, Point
+from dist_ft.evaluation.evaluator import Evaluation
 from dist_ft.tracking.epoch_scores import RankTimes
 from dist_ft.tracking.step_rates import EpochSums
 
@@ -49,8 +48,7 @@ class NullLogger:
         epoch: int,
         step: int,
         train: dict[str, float],
-        test: Scores,
-        evidence: Evidence,
+        evaluation: Evaluation,
         elapsed_s: float,
         ranks: Sequence[RankTimes] = (),
     ) -> None:
@@ -64,8 +62,11 @@ class NullLogger:
     ) -> None:
         """Adds histograms of weights and gradients, in every epoch whose figures are due."""
 
-    def end_run(self, points: Sequence[Point]) -> None:
-        """Marks the run as finished, and shows test images in feature space."""
+    def end_run(self, evaluation: Evaluation | None) -> None:
+        """Marks the run as finished, and shows test images in feature space.
+
+        evaluation: the last one, if there was one.
+        """
 
     def draw_figures(self) -> None:
         """Draws the figures of the last evaluation, if they were not due."""

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from dist_ft import files
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.transforms import InputSpec
-from dist_ft.evaluation.evaluator import TOP, Scores
-from dist_ft.evaluation.observer import Evidence, Point
+from dist_ft.evaluation.evaluator import Evaluation
+from dist_ft.evaluation.scores import TOP_K, Scores
 from dist_ft.text import printable
 from dist_ft.tracking import embeddings, epoch_scores, histograms, hparams, tensorboard_internals
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
-from dist_ft.tracking.evaluation_figures import Evaluation, EvaluationFigures
+from dist_ft.tracking.evaluation_figures import EvaluationFigures
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.step_rates import EpochSums, Totals
 
@@ -130,15 +130,14 @@ class RunLogger(NullLogger):
         epoch: int,
         step: int,
         train: dict[str, float],
-        test: Scores,
-        evidence: Evidence,
+        evaluation: Evaluation,
         elapsed_s: float,
         ranks: Sequence[RankTimes] = (),
     ) -> None:
         if self._bar:
             self._bar.close()
             self._bar = None
-        row = self._row(epoch, step, train, test, elapsed_s, ranks)
+        row = self._row(epoch, step, train, evaluation.scores, elapsed_s, ranks)
         self._history.append(row)
         with open(self.run / "scores.jsonl", "a", encoding="utf-8") as file:
             file.write(row.to_json() + "\n")
@@ -160,7 +159,7 @@ class RunLogger(NullLogger):
             scalars["ranks/median_step_ms"] = median
             scalars["ranks/spread"] = (slowest - min(step_ms)) / max(median, 1e-9)
         self._add_scalars(step, scalars)
-        self._figures.add(epoch, Evaluation(step, test, evidence, tuple(self._history)))
+        self._figures.add(epoch, step, evaluation, tuple(self._history))
 
     def log_histograms(
         self, net: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, epoch: int, step: int
@@ -168,11 +167,11 @@ class RunLogger(NullLogger):
         if (epoch + 1) % max(1, self._figures_every) == 0:
             histograms.add(self._writer, net, trainer, step)
 
-    def end_run(self, points: Sequence[Point]) -> None:
+    def end_run(self, evaluation: Evaluation | None) -> None:
         self.draw_figures()
-        if points:
+        if evaluation is not None and len(evaluation.features.indices):
             step = self._history[-1].step
-            embeddings.add(self._writer, points, self._dataset, self._spec, step)
+            embeddings.add(self._writer, evaluation, self._dataset, self._spec, step)
         hparams.add_session_end(self._writer)
 
     def draw_figures(self) -> None:
@@ -207,7 +206,7 @@ class RunLogger(NullLogger):
             test_images=test.num_images,
             elapsed_s=elapsed_s,
             confusion=test.confusion.tolist(),
-            test_accuracy_top5=test.accuracy_top5 if len(self._dataset.classes) > TOP else None,
+            test_accuracy_top5=test.accuracy_top5 if len(self._dataset.classes) > TOP_K else None,
             images_per_s=rates.images_per_s if rates else None,
             data_wait_share=rates.data_wait_share if rates else None,
             ranks=tuple(ranks) if len(ranks) > 1 else (),

@@ -22,8 +22,8 @@ from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed import launcher
 from dist_ft.distributed.startup import World, is_loss
 from dist_ft.errors import CollectiveError, RankStopped, UserError, WorldResized
-from dist_ft.evaluation.evaluator import Scores
-from dist_ft.evaluation.observer import Witness
+from dist_ft.evaluation.evaluator import Evaluation, Evaluator
+from dist_ft.evaluation.scores import Scores
 from dist_ft.models import (
     backbone,
     batch_norm,
@@ -36,7 +36,6 @@ from dist_ft.models import (
     zoo,
 )
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
-from dist_ft.tracking import embeddings
 from dist_ft.tracking.epoch_scores import RankTimes
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.run_logger import RunLogger
@@ -97,7 +96,8 @@ class Run:
             self.logger = self._open_board(found)
         self._since = time.perf_counter()
         self.batches, self.trained_net = self._feed()
-        self.witness = Witness(self.core, self.net, len(self.dataset.classes))
+        self.evaluator = Evaluator(self.core, self.net, len(self.dataset.classes))
+        self._evaluation: Evaluation | None = None  # the last one
         if config.elastic:
             self.commit()
 
@@ -287,7 +287,9 @@ class Run:
         consistency.finite(parameters.arrays(self.core), self.step)
         if not self.config.check_every:
             consistency.held_alike(parameters.arrays(self.core), self.step, self.world)
-        scores, evidence = self.witness.test(self.batches, self.world)
+        num_images = len(self.dataset.test)
+        evaluation = self.evaluator.evaluate(self.batches.test(), num_images, self.world)
+        scores, self._evaluation = evaluation.scores, evaluation
         self._account_for_bad(scores)
         if scores.accuracy > self.best_accuracy:
             self.best_accuracy, self.epochs_without_better = scores.accuracy, 0
@@ -296,7 +298,7 @@ class Run:
         train = {"loss": self.sync.loss, "accuracy": self.sync.accuracy}
         with self.world.raise_on_all_ranks(), _written_to(self.config.folder):
             elapsed_s, times = self._elapsed(), [RankTimes(**a.as_row()) for a in ranks]
-            self.logger.end_epoch(epoch, self.step, train, scores, evidence, elapsed_s, times)
+            self.logger.end_epoch(epoch, self.step, train, evaluation, elapsed_s, times)
             if self.config.histograms:
                 self.logger.log_histograms(self.core, self.trainer, epoch, self.step)
         slow = step_timing.word(ranks)
@@ -320,9 +322,8 @@ class Run:
 
     def finish(self) -> None:
         c, best = self.config, self.best_accuracy
-        points = embeddings.gather(self.witness.points, self.world)
         with self.world.raise_on_all_ranks(), _written_to(c.folder):
-            self.logger.end_run(points)
+            self.logger.end_run(self._evaluation)
         viewer = "tensorboard"
         if not shutil.which(viewer):  # an environment that was not activated
             viewer = os.path.relpath(Path(sys.executable).with_name(viewer))

@@ -1,0 +1,34 @@
+"""Reads arrays from the device two steps late, so that the device always has work."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Iterator
+
+import mxnet as mx
+
+
+class DelayedReader:
+    """A queue of device arrays on their way to the host.
+
+    Each is read `num_steps` steps after it was pushed: by then it is usually complete, and at most
+    that many batches wait on the device.
+    """
+
+    def __init__(self, num_steps: int = 2):
+        self.num_steps = num_steps
+        self._queue: deque[tuple[Any, ...]] = deque()
+
+    def push(self, array: mx.nd.NDArray, *tags: Any) -> Iterator[tuple[Any, ...]]:
+        """Queues an array; yields (numpy array, *tags) for those that are old enough."""
+        self._queue.append((array, *tags))
+        return self._drain(self.num_steps)
+
+    def rest(self) -> Iterator[tuple[Any, ...]]:
+        """Yields all that are left."""
+        return self._drain(0)
+
+    def _drain(self, num_kept: int) -> Iterator[tuple[Any, ...]]:
+        while len(self._queue) > num_kept:
+            array, *tags = self._queue.popleft()
+            yield (array.asnumpy(), *tags)  # sync point with the device

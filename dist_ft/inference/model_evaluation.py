@@ -1,0 +1,135 @@
+"""Evaluates a trained network on labelled images: for `dist_ft.evaluate` and the report."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Iterator, NamedTuple, Sequence
+
+import mxnet as mx
+
+from dist_ft import files
+from dist_ft.data import image_folder, recordio
+from dist_ft.data.dataset import Dataset, DatasetError, Split
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.transforms import InputSpec
+from dist_ft.distributed.startup import World
+from dist_ft.errors import UserError
+from dist_ft.evaluation.assessment import Assessment
+from dist_ft.evaluation.evaluator import evaluate
+from dist_ft.evaluation.predictions import Predictions
+from dist_ft.inference.trained_model import TrainedModel
+from dist_ft.text import as_json
+
+PREFETCH_MB = 64  # of images decoded ahead of the network on each rank
+
+
+def labelled_split(data: str, name: str, classes: Sequence[str]) -> Split:
+    """The images of a split of a data set, or of DATA/CLASS/*, labelled by position in `classes`.
+
+    name: 'test' or 'train'; classes: the checkpoint's, of which the data may have a part. Raises
+    DatasetError if there are no images, or for a class that the checkpoint does not have.
+    """
+    root = Path(data)
+    if recordio.has_archives(root):
+        dataset = image_folder.scan(data)
+        names = list(dataset.classes)
+        split = dataset.test if name == "test" else dataset.train
+    else:
+        folders = ("test", "val") if name == "test" else ("train",)
+        root = next((root / folder for folder in folders if (root / folder).is_dir()), root)
+        if not root.is_dir():
+            raise DatasetError(f"{root}: no such folder")
+        names = image_folder.list_classes(root)
+        split = image_folder.list_images(root, names)
+    if not split.paths:
+        raise DatasetError(f"{root}: no class folder with images in it")
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise DatasetError(
+            f"{root}: the checkpoint has no class {', '.join(unknown)}; its classes are"
+            f" {', '.join(classes)}"
+        )
+    positions = [classes.index(name) for name in names]
+    return replace(split, labels=tuple(positions[label] for label in split.labels))
+
+
+def assess(
+    net: mx.gluon.Block, model: TrainedModel, split: Split, world: World, num_workers: int
+) -> Assessment:
+    """Evaluates the network on a split; all ranks call it and get the same result.
+
+    net: `model.network(world)`; num_workers: decoding threads.
+    """
+    dataset = Dataset(model.classes, split, split)
+    with test_batches(dataset, model.spec, world, num_workers) as batches:
+        predictions = Predictions()
+        scores = evaluate(net, batches.test(), len(model.classes), world, predictions)
+        unreadable: dict[str, str] = {}
+        for part in world.gather(dict(batches.test_loader.unreadable)):
+            unreadable.update(part)
+    assert scores.num_images == len(predictions) == len(split) - len(unreadable)
+    return Assessment(
+        str(model.path),
+        model.step,
+        str(split.root),
+        model.classes,
+        scores,
+        predictions,
+        unreadable,
+    )
+
+
+class TestPredictions(NamedTuple):
+    """Predictions for the readable test images of a data set."""
+
+    dataset: Dataset
+    predictions: Predictions
+    same_images: bool  # as the run was tested on
+
+
+def predict_test_images(
+    model: TrainedModel, data: str, world: World, num_workers: int
+) -> TestPredictions:
+    """Runs the network on the test images of a data set.
+
+    Raises UserError if there are none, or if their classes are not the checkpoint's.
+    """
+    dataset = image_folder.scan(data)
+    if dataset.classes != model.classes:
+        raise UserError(
+            f"{data}: its classes are not those of the run; name its images with --data DIR"
+        )
+    predictions = Predictions()
+    with test_batches(dataset, model.spec, world, num_workers) as batches:
+        evaluate(model.network(world), batches.test(), len(model.classes), world, predictions)
+    test_images = f"{len(dataset.test)} of fingerprint {dataset.test.fingerprint()}"
+    return TestPredictions(dataset, predictions, test_images == model.test_images)
+
+
+@contextmanager
+def test_batches(
+    dataset: Dataset, spec: InputSpec, world: World, num_workers: int
+) -> Iterator[RankBatches]:
+    """This rank's batches of a data set, of which only the test images are read."""
+    batches = RankBatches(dataset, spec, 0, world.rank, world.size, num_workers, PREFETCH_MB)
+    try:
+        yield batches
+    finally:
+        batches.close()
+
+
+def write_json(assessment: Assessment, path: Path) -> None:
+    """Raises UserError if the file cannot be written."""
+    with files.output_file(path, "--json") as temporary:
+        temporary.write_text(as_json(assessment.as_json(), indent=1), encoding="utf-8")
+
+
+def write_png(assessment: Assessment, path: Path) -> None:
+    """Draws the confusion matrix; raises UserError if the file cannot be written."""
+    from dist_ft.tracking import figures  # loads matplotlib
+
+    with files.output_file(path, "--png") as temporary:
+        figure = figures.confusion(assessment.scores.confusion, assessment.classes)
+        figure.savefig(str(temporary), format="png", dpi=120)
