@@ -1,4 +1,4 @@
-"""The README's program does what it says."""
+"""The program in the guide runs as it is printed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ SMALL = (
 )
 
 
-def test_the_program_trains_assesses_predicts_exports_and_reports(tiny, tmp_path):
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
-    begin = readme.index("    from pathlib import Path\n")
-    program = textwrap.dedent(readme[begin : readme.index("\n\n`make docs`", begin)])
+@pytest.mark.jobs
+def test_the_program_trains_evaluates_predicts_exports_and_reports(tiny, tmp_path):
+    guide = (REPO / "docs" / "guide.md").read_text(encoding="utf-8")
+    begin = guide.index("    from pathlib import Path\n")
+    program = textwrap.dedent(guide[begin : guide.index("\n\n`make docs`", begin)])
     assert program.count('data="food5", epochs=5') == 1
     (tmp_path / "food5").symlink_to(tiny)
     shutil.copy(tiny / "test" / "class_b" / "000.jpg", tmp_path / "dish.jpg")
@@ -29,7 +30,7 @@ def test_the_program_trains_assesses_predicts_exports_and_reports(tiny, tmp_path
         ["-c", f"import os; os.chdir({str(tmp_path)!r}); exec(open('program.py').read())"], 90
     )
     assert ended.status == 0, ended.output
-    for told in ("3 0.", "calibration error", "dish.jpg (('class_", "101 of 101 labels equal"):
-        assert told in ended.output, told
+    for text in ("3 0.", "calibration error", "dish.jpg (('class_", "101 of 101 labels equal"):
+        assert text in ended.output, text
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert (tmp_path / "food.onnx").stat().st_size > 500_000
