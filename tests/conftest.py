@@ -1,4 +1,4 @@
-"""What the tests share: small data sets, and launches of real Horovod jobs that cannot hang."""
+"""Shared fixtures: small data sets, and launches of real jobs with time limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPO = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 HAS_MPI = shutil.which("mpirun") is not None
 
-# Ranks share two cores here: more threads than one each would only get in each other's way.
+# Ranks may share two cores, so each gets one thread.
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -33,14 +33,14 @@ ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 
-# A run of a few seconds: 53 images in 3 steps of 24, 24 and 5, which no number of ranks divides.
+# A run of a few seconds: 53 images in steps of 24, 24 and 5, which no number of ranks divides.
 TINY = [
     *("--model", "mobilenet0.25", "--weights", "none", "--image-size", "32"),
     *("--batch-size", "24", "--lr", "0.05", "--epochs", "1"),
 ]
 
 
-# Real photographs and pretrained features, which the project does not contain.
+# Real photographs and pretrained weights, which are not part of the project.
 FOOD5 = Path(os.environ.get("DIST_FT_FOOD5", REPO.parent / "shared" / "food5-64px"))
 WEIGHTS = Path(
     os.environ.get(
@@ -53,10 +53,10 @@ needs_photographs = pytest.mark.skipif(
 
 
 class Ended(NamedTuple):
-    """A job that is over."""
+    """The result of a job."""
 
     status: int
-    output: str  # of all ranks and the launcher, both streams
+    output: str  # of the launcher and all ranks, standard output and error
     elapsed_s: float
 
 
@@ -87,13 +87,13 @@ def run_job(
     cwd: Path = REPO,
     environment: dict[str, str] = ENVIRONMENT,
 ) -> Ended:
-    """Runs `python WORDS`, under horovodrun where num_ranks is given, and waits for its end.
+    """Runs `python WORDS`, under horovodrun if num_ranks is given, until it ends.
 
-    A job that takes longer fails the test, after its processes were asked for their stacks.
+    A job that exceeds the time limit fails the test with the stacks of its processes.
     """
     command = [sys.executable, *words]
     if num_ranks:
-        # Not every machine has a line for localhost in /etc/hosts.
+        # 127.0.0.1, because not every machine has localhost in /etc/hosts.
         launcher = ["horovodrun", "-np", str(num_ranks), "-H", f"127.0.0.1:{num_ranks}"]
         command = [*launcher, "--mpi" if mpi else "--gloo", *command]
     return run_command(command, timeout_s, cwd, environment)
@@ -105,7 +105,7 @@ def run_command(
     cwd: Path = REPO,
     environment: dict[str, str] = ENVIRONMENT,
 ) -> Ended:
-    """The same for any command."""
+    """Runs any command in the same way."""
     start = time.monotonic()
     job = subprocess.Popen(
         command,
@@ -123,13 +123,13 @@ def run_command(
         stacks = _stacks(job.pid)
         _kill_session(job.pid)
         output, _ = job.communicate()
-        pytest.fail(f"not over after {timeout_s} s: {' '.join(command)}\n{output}\n{stacks}")
-    untagged = re.sub(r"\[(1,)?\d+\]<std(out|err)>:", "", output)  # mpirun tags in mid-line
+        pytest.fail(f"still running after {timeout_s} s: {' '.join(command)}\n{output}\n{stacks}")
+    untagged = re.sub(r"\[(1,)?\d+\]<std(out|err)>:", "", output)  # mpirun tags the middle of lines
     return Ended(job.returncode, untagged, time.monotonic() - start)
 
 
 def _members(leader: int) -> list[int]:
-    """The processes below one, which horovodrun moves into sessions of their own."""
+    """The descendants of a process; horovodrun starts some of them in their own sessions."""
     import psutil
 
     try:
@@ -155,7 +155,7 @@ def _kill_session(leader: int) -> None:
 
 
 def train(*flags: str, num_ranks: int = 0, mpi: bool = False, timeout_s: float = 120) -> Ended:
-    """Runs `python -m dist_ft.train` to its end, which must be a good one."""
+    """Runs `python -m dist_ft.train`, which must succeed."""
     ended = run_job(["-m", "dist_ft.train", *flags], timeout_s, num_ranks, mpi)
     assert ended.status == 0, ended.output
     return ended
@@ -163,7 +163,7 @@ def train(*flags: str, num_ranks: int = 0, mpi: bool = False, timeout_s: float =
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """Five classes, 53 images to train on and 101 to test on: both prime."""
+    """Five classes, 53 training and 101 test images: both numbers are prime."""
     root = tmp_path_factory.mktemp("data") / "tiny"
     return make_folder(root, train=(13, 9, 11, 10, 10), test=(21, 20, 20, 20, 20))
 
@@ -200,7 +200,7 @@ def trained_run(tiny, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def fine_tuned(tmp_path_factory) -> Path:
-    """A run of one epoch on real photographs, by two ranks, from pretrained features."""
+    """A run of one epoch of two ranks on real photographs, from pretrained weights."""
     if not (FOOD5.is_dir() and WEIGHTS.is_file()):
         pytest.skip(
             f"no images in {FOOD5} (DIST_FT_FOOD5) or no weights in {WEIGHTS} (DIST_FT_WEIGHTS)"
