@@ -1,18 +1,20 @@
-"""Hides GPUs from the tests: they start more ranks than most hosts have GPUs. test_gpu.py has them.
+"""Hides the GPUs from all tests but test_gpu.py: tests start more ranks than most hosts have GPUs.
 
-A module of its own because pytest imports conftest.py twice, as conftest and as tests.conftest.
+A module of its own, since pytest imports conftest.py twice, as conftest and as tests.conftest.
 """
 
 from __future__ import annotations
 
 import os
 
-_NAME = "CUDA_VISIBLE_DEVICES"
-_SHOWN = {_NAME: os.environ[_NAME]} if _NAME in os.environ else {}
-os.environ[_NAME] = ""
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+_original = os.environ.get(VARIABLE)
+os.environ[VARIABLE] = ""
 
 
 def with_gpus(environment: dict[str, str]) -> dict[str, str]:
-    """An environment that shows the GPUs that were shown to the tests."""
-    others = {name: value for name, value in environment.items() if name != _NAME}
-    return {**others, **_SHOWN}
+    """The environment with the GPUs that were visible when the tests started."""
+    environment = {name: value for name, value in environment.items() if name != VARIABLE}
+    if _original is not None:
+        environment[VARIABLE] = _original
+    return environment

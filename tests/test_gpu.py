@@ -1,4 +1,4 @@
-"""On a GPU: what the CPU computes, also in float16, and no more ranks than there are GPUs."""
+"""On a GPU: the same results as on a CPU, float16, and one rank per GPU."""
 
 from __future__ import annotations
 
@@ -10,175 +10,168 @@ import pytest
 
 from dist_ft.config import Config
 from dist_ft.distributed import devices
-from dist_ft.models import zoo
-from dist_ft.models.mxnet_internals import parameters_by_path
+from dist_ft.models import parameters, zoo
 from dist_ft.training import checkpoint
 from tests.conftest import ENVIRONMENT, TINY, run_job
 from tests.gpus import with_gpus
 
-# From Ampere on, cuDNN would round what it convolves to TF32's 10 bits.
+# From Ampere on, cuDNN would round the inputs of convolutions to the 10 bits of TF32.
 WITH_GPUS = {**with_gpus(ENVIRONMENT), "NVIDIA_TF32_OVERRIDE": "0"}
-# Batches of a few images, drawn at random and normalised by themselves, make noise of any rounding:
-# two CPU libraries then end 0.7 of the way apart, and 4e-6 of it where the statistics are fixed.
+# Normalising a few images by their own statistics amplifies rounding: with --bn train, two CPU
+# libraries end 0.7 apart in the measure of `distance`, and 4e-6 with fixed statistics.
 RUN = [*TINY, "--lr", "0.01", "--bn", "frozen"]
 COUNT = "import mxnet as mx; print(mx.context.num_gpus())"
-# A GPU's libraries are megabytes of machine code, which the first process may compile for it.
-TIMEOUT_S = 280
+TIMEOUT_S = 280  # the first process may compile the GPU libraries for this device
 
 
 def count_gpus() -> int:
     if not devices.built_for_cuda():
         return 0
-    answer = run_job(["-c", COUNT], TIMEOUT_S, environment=WITH_GPUS)
-    assert answer.status == 0, answer.output
-    return int(answer.output.split()[-1])
+    job = run_job(["-c", COUNT], TIMEOUT_S, environment=WITH_GPUS)
+    assert job.status == 0, job.output
+    return int(job.output.split()[-1])
 
 
 NUM_GPUS = count_gpus()
-pytestmark = pytest.mark.skipif(NUM_GPUS == 0, reason="MXNet sees no GPU here")
+pytestmark = [
+    pytest.mark.jobs,
+    pytest.mark.skipif(NUM_GPUS == 0, reason="MXNet sees no GPU here"),
+]
 
 
-def job(*words, num_ranks=0):
-    return run_job(["-m", *words], TIMEOUT_S, num_ranks, environment=WITH_GPUS)
+def run(*arguments, num_ranks=0):
+    return run_job(["-m", *arguments], TIMEOUT_S, num_ranks, environment=WITH_GPUS)
 
 
-def finished(*words, num_ranks=0):
-    ended = job(*words, num_ranks=num_ranks)
-    assert ended.status == 0, ended.output
-    return ended.output
+def run_to_end(*arguments, num_ranks=0):
+    job = run(*arguments, num_ranks=num_ranks)
+    assert job.status == 0, job.output
+    return job.output
 
 
-def parameters(run):
-    return {k: v.asnumpy() for k, v in checkpoint.latest(run).net_arrays().items()}
+def saved_arrays(folder):
+    arrays = checkpoint.latest(folder).net_arrays()
+    return {name: array.asnumpy() for name, array in arrays.items()}
 
 
-def distance(run, other):
-    """How far apart two runs' networks are, of the way that one has come from where both began."""
-    ours, theirs = parameters(run), parameters(other)
-    start = parameters_by_path(zoo.build("mobilenet0.25", 5, 32, Config.seed))
-    learned = [name for name in ours if "running" not in name]
-    apart, way = (
-        np.sqrt(sum(np.sum((ours[name] - place[name]) ** 2) for name in learned))
-        for place in (theirs, {name: array.data().asnumpy() for name, array in start.items()})
-    )
-    return apart / way
+def distance(folder, other_folder):
+    """The distance of two runs' parameters, as a share of the distance from their start."""
+    arrays, others = saved_arrays(folder), saved_arrays(other_folder)
+    initial = parameters.arrays(zoo.build("mobilenet0.25", 5, 32, Config.seed))
+    trained = [name for name in arrays if "running" not in name]
+    apart = sum(np.sum((arrays[name] - others[name]) ** 2) for name in trained)
+    moved = sum(np.sum((arrays[name] - initial[name].asnumpy()) ** 2) for name in trained)
+    return np.sqrt(apart / moved)
 
 
-def last_row(run):
-    return json.loads((run / "scores.jsonl").read_text().splitlines()[-1])
+def last_scores(folder):
+    return json.loads((folder / "scores.jsonl").read_text().splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def runs(tiny, tmp_path_factory):
-    """The same run of three steps by the CPU, by a GPU, and by one in float16."""
+    """The folder and the output of the same three steps on the CPU, on a GPU, and in float16."""
     root = tmp_path_factory.mktemp("gpu")
-    said = {}
-    for name, flags in {
-        "cpu": ["--device", "cpu"],
-        "gpu": [],
-        "float16": ["--dtype", "float16"],
-    }.items():
+    flags = {"cpu": ["--device", "cpu"], "gpu": [], "float16": ["--dtype", "float16"]}
+    outputs = {}
+    for name, extra in flags.items():
         out = ["--data", str(tiny), "--out", str(root / name)]
-        said[name] = finished("dist_ft.train", *RUN, *out, *flags)
-    return root, said
+        outputs[name] = run_to_end("dist_ft.train", *RUN, *out, *extra)
+    return root, outputs
 
 
-def test_a_gpu_is_taken_where_there_is_one(runs):
-    _, said = runs
-    assert "on 1 x gpu(0) in float32" in said["gpu"]
-    assert "on 1 x gpu(0) in float16" in said["float16"]
-    assert "on 1 x cpu(0) in float32" in said["cpu"]
+def test_a_gpu_is_used_if_there_is_one(runs):
+    _, outputs = runs
+    assert "on 1 x gpu(0) in float32" in outputs["gpu"]
+    assert "on 1 x gpu(0) in float16" in outputs["float16"]
+    assert "on 1 x cpu(0) in float32" in outputs["cpu"]
 
 
-def test_a_gpu_makes_the_steps_that_the_cpu_makes(runs):
+def test_training_on_a_gpu_equals_training_on_the_cpu(runs):
     root, _ = runs
     assert distance(root / "gpu", root / "cpu") < 1e-3
-    ours, theirs = last_row(root / "gpu"), last_row(root / "cpu")
-    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
-    assert ours["test_images"] == theirs["test_images"]
+    gpu, cpu = last_scores(root / "gpu"), last_scores(root / "cpu")
+    assert gpu["train_loss"] == pytest.approx(cpu["train_loss"], rel=1e-3)
+    assert gpu["test_images"] == cpu["test_images"]
 
 
-def test_batch_normalisation_is_the_same_on_a_gpu(tiny, tmp_path):
+def test_batch_normalisation_on_a_gpu_equals_that_on_the_cpu(tiny, tmp_path):
     losses = {}
-    for where in ("cpu", "gpu"):
-        out = tmp_path / where
-        finished(
-            *("dist_ft.train", *TINY, "--data", str(tiny), "--out", str(out), "--device", where),
-            *("--max-steps", "1"),
-        )
-        losses[where] = last_row(out)["train_loss"]
+    for device in ("cpu", "gpu"):
+        out = ["--data", str(tiny), "--out", str(tmp_path / device)]
+        flags = [*TINY, *out, "--device", device, "--max-steps", "1"]
+        run_to_end("dist_ft.train", *flags)
+        losses[device] = last_scores(tmp_path / device)["train_loss"]
     assert losses["gpu"] == pytest.approx(losses["cpu"], rel=1e-4)
 
 
-def test_float16_is_near_float32_and_keeps_its_parameters_in_it(runs):
+def test_float16_stays_close_to_float32_and_keeps_float32_parameters(runs):
     root, _ = runs
-    assert {array.dtype for array in parameters(root / "float16").values()} == {np.dtype("float32")}
+    dtypes = {array.dtype for array in saved_arrays(root / "float16").values()}
+    assert dtypes == {np.dtype("float32")}
     assert 0 < distance(root / "float16", root / "gpu") < 0.1
     assert checkpoint.latest(root / "float16").state["loss_scale"][0] >= 1
 
 
-def test_a_run_goes_on_on_another_device(runs, tiny, tmp_path):
-    """A checkpoint names no device: what a GPU began the CPU ends, and the other way round."""
-    out = str(tmp_path / "run")
-    epochs = ["--data", str(tiny), "--out", out, *RUN]
-    finished("dist_ft.train", *epochs, "--epochs", "2", "--max-steps", "3")
-    assert "on 1 x cpu(0)" in finished(
-        "dist_ft.train", *epochs, "--epochs", "2", "--max-steps", "5", "--device", "cpu"
-    )
-    assert "on 1 x gpu(0)" in finished("dist_ft.train", *epochs, "--epochs", "2")
-    straight = tmp_path / "straight"
-    whole = ["--data", str(tiny), "--out", str(straight), *RUN, "--epochs", "2"]
-    finished("dist_ft.train", *whole, "--device", "cpu")
-    assert distance(tmp_path / "run", straight) < 1e-3
+def test_a_run_resumes_on_another_device(runs, tiny, tmp_path):
+    out = ["--data", str(tiny), "--out", str(tmp_path / "run"), *RUN, "--epochs", "2"]
+    run_to_end("dist_ft.train", *out, "--max-steps", "3")
+    resumed = run_to_end("dist_ft.train", *out, "--max-steps", "5", "--device", "cpu")
+    assert "on 1 x cpu(0)" in resumed
+    assert "on 1 x gpu(0)" in run_to_end("dist_ft.train", *out)
+    uninterrupted = ["--data", str(tiny), "--out", str(tmp_path / "uninterrupted"), *RUN]
+    run_to_end("dist_ft.train", *uninterrupted, "--epochs", "2", "--device", "cpu")
+    assert distance(tmp_path / "run", tmp_path / "uninterrupted") < 1e-3
 
 
-def test_a_gpu_predicts_and_scores_as_the_cpu_does(runs, tiny, tmp_path):
+def test_a_gpu_predicts_and_scores_like_the_cpu(runs, tiny, tmp_path):
     root, _ = runs
-    tables, scores = {}, {}
-    for where in ("cpu", "gpu"):
-        run = [str(root / "gpu"), str(tiny / "test"), "--device", where]
-        table = tmp_path / f"{where}.jsonl"
-        finished("dist_ft.predict", *run, "--output", str(table))
-        tables[where] = [json.loads(line) for line in table.read_text().splitlines()]
-        run = [str(root / "gpu"), str(tiny), "--device", where]
-        finished("dist_ft.evaluate", *run, "--json", str(tmp_path / f"{where}.json"))
-        scores[where] = json.loads((tmp_path / f"{where}.json").read_text())
-    assert len(tables["gpu"]) == len(tables["cpu"]) == 101
-    for ours, theirs in zip(tables["gpu"], tables["cpu"]):
-        assert (ours["path"], ours["error"]) == (theirs["path"], None)
-        assert ours["probability"] == pytest.approx(theirs["probability"], rel=1e-3)
+    rows, scores = {}, {}
+    for device in ("cpu", "gpu"):
+        output = tmp_path / f"{device}.jsonl"
+        images = [str(root / "gpu"), str(tiny / "test"), "--device", device]
+        run_to_end("dist_ft.predict", *images, "--output", str(output))
+        rows[device] = [json.loads(line) for line in output.read_text().splitlines()]
+        output = tmp_path / f"{device}.json"
+        data = [str(root / "gpu"), str(tiny), "--device", device]
+        run_to_end("dist_ft.evaluate", *data, "--json", str(output))
+        scores[device] = json.loads(output.read_text())
+    assert len(rows["gpu"]) == len(rows["cpu"]) == 101
+    for gpu, cpu in zip(rows["gpu"], rows["cpu"]):
+        assert (gpu["path"], gpu["error"]) == (cpu["path"], None)
+        assert gpu["probability"] == pytest.approx(cpu["probability"], rel=1e-3)
     assert scores["gpu"]["loss"] == pytest.approx(scores["cpu"]["loss"], rel=1e-3)
 
 
-def test_one_rank_of_horovods_is_one_process(runs, tiny, tmp_path):
+def test_one_rank_of_horovod_equals_one_process(runs, tiny, tmp_path):
     pytest.importorskip("horovod")
     root, _ = runs
     out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    assert "on 1 x gpu(0)" in finished("dist_ft.train", *RUN, *out, num_ranks=1)
+    assert "on 1 x gpu(0)" in run_to_end("dist_ft.train", *RUN, *out, num_ranks=1)
     assert distance(tmp_path / "run", root / "gpu") < 1e-3
 
 
-def test_more_ranks_than_gpus_are_refused(tiny, tmp_path):
+def test_more_ranks_than_gpus_are_rejected(tiny, tmp_path):
     pytest.importorskip("horovod")
     out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    ended = job("dist_ft.train", *RUN, *out, num_ranks=NUM_GPUS + 1)
-    assert ended.status != 0
-    assert re.search(rf"{NUM_GPUS + 1} ranks on \S+, which has {NUM_GPUS} GPUs", ended.output)
+    job = run("dist_ft.train", *RUN, *out, num_ranks=NUM_GPUS + 1)
+    assert job.status != 0
+    assert re.search(rf"{NUM_GPUS + 1} ranks on \S+, which has {NUM_GPUS} GPUs", job.output)
 
 
-def test_bfloat16_is_refused(tiny, tmp_path):
+def test_bfloat16_is_rejected(tiny, tmp_path):
     out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    ended = job("dist_ft.train", *RUN, *out, "--dtype", "bfloat16")
-    assert ended.status == 1
-    assert "--dtype bfloat16: needs a CPU" in ended.output
+    job = run("dist_ft.train", *RUN, *out, "--dtype", "bfloat16")
+    assert job.status == 1
+    assert "--dtype bfloat16: needs a CPU" in job.output
 
 
-def test_the_quickest_type_is_measured(tiny, tmp_path):
+def test_auto_chooses_a_type_that_the_gpu_supports(tiny, tmp_path):
     out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    said = finished("dist_ft.train", *RUN, *out, "--dtype", "auto")
-    assert re.search(r"on 1 x gpu\(0\) in float(16|32)", said)
+    output = run_to_end("dist_ft.train", *RUN, *out, "--dtype", "auto")
+    assert re.search(r"on 1 x gpu\(0\) in float(16|32)", output)
 
 
-def test_doctor_knows_the_gpu(tiny):
-    said = job("dist_ft.doctor", "--data", str(tiny), "--image-size", "32").output
-    assert "this one on gpu(0)" in said
+def test_doctor_reports_the_gpu(tiny):
+    output = run("dist_ft.doctor", "--data", str(tiny), "--image-size", "32").output
+    assert "gpu(0)" in output

@@ -18,7 +18,7 @@ def test_a_type_that_the_device_does_not_support_is_rejected():
 
 @pytest.mark.parametrize("other", ["float32", "float16"])
 def test_a_process_cannot_leave_a_16_bit_type(monkeypatch, other):
-    monkeypatch.setattr(precision, "_active_16_bit_types", {"bfloat16"})
+    monkeypatch.setattr(precision, "_active_16_bit_type", "bfloat16")
     precision.use_dtype("bfloat16", mx.cpu())
     with pytest.raises(UserError, match=f"--dtype {other}: .* already computes in bfloat16"):
         precision.use_dtype(other, mx.cpu())

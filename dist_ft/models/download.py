@@ -99,8 +99,11 @@ def _may_pass(error: requests.RequestException) -> bool:
 
 
 def _reason(url: str, error: requests.RequestException) -> str:
-    message = str(error)
-    return message if url in message else f"{url}: {message}"
+    """The URL and the innermost reason, without the layers of requests and urllib3 around it."""
+    if error.response is not None:
+        return f"{url}: {error.response.status_code} {error.response.reason}"
+    cause = error.args[0] if error.args else error
+    return f"{url}: {getattr(cause, 'reason', cause)}"
 
 
 def _unzip(url: str, archive: Path, member: str) -> Path:

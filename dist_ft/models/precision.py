@@ -20,7 +20,7 @@ MAX_TIME_SHARE = 0.9  # of float32's time: a smaller gain is not worth the lost 
 NUM_REPEATS = 6
 HARDWARE = {"bfloat16": "a CPU with AVX512-BF16 or AMX", "float16": "a GPU"}
 
-_active_16_bit_types: set[str] = set()  # what amp.init was called with in this process: 0 or 1 type
+_active_16_bit_type = ""  # what amp.init was called with in this process
 
 
 def use_dtype(dtype: str, ctx: mx.Context) -> None:
@@ -29,17 +29,18 @@ def use_dtype(dtype: str, ctx: mx.Context) -> None:
     Must be called before a network is built. MXNet cannot leave a 16-bit type again. Raises
     UserError if the device does not support the type, or if the process uses another 16-bit type.
     """
-    for active in _active_16_bit_types - {dtype}:
+    global _active_16_bit_type
+    if _active_16_bit_type not in ("", dtype):
         raise UserError(
-            f"--dtype {dtype}: this process already computes in {active}, which MXNet cannot undo;"
-            " start a new process"
+            f"--dtype {dtype}: this process already computes in {_active_16_bit_type}, which MXNet"
+            " cannot undo; start a new process"
         )
-    if dtype == "float32" or dtype in _active_16_bit_types:
+    if dtype in ("float32", _active_16_bit_type):
         return
     if not supports(ctx, dtype):
         raise UserError(f"--dtype {dtype}: needs {HARDWARE[dtype]}, but this process uses {ctx}")
     amp.init(target_dtype=dtype)
-    _active_16_bit_types.add(dtype)
+    _active_16_bit_type = dtype
 
 
 def supports(ctx: mx.Context, dtype: str) -> bool:

@@ -38,7 +38,7 @@ class PublishedFile(NamedTuple):
 
     def __str__(self) -> str:
         algorithm = "sha1" if len(self.digest) == 40 else "sha256"
-        return f"{self.name} ({algorithm} {self.digest}) from {self.url}"
+        return f"{self.name} ({algorithm} {self.digest})"
 
 
 def published_files(model: str) -> list[PublishedFile]:
@@ -137,8 +137,9 @@ def _download(model: str, files: list[PublishedFile], folder: Path) -> Path:
                 download.fetch(file.url, path, file.digest)
             return path
         except download.DownloadError as error:
-            logger.warning("download failed: %s", error)
             failures.append(str(error))
+            if file is not files[-1]:
+                logger.warning("download failed, trying the next server: %s", error)
     raise Unavailable(
         "\n".join(
             [
