@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dist_ft.config import Config
-from dist_ft.data.decoding import decode_file
+from dist_ft.data.decoding import decode
 from dist_ft.data.transforms import center_crop
 from dist_ft.distributed.startup import World
 from dist_ft.errors import UserError
@@ -259,7 +259,9 @@ def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, tmp_p
     net = mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])
     told = json.loads((tmp_path / "net" / "model.json").read_text())
     for one in labels[::50]:
-        pixels = center_crop(decode_file(one["path"]), 64, told["resize"], told["keep_ratio"])
+        pixels = center_crop(
+            decode(Path(one["path"]).read_bytes()), 64, told["resize"], told["keep_ratio"]
+        )
         (p,) = net(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()
         assert told["classes"][p.argmax()] == one["label"]
         assert p.max() == pytest.approx(one["probability"], abs=1e-4)

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections import Counter
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 
 from dist_ft.config import Config
 from dist_ft.data import sampler
-from dist_ft.data.decoding import decode_file
+from dist_ft.data.decoding import decode
 from dist_ft.data.image_folder import scan
 from dist_ft.data.transforms import center_crop
 from dist_ft.distributed.startup import World
@@ -56,7 +57,7 @@ def by_hand(run, path):
     net = zoo.build("mobilenet0.25", 5, 32, 0)
     for name, parameter in parameters_by_path(net).items():
         parameter.set_data(found.net_arrays()[name])
-    pixels = center_crop(decode_file(path), 32, 37, True)
+    pixels = center_crop(decode(Path(path).read_bytes()), 32, 37, True)
     return zoo.with_normalization(net)(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()[0]
 
 
@@ -162,7 +163,7 @@ def test_thumbnails_lie_under_their_labels(run, tiny, hostile, tmp_path):
     labels = Counter(row["label"] for row in said if row["label"])
     assert Counter(file.parent.name for file in files) == labels
     assert sum(labels.values()) == 101
-    assert decode_file(files[0]).shape == (32, 32, 3)
+    assert decode(Path(files[0]).read_bytes()).shape == (32, 32, 3)
     again = run_job(["-m", "dist_ft.predict", str(run), *paths, *flags], 60)
     assert (again.status, "choose another" in again.output) == (1, True)
 

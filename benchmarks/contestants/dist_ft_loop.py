@@ -105,7 +105,7 @@ def time_loader(config, world):
     packs = None
     if config.cache != "off":
         kept = config.cache_side_px, config.cache, config.cache_folder
-        packs = image_cache.open_cache(folder, views, *kept, num_workers, world, lambda words: None)
+        packs = image_cache.open_cache(folder, views, *kept, num_workers, world)
     feed = RankBatches(folder, views, 0, 0, 1, num_workers, config.prefetch_mb, packs)
     plan = Plan(len(folder.train), config.batch_size, args.warmup + args.steps)
     watch, normalize = clock.Clock(args.warmup, args.steps), zoo.Normalize()

@@ -1,153 +1,125 @@
-"""The packs of a run: its images decoded once for a host, in memory or on disk.
+"""A run's cache of decoded images: one per host, in memory or on disk.
 
-A training image is kept with a shorter side of so many px, as `im2rec --resize` keeps it; a test
-image as the very view that is scored, so that scores are those of a run without a cache.
+A training image is cached with its shorter side reduced, as by `im2rec --resize`. A test image is
+cached as its center crop, so that scores are the same as without a cache.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, ContextManager, NamedTuple, Sequence
 
 import cv2
 import numpy as np
 
 from dist_ft.data import decoding, pixel_file, transforms
 from dist_ft.data.dataset import Dataset, Split
+from dist_ft.data.locked_files import boot_id, remove_abandoned
 from dist_ft.data.pixel_file import PixelFile, PixelFileWriter
 from dist_ft.data.transforms import InputSpec
-from dist_ft.errors import UserError
+from dist_ft.files import user_errors
 
-MEMORY = Path("/dev/shm")  # the one file system that is memory on every Linux
+if TYPE_CHECKING:
+    from dist_ft.distributed.startup import World
+
+SHARED_MEMORY = Path("/dev/shm")  # a file system in memory on every Linux
+
+logger = logging.getLogger(__name__)
 
 
-class Wanted(NamedTuple):
-    """A pack as it should be."""
+class CacheFile(NamedTuple):
+    """The pixel file of one split, which may not exist yet."""
 
     path: Path
-    key: str
+    key: str  # identifies the images and how they are loaded
     split: Split
-    make: Callable[[int], np.ndarray]
+    load: pixel_file.Load
 
-    def is_there(self) -> bool:
+    def is_valid(self) -> bool:
+        """False if it does not exist, is truncated, or was made from other images."""
         try:
             PixelFile(self.path, self.key)
-        except (OSError, ValueError):  # none yet, of another state of the images, or cut off
+        except (OSError, ValueError):
             return False
         return True
 
-
-def open_cache(
-    folder: Dataset,
-    views: InputSpec,
-    side: int,
-    place: str,
-    kept_in: Path,
-    num_workers: int,
-    world: Any,
-    say: Callable[[str], None],
-) -> tuple[PixelFile, PixelFile]:
-    """The packs of train and test, decoded by the first rank of each host where need be.
-
-    place: 'ram', for as long as the run lasts, or 'disk', in the folder `kept_in`; side: px of a
-    training image's shorter side. Raises UserError where there is no room for them.
-    """
-    in_memory = place == "ram"
-    wanted = cache_files(folder, views, side, kept_in)
-    if in_memory:  # under a name that no other run has
-        run = f"{world.gather(uuid.uuid4().hex)[0]}.{pixel_file.boot_id()}"
-        wanted = tuple(w._replace(path=MEMORY / f"dist_ft-{run}.{w.path.name}") for w in wanted)
-    world.heartbeat("decoding the images once", 600 + 0.2 * (len(folder.train) + len(folder.test)))
-    with ExitStack() as until_opened:
-        with world.raise_on_all_ranks():
-            if world.local_rank == 0:
-                if in_memory:
-                    _lend(wanted, num_workers, say, until_opened)
-                else:
-                    _keep(wanted, num_workers, say)
-        with world.raise_on_all_ranks():
-            train, test = (PixelFile(one.path, one.key) for one in wanted)
-    say(f"cache: {(train.num_bytes + test.num_bytes) / 1e6:,.0f} MB in {wanted[0].path.parent}")
-    return train, test
+    def errors(self) -> ContextManager[None]:
+        """Converts an OSError of writing the file into a UserError."""
+        return user_errors(
+            f"--cache: {self.path.parent}",
+            remedy="make room (docker run --shm-size enlarges /dev/shm), or choose a smaller"
+            " --cache-side, another --cache-dir, or --cache off",
+        )
 
 
 def cache_files(
-    folder: Dataset, views: InputSpec, side: int, kept_in: Path
-) -> tuple[Wanted, Wanted]:
-    """The packs of a data set, and where they belong."""
-    train = partial(load_resized, folder.train, side)
-    test = partial(_centred, folder.test, views)
+    dataset: Dataset, spec: InputSpec, side: int, folder: Path
+) -> tuple[CacheFile, CacheFile]:
+    """The cache files of train and test in `folder`.
+
+    side: training images whose shorter side is larger are reduced to it, px.
+    """
+    crop = "-".join(str(int(value)) for value in spec)
+    load_train = partial(load_resized, dataset.train, side)
+    load_test = partial(_load_center_crop, dataset.test, spec)
     return (
-        _wanted(folder.train, f"train-{side}", kept_in, train),
-        _wanted(folder.test, f"test-{'-'.join(map(str, map(int, views)))}", kept_in, test),
+        _cache_file(folder, f"train-{side}", dataset.train, load_train),
+        _cache_file(folder, f"test-{crop}", dataset.test, load_test),
     )
 
 
-def build(wanted: Wanted, num_workers: int, made: Callable[[], None] = lambda: None) -> None:
-    """Decodes a split's images into its pack. Raises UserError where that cannot be written."""
-    with _room_for(wanted):
-        wanted.path.parent.mkdir(parents=True, exist_ok=True)
-        pixel_file.remove_abandoned(wanted.path.parent, ".*.pack.*")
-        pixel_file.write(wanted.path, wanted.key, len(wanted.split), wanted.make, num_workers, made)
-
-
-def _keep(wanted: Sequence[Wanted], num_workers: int, say: Callable[[str], None]) -> None:
-    for one in wanted:
-        if not one.is_there():
-            say(_of_what(one))
-            build(one, num_workers)
-
-
-def _lend(
-    wanted: Sequence[Wanted],
+def open_cache(
+    dataset: Dataset,
+    spec: InputSpec,
+    side: int,
+    place: str,
+    folder: Path,
     num_workers: int,
-    say: Callable[[str], None],
-    until_opened: ExitStack,
-) -> None:
-    """Decodes into memory, where a file with a name stays until a reboot: they have one from when
-    the last is whole until the others of this host have opened them, and go with the last rank."""
-    pixel_file.remove_abandoned(MEMORY, "*dist_ft-*.pack*")
-    decoded = []
-    for one in wanted:
-        say(_of_what(one))
-        with _room_for(one):
-            decoded.append(until_opened.enter_context(PixelFileWriter(one.path)))
-            decoded[-1].fill(one.key, len(one.split), one.make, num_workers)
-    for one, unfinished in zip(wanted, decoded):
-        until_opened.callback(one.path.unlink, missing_ok=True)
-        with _room_for(one):
-            unfinished.finish()
+    world: World,
+) -> tuple[PixelFile, PixelFile]:
+    """The decoded images of train and test; the first rank of each host decodes missing ones.
+
+    place: 'ram' for a cache that ends with the run, or 'disk' for one in `folder`. side: see
+    `cache_files`. Raises UserError if the cache cannot be written.
+    """
+    files: Sequence[CacheFile] = cache_files(dataset, spec, side, folder)
+    log = logger.info if world.is_main else logger.debug
+    if place == "ram":  # under a name that is unique to the run
+        run = f"{world.gather(uuid.uuid4().hex)[0]}.{boot_id()}"
+        files = [f._replace(path=SHARED_MEMORY / f"dist_ft-{run}.{f.path.name}") for f in files]
+    num_images = len(dataset.train) + len(dataset.test)
+    world.heartbeat("decoding the images once", 600 + 0.2 * num_images)
+    with ExitStack() as until_opened:
+        with world.raise_on_all_ranks():
+            if world.local_rank == 0 and place == "ram":
+                _build_in_memory(files, num_workers, log, until_opened)
+            elif world.local_rank == 0:
+                for file in files:
+                    if not file.is_valid():
+                        log(_progress(file))
+                        build(file, num_workers)
+        with world.raise_on_all_ranks():
+            train, test = (PixelFile(file.path, file.key) for file in files)
+    size_mb = (train.num_bytes + test.num_bytes) / 1e6
+    log(f"cache: {size_mb:,.0f} MB in {files[0].path.parent}")
+    return train, test
 
 
-def _of_what(wanted: Wanted) -> str:
-    return f"decoding {len(wanted.split)} images of {wanted.split.root} once"
-
-
-@contextmanager
-def _room_for(wanted: Wanted) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--cache: {wanted.path.parent}: {error.strerror}: make room (docker run --shm-size"
-            " gives /dev/shm more), choose a smaller --cache-side, another --cache-dir, or"
-            " --cache off"
-        ) from error
-
-
-def _wanted(split: Split, what: str, kept_in: Path, make) -> Wanted:
-    # The place names the data set and the key its state, so that a new state replaces the old one.
-    place = hashlib.sha256(str(split.root.resolve()).encode("utf-8", "surrogateescape"))
-    name = f"{place.hexdigest()[:12]}-{what}.pack"
-    return Wanted(kept_in / name, f"{what} {split.stamp()}", split, make)
+def build(file: CacheFile, num_workers: int, on_image: Callable[[], object] = lambda: None) -> None:
+    """Decodes a split's images into its cache file. Raises UserError if it cannot be written."""
+    with file.errors():
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(file.path.parent, ".*.pack.*")
+        pixel_file.write(file.path, file.key, len(file.split), file.load, num_workers, on_image)
 
 
 def load_resized(split: Split, side: int, index: int) -> np.ndarray:
-    """An image whose shorter side is at most so many px. Raises CorruptImage and OSError."""
+    """An image, reduced if its shorter side exceeds `side` px. Raises CorruptImage and OSError."""
     pixels = decoding.decode(split.read(index))
     height, width = pixels.shape[:2]
     scale = side / min(height, width)
@@ -157,5 +129,42 @@ def load_resized(split: Split, side: int, index: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _centred(split: Split, views: InputSpec, index: int) -> np.ndarray:
-    return transforms.center_crop(decoding.decode(split.read(index)), *views)
+def _load_center_crop(split: Split, spec: InputSpec, index: int) -> np.ndarray:
+    return transforms.center_crop(decoding.decode(split.read(index)), *spec)
+
+
+def _build_in_memory(
+    files: Sequence[CacheFile],
+    num_workers: int,
+    log: Callable[[str], None],
+    until_opened: ExitStack,
+) -> None:
+    """Decodes the images into shared memory, where a named file would remain until a reboot.
+
+    The files get names only when all are complete, and lose them when `until_opened` is closed,
+    after the other ranks of the host have opened them. Their memory is freed with the last rank.
+    """
+    remove_abandoned(SHARED_MEMORY, "*dist_ft-*.pack*")
+    writers = []
+    for file in files:
+        log(_progress(file))
+        with file.errors():
+            writer = until_opened.enter_context(PixelFileWriter(file.path))
+            writer.fill(file.key, len(file.split), file.load, num_workers)
+        writers.append(writer)
+    for file, writer in zip(files, writers):
+        until_opened.callback(file.path.unlink, missing_ok=True)
+        with file.errors():
+            writer.finish()
+
+
+def _progress(file: CacheFile) -> str:
+    return f"decoding {len(file.split)} images of {file.split.root} once"
+
+
+def _cache_file(folder: Path, kind: str, split: Split, load: pixel_file.Load) -> CacheFile:
+    # The name depends on the data set's path and the key on its contents, so that the file of a
+    # changed data set replaces the old one.
+    root = hashlib.sha256(str(split.root.resolve()).encode("utf-8", "surrogateescape"))
+    path = folder / f"{root.hexdigest()[:12]}-{kind}.pack"
+    return CacheFile(path, f"{kind} {split.stamp()}", split, load)

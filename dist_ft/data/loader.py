@@ -1,8 +1,8 @@
-"""Batches of pixels, decoded ahead by threads and handed over in order.
+"""Fills batches on threads, ahead of their use and in order.
 
-Threads suffice, since the decoders release Python's lock, and nothing is forked, which Horovod and
-MPI would not survive. What a batch holds depends on its indices and the view alone, never on the
-number of workers.
+Threads suffice because the decoders release the GIL, and forking is not safe after Horovod or MPI
+has started. A batch depends on its indices and the fill function only, never on the number of
+workers.
 """
 
 from __future__ import annotations
@@ -22,37 +22,42 @@ from dist_ft.data.sampler import Share
 if TYPE_CHECKING:
     import mxnet as mx
 
-ROWS = 8  # of a batch that a worker takes at a time: from a cache a row is quicker than its handing
-MOST_AHEAD = 8  # batches
+ROWS_PER_TASK = 8  # filling one row from a cache is quicker than handing over a task
+MAX_PREFETCHED = 8  # batches; more would smooth out nothing
 
-Fill = Callable[[int, np.ndarray], None]  # an image's index, and its (side, side, 3) row to fill
+Fill = Callable[[int, np.ndarray], None]  # (image index, its (side, side, 3) row to fill)
 
 
 @dataclass
 class Batch:
-    x: np.ndarray  # (n, side, side, 3) uint8
+    """Images of one step, or features in their place."""
+
+    x: np.ndarray  # (n, side, side, 3) uint8, or (n, ...) float32 features
     labels: np.ndarray  # (n,) int32
-    mask: np.ndarray  # (n,) float32; 0 where the row is padding or its file is unreadable
-    indices: np.ndarray  # (n,) int64: each row's image in its split; -1 for padding
+    mask: np.ndarray  # (n,) float32: 0 for padding and unreadable images, else 1
+    indices: np.ndarray  # (n,) int64: the image's index in its split; -1 for padding
 
     @property
     def num_images(self) -> int:
+        """The number of rows that count."""
         return int(self.mask.sum())
 
     def on(self, ctx: mx.Context) -> tuple[mx.nd.NDArray, mx.nd.NDArray, mx.nd.NDArray]:
         """(x, labels, mask) on a device. Pixels are copied as uint8; the CPU shares the memory."""
         import mxnet as mx  # here, so that commands that run no network do not load MXNet
 
-        arrays = (mx.nd.from_numpy(a) for a in (self.x, self.labels, self.mask))
-        return tuple(array.as_in_context(ctx) for array in arrays)
+        x, labels, mask = (
+            mx.nd.from_numpy(array).as_in_context(ctx) for array in (self.x, self.labels, self.mask)
+        )
+        return x, labels, mask
 
 
 class Loader:
-    """Fills batches of a split's images on threads.
+    """Fills batches of a split's images.
 
-    prefetch_mb: what may be decoded ahead of the batch in use, in MB; at least one batch is.
-    unreadable: what is wrong with each file that could not be read, by its path.
-    waited_s: how long the consumer has waited for batches.
+    prefetch_mb: memory for the batches that are filled ahead, MB; one is always filled ahead.
+    unreadable: the reason for each file that could not be read, by path.
+    waited_s: how long the consumer has waited for batches, s.
     """
 
     def __init__(self, split: Split, side: int, num_workers: int, prefetch_mb: float):
@@ -60,58 +65,61 @@ class Loader:
         self.side = side
         self.unreadable: dict[str, str] = {}
         self.waited_s = 0.0
+        self._labels = np.array(split.labels, np.int32)
         self._prefetch_bytes = prefetch_mb * 1e6
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
 
     def batches(self, shares: Iterable[Share], fill: Fill) -> Iterator[Batch]:
-        """A batch for each (indices, mask); index -1 gives a blank row with a mask of 0.
+        """A batch for each (indices, mask); index -1 gives a blank row.
 
-        Where `fill` raises CorruptImage or OSError the image is masked out and noted in `bad`; any
-        other error of a worker is raised here, with the file's path.
+        If `fill` raises CorruptImage or OSError, the row's mask becomes 0 and the reason is added
+        to `unreadable`. Any other error is raised here as a RuntimeError that names the file.
         """
         pending: deque[tuple[Batch, list[Future]]] = deque()
         try:
             for share in shares:
                 pending.append(self._start(share, fill))
-                if len(pending) > self._num_ahead(pending[0][0]):
+                if len(pending) > self._num_prefetched(pending[0][0]):
                     yield self._finish(pending)
             while pending:
                 yield self._finish(pending)
         finally:
-            chunks = [chunk for _, chunks in pending for chunk in chunks]
-            for chunk in chunks:
-                chunk.cancel()
-            wait(chunks)  # a late one would write into the next epoch's `bad`
-
-    def _num_ahead(self, batch: Batch) -> int:
-        """Batches to decode while one is in use: more than a few smooth nothing out any more."""
-        fitting = self._prefetch_bytes // max(1, batch.x.nbytes)
-        return int(min(max(1, fitting), MOST_AHEAD))
+            tasks = [task for _, tasks in pending for task in tasks]
+            for task in tasks:
+                task.cancel()
+            wait(tasks)  # a task still running would add to `unreadable` in the next epoch
 
     def close(self) -> None:
+        """Ends the threads."""
         self._workers.shutdown(wait=True)
 
+    def _num_prefetched(self, batch: Batch) -> int:
+        fitting = self._prefetch_bytes // max(1, batch.x.nbytes)
+        return int(min(max(1, fitting), MAX_PREFETCHED))
+
     def _start(self, share: Share, fill: Fill) -> tuple[Batch, list[Future]]:
-        indices, mask = share
-        x = np.empty((len(indices), self.side, self.side, 3), np.uint8)
-        labels = np.array([self.split.labels[i] if i >= 0 else 0 for i in indices], np.int32)
-        batch = Batch(x, labels, mask.copy(), np.where(mask > 0, indices, -1))
-        chunks = [
-            self._workers.submit(
-                self._fill, batch, indices, range(len(indices))[r : r + ROWS], fill
-            )
-            for r in range(0, len(indices), ROWS)
-        ]
-        return batch, chunks
+        indices, mask = np.asarray(share[0], np.int64), share[1]
+        num_rows = len(indices)
+        batch = Batch(
+            x=np.empty((num_rows, self.side, self.side, 3), np.uint8),
+            labels=np.where(indices >= 0, self._labels[indices], 0).astype(np.int32),
+            mask=mask.copy(),
+            indices=np.where(mask > 0, indices, -1),
+        )
+        tasks = []
+        for start in range(0, num_rows, ROWS_PER_TASK):
+            rows = range(start, min(start + ROWS_PER_TASK, num_rows))
+            tasks.append(self._workers.submit(self._fill_rows, batch, indices, rows, fill))
+        return batch, tasks
 
     def _finish(self, pending: deque[tuple[Batch, list[Future]]]) -> Batch:
         start = time.perf_counter()
-        for chunk in pending[0][1]:
-            chunk.result()
+        for task in pending[0][1]:
+            task.result()
         self.waited_s += time.perf_counter() - start
         return pending.popleft()[0]
 
-    def _fill(self, batch: Batch, indices: np.ndarray, rows: range, fill: Fill) -> None:
+    def _fill_rows(self, batch: Batch, indices: np.ndarray, rows: range, fill: Fill) -> None:
         for row in rows:
             index = int(indices[row])
             if index < 0:

@@ -1,23 +1,23 @@
-"""This rank's batches of a data set: the shares of each training step, and of the test images."""
+"""One rank's batches of a data set: its shares of the training steps, and of the test images."""
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Iterator
+from typing import Iterable, Iterator
 
 import numpy as np
 
 from dist_ft.data import decoding, sampler, transforms
 from dist_ft.data.dataset import Dataset, Split
-from dist_ft.data.loader import Batch, Loader
+from dist_ft.data.loader import Batch, Fill, Loader
 from dist_ft.data.pixel_file import PixelFile
 from dist_ft.data.transforms import InputSpec
 
-TEST_BATCH_SIZE = 50  # images that a rank scores at once, whatever the number of ranks
+# Images that a rank evaluates at once: a constant, so that scores do not depend on any setting.
+TEST_BATCH_SIZE = 50
 
 
 def load_test_image(split: Split, index: int, spec: InputSpec) -> np.ndarray:
-    """(side, side, 3) uint8: an image as the network is tested on it; blank where it can be read no
-    more."""
+    """(side, side, 3) uint8: an image as the network is tested on it; blank if it is unreadable."""
     try:
         return transforms.center_crop(decoding.decode(split.read(index)), *spec)
     except (decoding.CorruptImage, OSError):
@@ -27,7 +27,7 @@ def load_test_image(split: Split, index: int, spec: InputSpec) -> np.ndarray:
 class RankBatches:
     """Batches for rank `rank` of `size`.
 
-    cache: where the decoded images of train and test are kept, if anywhere.
+    cache: decoded images of train and test, which replace the data set's files.
     """
 
     def __init__(
@@ -43,46 +43,47 @@ class RankBatches:
     ):
         self.dataset, self.spec, self.seed = dataset, spec, seed
         self.rank, self.size = rank, size
-        self.train_loader, self.test_loader = (
-            Loader(split, spec.side, num_workers, prefetch_mb)
-            for split in (dataset.train, dataset.test)
-        )
+        self.train_loader = Loader(dataset.train, spec.side, num_workers, prefetch_mb)
+        self.test_loader = Loader(dataset.test, spec.side, num_workers, prefetch_mb)
         self._cache = cache
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
-        """Augmented batches of an epoch's steps; a slice says which part of its order a step is."""
+        """Augmented batches of an epoch's steps; each slice of the epoch's order is a step."""
         self.train_loader.unreadable.clear()
         return self.train_loader.batches(self.train_shares(epoch, slices), self._augmented(epoch))
 
     def train_in_order(self, epoch: int) -> Iterator[Batch]:
-        """The training images in order, augmented as in an epoch."""
-        shares = sampler.sequential_shares(
-            len(self.dataset.train), TEST_BATCH_SIZE, self.rank, self.size
-        )
+        """The training images in order, augmented as in an epoch, in batches as those of test."""
+        shares = self._sequential_shares(self.dataset.train)
         self.train_loader.unreadable.clear()
         return self.train_loader.batches(shares, self._augmented(epoch))
 
     def test(self) -> Iterator[Batch]:
         """The test images in order, in batches of TEST_BATCH_SIZE rows."""
         self.test_loader.unreadable.clear()
-        return self.test_loader.batches(self.test_shares(), self._centred())
+        return self.test_loader.batches(self.test_shares(), self._center_cropped())
 
     def train_shares(self, epoch: int, slices: Iterable[slice]) -> Iterator[sampler.Share]:
+        """The (indices, mask) of each batch of `train`."""
         order = sampler.epoch_order(self.seed, epoch, len(self.dataset.train))
         return (sampler.rank_share(order[part], self.rank, self.size) for part in slices)
 
     def test_shares(self) -> Iterator[sampler.Share]:
-        return sampler.sequential_shares(
-            len(self.dataset.test), TEST_BATCH_SIZE, self.rank, self.size
-        )
+        """The (indices, mask) of each batch of `test`."""
+        return self._sequential_shares(self.dataset.test)
 
     def close(self) -> None:
+        """Ends the loaders' threads."""
         self.train_loader.close()
         self.test_loader.close()
 
-    def _augmented(self, epoch: int) -> Callable[[int, np.ndarray], None]:
+    def _sequential_shares(self, split: Split) -> Iterator[sampler.Share]:
+        return sampler.sequential_shares(len(split), TEST_BATCH_SIZE, self.rank, self.size)
+
+    def _augmented(self, epoch: int) -> Fill:
         def fill(index: int, row: np.ndarray) -> None:
             draws = sampler.image_draws(self.seed, epoch, index, transforms.NUM_DRAWS)
+            image: decoding.SourceImage
             if self._cache:
                 image = self._cache[0].image(index)
             else:
@@ -91,9 +92,9 @@ class RankBatches:
 
         return fill
 
-    def _centred(self) -> Callable[[int, np.ndarray], None]:
+    def _center_cropped(self) -> Fill:
         def fill(index: int, row: np.ndarray) -> None:
-            if self._cache:
+            if self._cache:  # which holds the crops
                 row[:] = self._cache[1].image(index).pixels()
             else:
                 pixels = decoding.decode(self.dataset.test.read(index))

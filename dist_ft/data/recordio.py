@@ -1,7 +1,8 @@
-"""RecordIO archives, as MXNet's im2rec writes them: train*.rec and test*.rec of encoded images.
+"""RecordIO archives of encoded images, as MXNet's im2rec writes them.
 
-They are read through a memory map, which all threads and all ranks of a host share; MXNet's own
-reader would copy every image to tell its label. Names of the classes stand in classes.txt.
+The frame around a record is that of dmlc-core's recordio.h. Archives are read through a memory map,
+which all threads and all ranks of a host share; MXNet's own reader would have to copy every image
+to read its label. The optional classes.txt next to them has one class name per line.
 """
 
 from __future__ import annotations
@@ -11,27 +12,31 @@ import struct
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, Iterator, NamedTuple, Tuple
 
 from dist_ft.data.dataset import Dataset, DatasetError, Split
 from dist_ft.files import atomic_file
 
 MAGIC = 0xCED7230A
-WHOLE, FIRST, MIDDLE, LAST = range(4)  # parts of a record that has the magic number in it
-HEADER = struct.Struct("<IfQQ")  # number of further labels, label, two identities
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+# How the parts are marked of a record that is split where it contains the magic number.
+WHOLE, FIRST, MIDDLE, LAST = range(4)
+HEADER = struct.Struct("<IfQQ")  # number of labels after the header, label, two identifiers
+
+Range = Tuple[int, int]  # begin and end, in bytes
 
 
 class Record(NamedTuple):
-    """Where an image lies: its parts in an archive, and how many bytes of the first are header."""
+    """The location of an image."""
 
-    archive: int
-    parts: tuple[tuple[int, int], ...]  # begin and end
-    header: int
+    archive: int  # index into RecordSplit.archives
+    parts: tuple[Range, ...]
+    header_size: int  # bytes at the start of the first part
 
 
 @dataclass(frozen=True)
 class RecordSplit(Split):
-    """The images of the archives of one split, in their order; a path is ARCHIVE/NUMBER."""
+    """The images of one split's archives, in their order. A path is ARCHIVE/NUMBER."""
 
     archives: tuple[Path, ...]
     maps: tuple[mmap.mmap, ...]
@@ -41,95 +46,40 @@ class RecordSplit(Split):
         record = self.records[index]
         archive = self.maps[record.archive]
         parts = [archive[begin:end] for begin, end in record.parts]
-        return struct.pack("<I", MAGIC).join(parts)[record.header :]
+        return MAGIC_BYTES.join(parts)[record.header_size :]
 
     def sizes(self) -> Iterable[int]:
         for record in self.records:
             lengths = [end - begin for begin, end in record.parts]
-            yield sum(lengths) + 4 * (len(lengths) - 1) - record.header
+            yield sum(lengths) + len(MAGIC_BYTES) * (len(lengths) - 1) - record.header_size
 
     def _files(self) -> Iterable[str]:
         return map(str, self.archives)
 
 
 def has_archives(root: Path) -> bool:
+    """True if `root` is a data set of RecordIO archives."""
     return any(root.glob("train*.rec"))
 
 
 def scan(root: Path) -> Dataset:
-    """The data set of the archives in `root`. Raises FolderError where they are no such thing."""
-    train = _split(root, "train")
-    test = _split(root, "test" if any(root.glob("test*.rec")) else "val")
-    classes = _classes(root, 1 + max(train.labels))
+    """The data set in the archives train*.rec and test*.rec (or val*.rec) of `root`.
+
+    Raises DatasetError if an archive is damaged, or if its labels are not 0 to C - 1.
+    """
+    train = _scan_split(root, "train")
+    test = _scan_split(root, "test" if any(root.glob("test*.rec")) else "val")
+    classes = _class_names(root, 1 + max(train.labels))
     for split, name in ((train, "train"), (test, "test")):
-        missing = set(range(len(classes))) ^ set(split.labels)
-        if missing:
+        wrong = set(range(len(classes))) ^ set(split.labels)
+        if wrong:
             raise DatasetError(
                 f"{root}: the labels of {name}*.rec are not 0 to {len(classes) - 1}, each at least"
-                f" once: see {', '.join(map(str, sorted(missing)[:8]))}"
+                f" once: see {', '.join(map(str, sorted(wrong)[:8]))}"
             )
     if len(classes) < 2:
         raise DatasetError(f"{root}: one class only; a classifier needs at least two")
     return Dataset(classes, train, test)
-
-
-def _classes(root: Path, num_labels: int) -> tuple[str, ...]:
-    names = root / "classes.txt"
-    if not names.exists():
-        return tuple(map(str, range(num_labels)))
-    classes = tuple(names.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
-    if len(classes) != len(set(classes)) or not all(classes):
-        raise DatasetError(f"{names}: needs one name a line, each once")
-    return classes
-
-
-def _split(root: Path, name: str) -> RecordSplit:
-    archives = tuple(sorted(root.glob(f"{name}*.rec")))
-    maps, records, paths, labels = [], [], [], []
-    for number, archive in enumerate(archives):
-        with open(archive, "rb") as file:
-            if not archive.stat().st_size:
-                raise DatasetError(f"{archive}: the file is empty")
-            maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        for parts in _walk(maps[-1], archive):
-            header, label = _read_header(maps[-1], parts[0], archive)
-            records.append(Record(number, parts, header))
-            paths.append(f"{archive.name}/{len(paths)}")
-            labels.append(label)
-    if not records:
-        raise DatasetError(f"{root}: needs the archives train*.rec and test*.rec (or val*.rec)")
-    return RecordSplit(root, tuple(paths), tuple(labels), (), archives, tuple(maps), tuple(records))
-
-
-def _walk(archive: mmap.mmap, path: Path) -> Iterator[tuple[tuple[int, int], ...]]:
-    """The parts of each record: dmlc-core's recordio.h describes the frame around them."""
-    position, parts = 0, []
-    while position + 8 <= len(archive):
-        magic, kind_length = struct.unpack_from("<II", archive, position)
-        kind, begin = kind_length >> 29, position + 8
-        end = begin + (kind_length & (1 << 29) - 1)
-        if magic != MAGIC or end > len(archive):
-            break
-        parts.append((begin, end))
-        if kind in (WHOLE, LAST):
-            yield tuple(parts)
-            parts = []
-        position = end + -end % 4
-    if position != len(archive) or parts:
-        raise DatasetError(f"{path}: broken at byte {position}: make it again with im2rec")
-
-
-def _read_header(archive: mmap.mmap, part: tuple[int, int], path: Path) -> tuple[int, int]:
-    """How long a record's header is, and its label."""
-    begin, end = part
-    if end - begin < HEADER.size:
-        raise DatasetError(f"{path}: no image record at byte {begin}: make it again with im2rec")
-    num_labels, label, _, _ = HEADER.unpack_from(archive, begin)
-    if num_labels == 1:
-        (label,) = struct.unpack_from("<f", archive, begin + HEADER.size)
-    if num_labels > 1 or label < 0 or label != int(label):
-        raise DatasetError(f"{path}: at byte {begin}: needs one label, a whole number")
-    return HEADER.size + 4 * num_labels, int(label)
 
 
 def write_archive(prefix: Path, images: Iterable[tuple[int, bytes]]) -> None:
@@ -144,24 +94,87 @@ def write_archive(prefix: Path, images: Iterable[tuple[int, bytes]]) -> None:
 
 
 def _frame(record: bytes) -> bytes:
-    """A record as dmlc-core's recordio.h writes it.
+    """A record with its frame.
 
-    The record is split at each magic number that is aligned to four bytes, which is left out, so
-    that a reader which has lost its place finds the next record by the magic number.
+    The record is split at every magic number at a multiple of four bytes, and that number is left
+    out: so the magic number marks the start of a part wherever it occurs.
     """
-    magic = struct.pack("<I", MAGIC)
     parts, begin = [], 0
-    position = record.find(magic)
+    position = record.find(MAGIC_BYTES)
     while position >= 0:
         if position % 4:
-            position = record.find(magic, position + 1)
+            position = record.find(MAGIC_BYTES, position + 1)
             continue
         parts.append(record[begin:position])
-        begin = position + 4
-        position = record.find(magic, begin)
+        begin = position + len(MAGIC_BYTES)
+        position = record.find(MAGIC_BYTES, begin)
     parts.append(record[begin:])
-    kinds = [FIRST, *[MIDDLE] * (len(parts) - 2), LAST] if len(parts) > 1 else [WHOLE]
+    marks = [FIRST, *[MIDDLE] * (len(parts) - 2), LAST] if len(parts) > 1 else [WHOLE]
     framed = b"".join(
-        struct.pack("<II", MAGIC, kind << 29 | len(part)) + part for kind, part in zip(kinds, parts)
+        struct.pack("<II", MAGIC, mark << 29 | len(part)) + part for mark, part in zip(marks, parts)
     )
-    return framed + b"\0" * (-len(framed) % 4)
+    return framed + bytes(-len(framed) % 4)
+
+
+def _class_names(root: Path, num_labels: int) -> tuple[str, ...]:
+    file = root / "classes.txt"
+    if not file.exists():
+        return tuple(map(str, range(num_labels)))
+    classes = tuple(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+    if len(classes) != len(set(classes)) or not all(classes):
+        raise DatasetError(f"{file}: needs one class name per line, each once")
+    return classes
+
+
+def _scan_split(root: Path, name: str) -> RecordSplit:
+    archives = tuple(sorted(root.glob(f"{name}*.rec")))
+    maps: list[mmap.mmap] = []
+    records: list[Record] = []
+    paths: list[str] = []
+    labels: list[int] = []
+    for number, path in enumerate(archives):
+        if not path.stat().st_size:
+            raise DatasetError(f"{path}: the file is empty")
+        with open(path, "rb") as file:
+            archive = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        maps.append(archive)
+        for parts in _find_records(archive, path):
+            header_size, label = _read_header(archive, parts[0], path)
+            records.append(Record(number, parts, header_size))
+            paths.append(f"{path.name}/{len(paths)}")
+            labels.append(label)
+    if not records:
+        raise DatasetError(f"{root}: needs the archives train*.rec and test*.rec (or val*.rec)")
+    return RecordSplit(root, tuple(paths), tuple(labels), (), archives, tuple(maps), tuple(records))
+
+
+def _find_records(archive: mmap.mmap, path: Path) -> Iterator[tuple[Range, ...]]:
+    """The parts of each record, without their frames."""
+    position = 0
+    parts: list[Range] = []
+    while position + 8 <= len(archive):
+        magic, mark_and_length = struct.unpack_from("<II", archive, position)
+        mark, begin = mark_and_length >> 29, position + 8
+        end = begin + (mark_and_length & (1 << 29) - 1)
+        if magic != MAGIC or end > len(archive):
+            break
+        parts.append((begin, end))
+        if mark in (WHOLE, LAST):
+            yield tuple(parts)
+            parts = []
+        position = end + -end % 4
+    if position != len(archive) or parts:
+        raise DatasetError(f"{path}: damaged at byte {position}; create it again with im2rec")
+
+
+def _read_header(archive: mmap.mmap, part: Range, path: Path) -> tuple[int, int]:
+    """The size of a record's header in bytes, and its label."""
+    begin, end = part
+    if end - begin < HEADER.size:
+        raise DatasetError(f"{path}: no image at byte {begin}; create it again with im2rec")
+    num_labels, label, _, _ = HEADER.unpack_from(archive, begin)
+    if num_labels == 1:
+        (label,) = struct.unpack_from("<f", archive, begin + HEADER.size)
+    if num_labels > 1 or label < 0 or label != int(label):
+        raise DatasetError(f"{path}: at byte {begin}: needs one label, a non-negative integer")
+    return HEADER.size + 4 * num_labels, int(label)

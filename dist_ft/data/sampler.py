@@ -1,8 +1,9 @@
-"""Which images a rank sees at a step, and which of its rows count: arithmetic only.
+"""The order of an epoch, and each rank's share of a step. Pure arithmetic.
 
-One order for all ranks, one slice of it for a step, one share of the slice for a rank. Shares of a
-step have one shape on every rank; where the slice does not divide, a rank's last row is padding
-with a mask of 0. So all ranks make the same number of steps, and no image counts twice.
+All ranks use one order; a step is a slice of it, and each rank takes its share of the slice. All
+shares of a step have the same shape. Where the slice is not divisible by the number of ranks, the
+last row of some shares is padding with a mask of 0. So all ranks make the same number of steps, and
+no image is counted twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Iterator, Tuple
 
 import numpy as np
 
-_ORDER, _IMAGE, _STEP = 0, 1, 2  # what a stream of random words is for
+# Purposes of random streams: part of the Philox key, so that streams never overlap.
+_ORDER, _IMAGE, _STEP = 0, 1, 2
 
 Share = Tuple[np.ndarray, np.ndarray]  # (n,) int64 image indices, (n,) float32 mask
 
@@ -20,28 +22,29 @@ Share = Tuple[np.ndarray, np.ndarray]  # (n,) int64 image indices, (n,) float32 
 def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
     """(num_images,) int64: the order in which an epoch visits the images.
 
-    Sorted by raw Philox words, whose stream is fixed for ever, unlike that of numpy's shuffles.
+    It is the argsort of raw Philox words, which numpy guarantees never to change, unlike those of
+    its shuffle functions.
     """
     stream = np.random.Philox(key=[seed, _ORDER], counter=[0, 0, 0, epoch])
     return np.argsort(stream.random_raw(num_images), kind="stable")
 
 
 def image_draws(seed: int, epoch: int, index: int, num: int) -> np.ndarray:
-    """(num,) float64 in [0, 1): the random numbers of one image in one epoch, on any rank."""
+    """(num,) float64 in [0, 1): the random numbers that augment an image in an epoch."""
     stream = np.random.Philox(key=[seed, _IMAGE], counter=[0, 0, index, epoch])
     return (stream.random_raw(num) >> 11) * 2.0**-53
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """From 0 to 2**31 - 1: the seed of what a network draws in a step, such as dropout's masks."""
+    """The seed, 0 to 2**31 - 1, of the random numbers inside the network, such as dropout masks."""
     stream = np.random.Philox(key=[seed, _STEP], counter=[0, 0, rank, step])
     return int(stream.random_raw()) >> 33
 
 
 def rank_share(images: np.ndarray, rank: int, size: int) -> Share:
-    """A rank's share of a step's images: every size-th one, ceil(len / size) rows on each rank.
+    """A rank's share of a step's images: every size-th one, ceil(len(images) / size) rows.
 
-    Padding repeats an image of the same step, so that BatchNorm sees nothing foreign.
+    Padding repeats an image of the same step, so that BatchNorm sees only images of the step.
     """
     num_images = len(images)
     rows = math.ceil(num_images / size)
@@ -52,13 +55,14 @@ def rank_share(images: np.ndarray, rank: int, size: int) -> Share:
 def sequential_shares(
     num_images: int, rank_batch_size: int, rank: int, size: int
 ) -> Iterator[Share]:
-    """A rank's batches of a data set that is visited once, in order.
+    """A rank's shares of a split that is visited once, in order.
 
-    Every batch has `rank_batch_size` rows, whatever the number of ranks, so that an image's scores
-    do not depend on it; padding has index -1, no image at all.
+    Every share has `rank_batch_size` rows, whatever the number of ranks, so that an image's logits
+    do not depend on it. Padding has index -1.
     """
     rows = math.ceil(num_images / size)
     for start in range(0, rows, rank_batch_size):
-        positions = (start + np.arange(rank_batch_size)) * size + rank
-        real = (positions < num_images) & (start + np.arange(rank_batch_size) < rows)
-        yield np.where(real, positions, -1), real.astype(np.float32)
+        row_numbers = start + np.arange(rank_batch_size)
+        positions = row_numbers * size + rank
+        is_image = (positions < num_images) & (row_numbers < rows)
+        yield np.where(is_image, positions, -1), is_image.astype(np.float32)

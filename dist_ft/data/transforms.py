@@ -1,4 +1,4 @@
-"""An image as the network sees it: augmented in training, its centre in a test."""
+"""Image transforms: the random resized crop of training and the center crop of testing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 
 from dist_ft.data.decoding import Box, SourceImage
 
-AREA = (0.08, 1.0)  # random resized crop: share of the image, and
-RATIO = (3 / 4, 4 / 3)  # width over height, as in Szegedy et al. 2014 and gluon's transform
-NUM_DRAWS = 41  # random numbers an augmentation takes: 10 tries of 4, and a flip
+# Random resized crop, as in Szegedy et al. 2014 and gluon's transform.
+AREA = (0.08, 1.0)  # the crop's share of the image's area
+RATIO = (3 / 4, 4 / 3)  # its width divided by its height
+NUM_DRAWS = 41  # random numbers of an augmentation: 10 attempts of 4 each, and the flip
 
-cv2.setNumThreads(1)  # the loader's workers are the parallelism
+cv2.setNumThreads(1)  # the loader's threads already use all cores
 
 
 class InputSpec(NamedTuple):
-    """What of an image the network sees: lengths in px, as `center_crop` takes them."""
+    """How a test image becomes the network's input; see `center_crop`. Sizes in px."""
 
     side: int
     resize: int
@@ -26,9 +27,9 @@ class InputSpec(NamedTuple):
 
 
 def random_resized_crop(image: SourceImage, draws: np.ndarray, out: np.ndarray) -> None:
-    """Fills `out`, (side, side, 3): a random resized crop, mirrored half of the time.
+    """Fills `out`, (side, side, 3), with a random crop, mirrored half of the time.
 
-    draws: (NUM_DRAWS,) in [0, 1), all the chance there is in it. Raises CorruptImage.
+    draws: (NUM_DRAWS,) in [0, 1), the only source of randomness. Raises CorruptImage.
     """
     side = out.shape[0]
     box = random_crop_box(image.height, image.width, draws[:-1].reshape(-1, 4))
@@ -38,11 +39,14 @@ def random_resized_crop(image: SourceImage, draws: np.ndarray, out: np.ndarray) 
 
 
 def random_crop_box(height: int, width: int, draws: np.ndarray) -> Box:
-    """The first of the tries, a row of `draws` each (area, ratio, left, top), that fits; where
-    none does, the largest central box whose ratio is allowed."""
-    for area, ratio, left, top in draws.tolist():  # numpy's scalars are slow
-        area = height * width * (AREA[0] + area * (AREA[1] - AREA[0]))
-        ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** ratio
+    """The first attempt that fits into the image; each row of `draws` is one attempt.
+
+    draws: (n, 4) of area, ratio, left and top, in [0, 1). If none fits, the result is the largest
+    central box of an allowed ratio.
+    """
+    for area_draw, ratio_draw, left, top in draws.tolist():  # scalars of numpy are slow
+        area = height * width * (AREA[0] + area_draw * (AREA[1] - AREA[0]))
+        ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** ratio_draw
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(left * (width - w + 1)), int(top * (height - h + 1)), w, h
@@ -52,26 +56,28 @@ def random_crop_box(height: int, width: int, draws: np.ndarray) -> Box:
 
 
 def center_crop(pixels: np.ndarray, side: int, resize: int, keep_ratio: bool) -> np.ndarray:
-    """(side, side, 3): the centre of the image resized to `resize` px a side, or, with
-    `keep_ratio`, to that many px on its shorter side."""
+    """(side, side, 3): the center of the image after resizing it to (resize, resize).
+
+    keep_ratio: resize the shorter side to `resize` px instead, without distortion.
+    """
     height = width = resize
     if keep_ratio:
         shorter = min(pixels.shape[:2])
-        # Without what the crop cannot reach: a line of 1 x 20,000 px would fill gigabytes.
-        pixels = _centre(pixels, 4 * shorter, 4 * shorter)
+        # First cut off what the crop cannot reach: resizing 1 x 20,000 px would fill gigabytes.
+        pixels = _center(pixels, 4 * shorter, 4 * shorter)
         height, width = (round(length * resize / shorter) for length in pixels.shape[:2])
-    return _centre(_resize(pixels, width, height), side, side)
+    return _center(_resize(pixels, width, height), side, side)
 
 
-def _centre(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The middle of an image, at most so many px a side."""
-    left, top = (pixels.shape[1] - width) // 2, (pixels.shape[0] - height) // 2
-    left, top = max(0, left), max(0, top)
+def _center(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The center of an image, at most (height, width) px."""
+    left = max(0, (pixels.shape[1] - width) // 2)
+    top = max(0, (pixels.shape[0] - height) // 2)
     return pixels[top : top + height, left : left + width]
 
 
 def _resize(
     pixels: np.ndarray, width: int, height: int, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Bilinear between four neighbours, as MXNet's own image functions resize by default."""
+    """Bilinear interpolation without antialiasing, the default of MXNet's image functions."""
     return cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)

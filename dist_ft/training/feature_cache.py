@@ -20,7 +20,7 @@ from typing import Any, Dict, Iterable, Iterator, NamedTuple
 import mxnet as mx
 import numpy as np
 
-from dist_ft.data import pixel_file, sampler
+from dist_ft.data import locked_files, sampler
 from dist_ft.data.dataset import Split
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
@@ -171,7 +171,7 @@ def _row_type(extractor: mx.gluon.Block, side: int, ctx: mx.Context) -> np.dtype
 def _new_file(path: Path, num_rows: int, row_type: np.dtype) -> Iterator[np.ndarray]:
     """Yields the rows of a new .npy file; it gets its name when the body succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixel_file.remove_abandoned(path.parent, ".features-*")
+    locked_files.remove_abandoned(path.parent, ".features-*")
     with atomic_file(path) as temporary:
         rows = np.lib.format.open_memmap(str(temporary), "w+", row_type, (num_rows,))
         with open(temporary, "r+b") as file:  # on a full disk, writing to a mapping would be fatal

@@ -193,11 +193,11 @@ class Run:
     def _feed(self):
         """The batches, and the part of the network that the steps go through: all of it, or the
         head where features are kept."""
-        c, world, say = self.config, self.world, self.logger.info
+        c, world = self.config, self.world
         views, num_workers, packs = self.spec, c.num_workers or launcher.set_threads(), None
         if c.cache != "off":
             kept = c.cache_side_px, c.cache, c.cache_folder
-            packs = image_cache.open_cache(self.dataset, views, *kept, num_workers, world, say)
+            packs = image_cache.open_cache(self.dataset, views, *kept, num_workers, world)
         share = c.seed, world.rank, world.size
         feed = RankBatches(self.dataset, views, *share, num_workers, c.prefetch_mb, packs)
         frozen = backbone.frozen_feature_extractor(self.core) if c.views else None

@@ -1,0 +1,327 @@
+"""data.decoding: every common format decodes to upright RGB; a damaged file is reported as such."""
+
+import io
+import resource
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from dist_ft.data import decoding
+from dist_ft.data.decoding import CorruptImage, DecodedImage, JpegImage, decode, open_image
+
+EXIF_ORIENTATION = 0x112
+
+
+def smooth(height=37, width=53):
+    """Pixels that survive JPEG compression."""
+    y, x = np.mgrid[:height, :width]
+    channels = 4 * x, 6 * y, 255 - 2 * x - 2 * y
+    return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+IMAGE = Image.fromarray(smooth())
+GRAY = IMAGE.convert("L")
+
+
+def encoded(image, image_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[EXIF_ORIENTATION] = orientation
+    return tags
+
+
+def mean_error(pixels, expected):
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == expected.shape
+    return abs(pixels.astype(int) - expected).mean()
+
+
+JPEG = encoded(IMAGE, "JPEG", quality=95)
+COLOR = {
+    "JPEG": JPEG,
+    "progressive JPEG": encoded(IMAGE, "JPEG", quality=95, progressive=True),
+    "JPEG without subsampling": encoded(IMAGE, "JPEG", quality=95, subsampling=0),
+    "CMYK JPEG": encoded(IMAGE.convert("CMYK"), "JPEG", quality=95),
+    "JPEG with Exif": encoded(IMAGE, "JPEG", quality=95, exif=exif(1)),
+    "PNG": encoded(IMAGE, "PNG"),
+    "RGBA PNG": encoded(IMAGE.convert("RGBA"), "PNG"),
+    "WebP": encoded(IMAGE, "WEBP", quality=95),
+    "lossless WebP": encoded(IMAGE, "WEBP", lossless=True),
+    "BMP": encoded(IMAGE, "BMP"),
+    "TIFF": encoded(IMAGE, "TIFF", compression="tiff_lzw"),
+    "PPM": encoded(IMAGE, "PPM"),
+    "animated WebP": encoded(
+        IMAGE, "WEBP", lossless=True, save_all=True, append_images=[ImageOps.invert(IMAGE)]
+    ),
+}
+GRAYSCALE = {
+    "grey JPEG": encoded(GRAY, "JPEG", quality=95),
+    "grey PNG": encoded(GRAY, "PNG"),
+    "grey PNG with alpha": encoded(GRAY.convert("LA"), "PNG"),
+    "PGM": encoded(GRAY, "PPM"),
+    "grey GIF": encoded(GRAY, "GIF"),
+}
+
+
+@pytest.mark.parametrize("kind", COLOR)
+def test_color_images_of_all_formats_are_decoded(kind):
+    assert mean_error(decode(COLOR[kind]), smooth()) < 4
+
+
+@pytest.mark.parametrize("kind", GRAYSCALE)
+def test_grayscale_images_of_all_formats_have_three_equal_channels(kind):
+    pixels = decode(GRAYSCALE[kind])
+    assert mean_error(pixels, np.asarray(GRAY.convert("RGB"))) < 2
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_bilevel_images_are_black_and_white():
+    pixels = decode(encoded(GRAY.convert("1"), "PNG"))
+    assert set(np.unique(pixels)) == {0, 255}
+
+
+def test_palettes_are_resolved():
+    palette = IMAGE.quantize(16)
+    expected = np.asarray(palette.convert("RGB"))
+    assert (decode(encoded(palette, "PNG")) == expected).all()
+    assert (decode(encoded(palette, "GIF")) == expected).all()
+
+
+def test_the_first_frame_of_an_animation_is_used():
+    frames = [Image.new("P", (8, 8), color) for color in (1, 2)]
+    for frame in frames:
+        frame.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (decode(data) == (255, 0, 0)).all()
+
+
+def test_transparent_pixels_are_blended_with_white():
+    transparent = IMAGE.convert("RGBA")
+    transparent.putalpha(0)
+    assert (decode(encoded(transparent, "PNG")) == 255).all()
+    half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
+    assert (decode(encoded(half, "PNG")) == 127).all()
+    gray = Image.new("LA", (4, 4), (10, 0))
+    assert (decode(encoded(gray, "PNG")) == 255).all()
+
+
+def test_a_transparent_palette_entry_becomes_white():
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putpixel((1, 1), 1)
+    pixels = decode(encoded(palette, "PNG", transparency=0))
+    assert list(pixels[1, 1]) == [200, 100, 50]
+    assert (pixels[0] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "values, dtype, expected",
+    [
+        ([0, 0.5, 1], np.float32, [0, 127, 255]),
+        ([0, 100, 200], np.float32, [0, 100, 200]),
+        ([0, 257, 65535], np.uint16, [0, 1, 255]),
+        ([0, 100, 255], np.uint16, [0, 0, 0]),  # a dark 16-bit image stays dark
+        ([0, 100, 255], np.int32, [0, 100, 255]),
+        ([-5, 65535, 100_000], np.int32, [0, 255, 255]),
+    ],
+)
+def test_gray_values_of_more_than_8_bits_are_scaled(values, dtype, expected):
+    data = encoded(Image.fromarray(np.array([values], dtype)), "TIFF")
+    assert decode(data)[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_exif_orientations_are_turned_upright(orientation):
+    data = encoded(IMAGE, "PNG", exif=exif(orientation))
+    with Image.open(io.BytesIO(data)) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert (decode(data) == expected).all()
+    assert expected.shape[:2] == ((37, 53) if orientation < 5 else (53, 37))
+    jpeg = encoded(IMAGE, "JPEG", quality=95, exif=exif(orientation))
+    assert mean_error(decode(jpeg), expected) < 4
+    assert mean_error(decode(encoded(IMAGE, "WEBP", exif=exif(orientation))), expected) < 6
+
+
+@pytest.mark.parametrize("kind", [*COLOR, *GRAYSCALE])
+def test_a_truncated_file_is_corrupt_or_complete(kind):
+    data = {**COLOR, **GRAYSCALE}[kind]
+    expected = smooth() if kind in COLOR else np.asarray(GRAY.convert("RGB"))
+    num_corrupt = 0
+    for length in {*range(0, len(data), max(1, len(data) // 60)), 1, 2, 3, len(data) - 1}:
+        try:
+            pixels = decode(data[:length])
+        except CorruptImage:
+            num_corrupt += 1
+        else:
+            assert mean_error(pixels, expected) < 6  # not half gray
+    assert num_corrupt >= 30
+
+
+@pytest.mark.parametrize("kind", [*COLOR, *GRAYSCALE])
+def test_a_damaged_file_is_corrupt_or_gives_pixels(kind):
+    original = {**COLOR, **GRAYSCALE}[kind]
+    rng = np.random.RandomState(0)
+    for _ in range(60):
+        data = np.frombuffer(original, np.uint8).copy()
+        positions = rng.randint(0, min(len(data), rng.choice([40, 400, 10**6])), 3)
+        data[positions] = rng.randint(0, 256, 3)
+        try:
+            pixels = decode(data.tobytes())
+        except CorruptImage:
+            continue
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"just text\n" * 50,
+        b"\xff\xd8\xff",
+        b"\0" * 1000,
+        b"\xff\xd8\xff\xe0\0\x10" + bytes(10_000),
+        b"\xff\xd8" + b"\xff\xe0\0\0" * 1000,  # segments of length 0 lead nowhere
+        b"\xff\xd8" + b"\xff" * 100_000,
+    ],
+    ids=lambda data: repr(data[:8]),
+)
+def test_data_that_is_not_an_image_is_corrupt(data):
+    with pytest.raises(CorruptImage, match=r"\S"):
+        decode(data)
+
+
+def png_claiming(width, height):
+    """A PNG whose header claims more pixels than its data contains."""
+
+    def chunk(kind, body):
+        checksum = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 10**6)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def jpeg_claiming(width, height):
+    data = bytearray(JPEG)
+    position = data.index(b"\xff\xc0") + 5
+    data[position : position + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [png_claiming(30_000, 30_000), png_claiming(9_500, 9_500), jpeg_claiming(30_000, 30_000)],
+    ids=["PNG beyond Pillow's limit", "PNG", "JPEG"],
+)
+def test_a_decompression_bomb_is_rejected_before_memory_is_allocated(data):
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CorruptImage, match="pixels|px"):
+        decode(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 50_000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "progressive JPEG"])
+def test_half_a_file_is_corrupt_even_if_pillow_was_told_to_accept_it(kind, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as gluoncv's import does
+    with pytest.raises(CorruptImage):
+        decode(COLOR[kind][: len(COLOR[kind]) // 2])
+
+
+COMMENT, PROFILE = b"\xff\xfe\x00\x06cat!", b"\xff\xe2\x00\x04\x00\x00"
+
+
+@pytest.mark.parametrize("before", [b"", COMMENT, PROFILE * 300], ids=len)
+def test_the_orientation_is_found_after_any_segments(before):
+    jpeg = encoded(IMAGE, "JPEG", quality=95, exif=exif(6))
+    pixels = decode(jpeg[:2] + before + jpeg[2:])
+    assert mean_error(pixels, np.rot90(smooth(), 3)) < 4
+
+
+def test_the_word_exif_in_the_compressed_pixels_is_not_an_orientation():
+    scan = JPEG.index(b"\xff\xda")
+    with_word = JPEG[: scan + 40] + b"Exif\0\0" + JPEG[scan + 46 :]
+    assert isinstance(open_image(with_word), JpegImage)
+
+
+def test_only_rotated_jpegs_leave_the_fast_path():
+    without_tag = Image.Exif()
+    without_tag[0x10F] = "camera maker"
+    for tags in (exif(1), without_tag):
+        assert isinstance(open_image(encoded(IMAGE, "JPEG", exif=tags)), JpegImage)
+    for orientation in range(2, 9):
+        jpeg = encoded(IMAGE, "JPEG", exif=exif(orientation))
+        assert isinstance(open_image(jpeg), DecodedImage)
+
+
+def app1_segment(content):
+    return b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content
+
+
+@pytest.mark.parametrize("content", [b"", b"MM", b"not TIFF at all", b"II*\0\xff\xff\xff\xff"])
+def test_damaged_exif_does_not_affect_the_pixels(content):
+    segment = app1_segment(b"Exif\0\0" + content)
+    assert mean_error(decode(JPEG[:2] + segment + JPEG[2:]), smooth()) < 4
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
+def test_the_orientation_is_used_even_if_the_exif_could_not_be_written_again(image_format):
+    """Text where a number belongs; many cameras and programs write such Exif."""
+    tags = exif(6)
+    tags[0x10E] = "many words"  # ImageDescription
+    data = encoded(IMAGE, image_format, exif=tags, quality=95)
+    entry = struct.pack("<HH", 0x10E, 2) if b"II*\0" in data else struct.pack(">HH", 0x10E, 2)
+    assert data.count(entry) == 1
+    image_width = entry.replace(b"\x0e", b"\x00")  # a numeric tag
+    assert mean_error(decode(data.replace(entry, image_width)), np.rot90(smooth(), 3)) < 6
+
+
+def test_the_orientation_is_found_in_xmp():
+    content = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
+    without_tag = Image.Exif()
+    without_tag[0x10F] = "camera maker"
+    for jpeg in (JPEG, encoded(IMAGE, "JPEG", quality=95, exif=without_tag)):
+        start = jpeg.index(b"\xff\xdb")  # of the quantization tables, after the Exif
+        with_xmp = jpeg[:start] + app1_segment(content) + jpeg[start:]
+        assert mean_error(decode(with_xmp), np.rot90(smooth(), 3)) < 4
+
+
+def test_the_orientation_is_found_after_fill_bytes():
+    jpeg = encoded(IMAGE, "JPEG", quality=95, exif=exif(6))
+    position = jpeg.index(b"\xff\xe1")
+    filled = jpeg[:position] + b"\xff" * 5 + jpeg[position:]
+    assert mean_error(decode(filled), np.rot90(smooth(), 3)) < 4
+
+
+def test_no_program_is_started_to_decode_an_image(tmp_path, monkeypatch):
+    """Pillow would run Ghostscript for PostScript."""
+    gs = tmp_path / "gs"
+    gs.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n"
+    with pytest.raises(CorruptImage, match="not an image of a supported format"):
+        decode(page)
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_buffer_of_a_larger_image_does_not_affect_the_next_crop():
+    large, small = encoded(Image.new("RGB", (400, 300), "red"), "JPEG"), JPEG
+    for data in (large, small, large):
+        image = open_image(data)
+        pixels = image.crop((0, 0, image.width, image.height), 8 * image.width)
+        assert mean_error(pixels, decode(data)) < 4
+
+
+def test_the_limit_is_that_of_pillow():
+    assert decoding.MAX_PIXELS == Image.MAX_IMAGE_PIXELS

@@ -1,0 +1,136 @@
+"""data.recordio: archives of MXNet's writer are read, and ours are byte-identical to them."""
+
+import struct
+
+import mxnet as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dist_ft.data import recordio
+from dist_ft.data.dataset import DatasetError
+from dist_ft.data.image_folder import scan
+
+MAGIC = struct.pack("<I", recordio.MAGIC)
+# Encoded images that contain the magic number, at which a record is split.
+lists_of_images = st.lists(
+    st.lists(st.sampled_from([MAGIC, b"a", b"bcd", b"\0" * 7]), max_size=9).map(b"".join),
+    min_size=2,
+    max_size=6,
+)
+
+
+def write_with_mxnet(root, name, images, labels=None):
+    writer = mx.recordio.MXIndexedRecordIO(
+        str(root / f"{name}.idx"), str(root / f"{name}.rec"), "w"
+    )
+    for number, data in enumerate(images):
+        label = number % 2 if labels is None else labels[number]
+        header = mx.recordio.IRHeader(0, label, number, 0)
+        writer.write_idx(number, mx.recordio.pack(header, data))
+    writer.close()
+
+
+@given(lists_of_images)
+@settings(max_examples=40, deadline=None)
+def test_every_record_is_read_whatever_bytes_it_has(tmp_path_factory, images):
+    root = tmp_path_factory.mktemp("any")
+    for name in ("train", "test"):
+        write_with_mxnet(root, name, images)
+    train = scan(str(root)).train
+    assert [train.read(index) for index in range(len(images))] == images
+    assert list(train.labels) == [index % 2 for index in range(len(images))]
+    assert list(train.sizes()) == list(map(len, images))
+
+
+@given(lists_of_images)
+@settings(max_examples=40, deadline=None)
+def test_a_written_archive_is_byte_identical_to_that_of_mxnet(tmp_path_factory, images):
+    root = tmp_path_factory.mktemp("written")
+    write_with_mxnet(root, "mxnet", images)
+    recordio.write_archive(root / "ours", [(index % 2, data) for index, data in enumerate(images)])
+    for extension in (".rec", ".idx"):
+        ours, theirs = (root / f"{name}{extension}" for name in ("ours", "mxnet"))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_an_error_while_writing_leaves_no_files(tmp_path):
+    def images():
+        yield 0, b"image"
+        raise OSError("no such image")
+
+    with pytest.raises(OSError, match="no such image"):
+        recordio.write_archive(tmp_path / "train", images())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_archives_form_one_split(tmp_path):
+    write_with_mxnet(tmp_path, "train_0", [b"a", b"b", b"c"])
+    write_with_mxnet(tmp_path, "train_1", [b"d", b"e"])
+    write_with_mxnet(tmp_path, "val", [b"f", b"g"])
+    dataset = scan(str(tmp_path))
+    assert [dataset.train.read(index) for index in range(5)] == [b"a", b"b", b"c", b"d", b"e"]
+    assert dataset.train.paths[3] == "train_1.rec/3"
+    assert dataset.classes == ("0", "1")
+
+
+def test_the_fingerprint_depends_on_the_images_and_not_on_the_folder(tmp_path):
+    fingerprints = []
+    for name, last in (("one", b"bb"), ("two", b"bb"), ("three", b"bbb")):
+        (tmp_path / name).mkdir()
+        write_with_mxnet(tmp_path / name, "train", [b"a", last])
+        write_with_mxnet(tmp_path / name, "test", [b"a", b"b"])
+        fingerprints.append(scan(str(tmp_path / name)).train.fingerprint())
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_a_label_may_be_an_array_of_one_number(tmp_path):
+    write_with_mxnet(tmp_path, "train", [b"a", b"b"], labels=[np.array([0.0]), np.array([1.0])])
+    write_with_mxnet(tmp_path, "test", [b"a", b"b"])
+    split = scan(str(tmp_path)).train
+    assert (split.labels, split.read(1)) == ((0, 1), b"b")
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        ([0, 0.5], "one label, a non-negative integer"),
+        ([0, -1], "one label, a non-negative integer"),
+        ([0, np.array([1.0, 2.0])], "one label, a non-negative integer"),
+        ([0, 2], "the labels of train.*see 1"),
+        ([0, 0], "the labels of test|one class only"),
+    ],
+)
+def test_labels_that_are_not_classes_are_rejected(tmp_path, labels, message):
+    write_with_mxnet(tmp_path, "train", [b"a", b"b"], labels)
+    write_with_mxnet(tmp_path, "test", [b"a", b"b"])
+    with pytest.raises(DatasetError, match=message):
+        scan(str(tmp_path))
+
+
+def test_a_truncated_archive_is_rejected_wherever_it_ends(tmp_path):
+    write_with_mxnet(tmp_path, "test", [b"a", b"b"])
+    write_with_mxnet(tmp_path, "train", [b"a", MAGIC * 2, b"b"], labels=[0, 1, 1])
+    content = (tmp_path / "train.rec").read_bytes()
+    index_lines = (tmp_path / "train.idx").read_text().splitlines()
+    record_starts = {int(line.split()[1]) for line in index_lines}
+    for length in {0, *range(len(content))} - (record_starts - {0}):
+        (tmp_path / "train.rec").write_bytes(content[:length])
+        with pytest.raises(DatasetError):
+            scan(str(tmp_path))
+
+
+def test_a_data_set_without_a_test_archive_is_rejected(tmp_path):
+    write_with_mxnet(tmp_path, "train", [b"a", b"b"])
+    with pytest.raises(DatasetError, match="test"):
+        scan(str(tmp_path))
+
+
+@pytest.mark.parametrize("names", ["cats\n", "cats\ncats\n", "cats\n\n"])
+def test_class_names_that_do_not_match_the_labels_are_rejected(tmp_path, names):
+    write_with_mxnet(tmp_path, "train", [b"a", b"b"])
+    write_with_mxnet(tmp_path, "test", [b"a", b"b"])
+    (tmp_path / "classes.txt").write_text(names)
+    with pytest.raises(DatasetError, match="classes.txt|labels of train"):
+        scan(str(tmp_path))
