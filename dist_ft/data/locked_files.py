@@ -75,9 +75,10 @@ def boot_id() -> str:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    if f".{boot_id()}." not in path.name:  # written by another host, or before a reboot
-        if time.time() - os.lstat(path).st_mtime < ABANDONED_S:
-            return
+    # Files from before a reboot have another boot_id, as those of another host.
+    is_local = f".{boot_id()}." in path.name
+    if not is_local and time.time() - os.lstat(path).st_mtime < ABANDONED_S:
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         # A shared lock, because NFS allows no exclusive one on a file that is open for reading.
