@@ -75,7 +75,9 @@ def random_pixels(num_images: int = 6, side: int = 32, seed: int = 0) -> np.ndar
     return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
 
 
-def settled(num_classes: int, pixels: np.ndarray, seed: int = 0) -> mx.gluon.HybridBlock:
+def normalized_mobilenet(
+    num_classes: int, pixels: np.ndarray, seed: int = 0
+) -> mx.gluon.HybridBlock:
     """A random mobilenet0.25 with the BatchNorm statistics of these images, (n, side, side, 3)
     uint8. With the initial statistics it gives nearly the same probabilities for all images."""
     core = zoo.build("mobilenet0.25", num_classes, pixels.shape[1], seed)

@@ -22,7 +22,7 @@ from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS, PrecisionRecall
 from dist_ft.evaluation.predictions import Predictions
 from dist_ft.evaluation.scores import Scores
 from dist_ft.models import backbone, zoo
-from tests.networks import settled
+from tests.networks import normalized_mobilenet
 
 NUM_IMAGES, CLASSES, SIDE = 101, 7, 4
 LOSS_TOLERANCE = SIDE * SIDE * 3 * float(np.finfo(np.float32).eps)  # relative: terms of a logit
@@ -205,7 +205,7 @@ def images():
     x = random.randint(0, 256, (30, 1, 1, 3)) + random.randint(0, 256, (30, 32, 32, 3))
     x = (x // 2).astype(np.uint8)
     labels = random.randint(0, CLASSES, 30).astype(np.int32)
-    return SimpleNamespace(x=x, labels=labels, core=settled(CLASSES, x))
+    return SimpleNamespace(x=x, labels=labels, core=normalized_mobilenet(CLASSES, x))
 
 
 def test_the_evaluator_returns_scores_and_features_of_the_network(images, world):

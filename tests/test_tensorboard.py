@@ -29,7 +29,7 @@ from dist_ft.tracking import embeddings
 from dist_ft.train import fit
 from tests.browser import needs_chromium
 from tests.conftest import BIN, ENVIRONMENT, TINY, train
-from tests.networks import settled
+from tests.networks import normalized_mobilenet
 
 pytestmark = pytest.mark.jobs
 
@@ -49,7 +49,7 @@ def runs(tiny, tmp_path_factory):
     settings = {"model": "mobilenet0.25", "image_size": 32, "batch_size": 24, "num_workers": 2}
     settings.update(data=str(data), device="cpu")
     weights, logs = str(root / "net.params"), root / "logs"
-    settled(5, pixels_of(scan(str(data)).test)).save_parameters(weights)
+    normalized_mobilenet(5, pixels_of(scan(str(data)).test)).save_parameters(weights)
     world = World("cpu", stall_timeout=300)
     settings.update(weights=weights, epochs=1, lr=0.0, bn="frozen", histograms=True)
     one = fit(Config(out=str(logs / "one"), **settings), world)
