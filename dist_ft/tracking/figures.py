@@ -28,7 +28,7 @@ def curves(history: Sequence[EpochScores]) -> Figure:
             axes.plot(epochs, values, color=colour, marker=".", label=split)
         axes.set_xlabel("epoch")
         axes.set_title(name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     return figure

@@ -1,0 +1,245 @@
+"""Prepares the data of each section of the report for its template."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any, NamedTuple, Sequence
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from dist_ft.data.dataset import Dataset, Split
+from dist_ft.data.decoding import CorruptImage, decode
+from dist_ft.evaluation.confidence_intervals import wilson
+from dist_ft.evaluation.confusion import (
+    class_scores,
+    most_frequent_mistake_by_class,
+    most_frequent_mistakes,
+)
+from dist_ft.evaluation.predictions import Prediction
+from dist_ft.inference.model_evaluation import TestPredictions
+from dist_ft.reporting import charts
+from dist_ft.reporting.history import DEFAULTS, RankSummary, RunHistory
+
+TRAIN_COLOUR, TEST_COLOUR = "#7f7f7f", "#d55e00"
+RANK_PARTS = ("waiting for data", "computing and writing", "waiting for other ranks")
+MAX_TABLE_CLASSES = 24  # of a confusion matrix with numbers; a larger one is an image
+MAX_GLANCE_CLASSES = 8  # of a matrix that needs no list of its largest numbers
+MAX_CONFUSED_PAIRS = 15
+MAX_RANKS = 32
+MAX_IMAGES = 24  # of each kind; fills rows of 3, 6 and 8
+THUMBNAIL_PX = 96  # the longer side
+WHITE_TEXT_SHARE = 0.6  # a cell of at least this share of its row is dark
+
+
+def run_names(runs: Sequence[RunHistory]) -> list[str]:
+    """The names of the folders, or their paths if two have the same name."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+
+
+def setting_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)
+
+
+def comparison(runs: Sequence[RunHistory]) -> dict[str, Any]:
+    colours = [charts.COLOURS[i % len(charts.COLOURS)] for i in range(len(runs))]
+    names = sorted({name for run in runs for name in run.settings})
+    values = {name: [setting_text(run.settings.get(name)) for run in runs] for name in names}
+    return {
+        "charts": [
+            charts.by_epoch(
+                f"test {name}",
+                [_line(run, f"test_{name}", colour) for run, colour in zip(runs, colours)],
+            )
+            for name in ("accuracy", "loss")
+        ],
+        "differing": {name: texts for name, texts in values.items() if len(set(texts)) > 1},
+        "same_images": len({run.facts.get("test images", run.folder) for run in runs}) == 1,
+    }
+
+
+def _line(run: RunHistory, name: str, colour: str, dashed: bool = False) -> charts.Line:
+    """The values of a field of EpochScores, in the epochs that have one."""
+    epochs = [epoch for epoch in run.epochs if getattr(epoch, name) is not None]
+    x, y = [epoch.epoch for epoch in epochs], [getattr(epoch, name) for epoch in epochs]
+    return charts.Line(x, y, colour, dashed)
+
+
+def curves(run: RunHistory) -> list[Markup]:
+    return [
+        charts.by_epoch(
+            name,
+            [
+                _line(run, f"train_{name}", TRAIN_COLOUR, dashed=True),
+                _line(run, f"test_{name}", TEST_COLOUR),
+            ],
+        )
+        for name in ("accuracy", "loss")
+    ]
+
+
+class Cell(NamedTuple):
+    """A cell of a confusion matrix."""
+
+    count: int
+    share: float  # of the images of its class, 0..1
+    style: str  # CSS classes
+
+
+def confusion(run: RunHistory) -> dict[str, Any]:
+    """A table of cells or an image, and the most frequent confusions."""
+    counts, names = run.confusion, run.classes
+    pairs = most_frequent_mistakes(counts, MAX_CONFUSED_PAIRS)
+    is_small = len(counts) <= MAX_TABLE_CLASSES
+    return {
+        "rows": list(zip(names, _cells(counts))) if is_small else None,
+        "image": None if is_small else _data_uri(matrix_png(counts), "png"),
+        "pairs": [(names[pair.label], names[pair.predicted], pair.num_images) for pair in pairs],
+        "has_pairs": len(counts) > MAX_GLANCE_CLASSES,
+    }
+
+
+def _cells(counts: np.ndarray) -> list[list[Cell]]:
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows = []
+    for label, row in enumerate(counts.tolist()):
+        cells = []
+        for column, count in enumerate(row):
+            style = "right" if column == label else "wrong"
+            if shares[label, column] > WHITE_TEXT_SHARE:
+                style += " deep"
+            cells.append(Cell(count, float(shares[label, column]), style if count else "none"))
+        rows.append(cells)
+    return rows
+
+
+def matrix_png(counts: np.ndarray) -> bytes:
+    """One pixel per cell: white for none of the row's images, black for all of them."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    pixels = 255 * (1 - np.sqrt(shares))  # the root makes a few images per hundred visible
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+class ClassRow(NamedTuple):
+    name: str
+    num_images: int
+    recall: float
+    interval: tuple[float, float]  # 95 %, of the recall
+    precision: float
+    f1: float
+    confused_with: str  # the most frequent wrong prediction; empty if there is none
+    num_confused: int
+
+
+def class_rows(run: RunHistory) -> list[ClassRow]:
+    """Scores of each class in the best epoch, the lowest recall first."""
+    counts, names = run.confusion, run.classes
+    scores = class_scores(counts)
+    rows = [
+        ClassRow(
+            names[pair.label],
+            int(scores.support[pair.label]),
+            float(scores.recall[pair.label]),
+            wilson(int(counts[pair.label, pair.label]), int(scores.support[pair.label])),
+            float(scores.precision[pair.label]),
+            float(scores.f1[pair.label]),
+            names[pair.predicted] if pair.num_images else "",
+            pair.num_images,
+        )
+        for pair in most_frequent_mistake_by_class(counts)
+    ]
+    return sorted(rows, key=lambda row: row.recall)
+
+
+def images(run: RunHistory, predictions: TestPredictions | str) -> dict[str, Any]:
+    """The worst mistakes and the least certain predictions, or why they are missing."""
+    if isinstance(predictions, str):
+        return {"missing": predictions}
+    shown_step = run.checkpoint.step if run.checkpoint else None
+    dataset, table = predictions.dataset, predictions.predictions
+    return {
+        "missing": "",
+        "other_images": not predictions.same_images,
+        "other_step": shown_step if shown_step != run.best.step else None,
+        "worst": [_picture(dataset, p) for p in table.worst(MAX_IMAGES)],
+        "uncertain": [_picture(dataset, p) for p in table.least_certain(MAX_IMAGES)],
+    }
+
+
+def _picture(dataset: Dataset, prediction: Prediction) -> dict[str, Any]:
+    classes, test = dataset.classes, dataset.test
+    return {
+        "source": _data_uri(thumbnail(test, prediction.index), "jpeg"),
+        "path": test.paths[prediction.index],
+        "label": classes[prediction.label],
+        "predicted": classes[prediction.predicted],
+        "is_correct": prediction.label == prediction.predicted,
+        "label_probability": prediction.p_label,
+        "probability": prediction.p_predicted,
+    }
+
+
+def thumbnail(split: Split, index: int) -> bytes:
+    """A JPEG of twice THUMBNAIL_PX, for high-resolution screens; grey if it cannot be read."""
+    try:
+        image = Image.fromarray(decode(split.read(index)))
+    except (CorruptImage, OSError):
+        image = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "grey")
+    image.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=70, optimize=True)
+    return file.getvalue()
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def speed(run: RunHistory) -> dict[str, Any]:
+    """The share of waiting, charts, and a row of each rank: the slowest ones if there are many."""
+    summaries = run.rank_summaries()
+    slowest = sorted(summaries, key=lambda rank: -rank.step_s)[:MAX_RANKS]
+    shown = [rank for rank in summaries if rank in slowest]
+    is_recorded = run.images_per_s is not None and run.data_wait_share is not None
+    speed = _line(run, "images_per_s", charts.COLOURS[1])
+    waits = _line(run, "data_wait_share", charts.COLOURS[0])
+    return {
+        "is_recorded": is_recorded,
+        "charts": [
+            charts.by_epoch("images per second, in training steps", [speed], bottom=0),
+            charts.by_epoch("share of time waiting for images", [waits], bottom=0),
+        ]
+        if is_recorded
+        else [],
+        "rank_parts": RANK_PARTS,
+        "ranks": [(rank, _time_shares(rank)) for rank in shown],
+        "num_ranks": len(summaries),
+    }
+
+
+def _time_shares(rank: RankSummary) -> list[float]:
+    """Of the time of the steps, 0..1, in the order of RANK_PARTS."""
+    times_s = rank.data_s, rank.rest_s, rank.others_s
+    return [time_s / max(sum(times_s), 1e-9) for time_s in times_s]
+
+
+def settings(run: RunHistory) -> dict[str, Any]:
+    changed = run.changed_settings()
+    return {
+        "changed": [(name, value, DEFAULTS.get(name)) for name, value in changed.items()],
+        "unchanged": {k: v for k, v in run.settings.items() if k not in changed},
+        "versions": {
+            name.replace("version of ", ""): value
+            for name, value in run.facts.items()
+            if name.startswith("version") or name.endswith(" images")
+        },
+    }
