@@ -65,7 +65,11 @@ def _locked(path: Path) -> Iterator[None]:
     """Waits until no other process of this machine downloads `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{path}.lock", "a") as lock:  # stays: removing it would race with waiting processes
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that downloads %s", path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
