@@ -19,8 +19,6 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 from sample import DISHES, photograph
 
-from dist_ft.data.image_folder import scan
-from dist_ft.data.leakage import find_leaks, leak_message
 from dist_ft.diagnostics import duplicates, perceptual_hash
 from dist_ft.diagnostics.dataset_audit import audit_dataset
 from tests.conftest import ENVIRONMENT, FOOD5, needs_photographs, run_job
@@ -208,31 +206,6 @@ def test_file_names_that_are_not_text_are_escaped(data, tmp_path, monkeypatch):
     assert "baklava/caf\\udce9\\n.jpg is train/baklava/000.jpg" in ended.output
     ((_, leaked),) = json.loads(json_file.read_text(encoding="utf-8"))["leaks"]
     assert os.fsencode(data / leaked) == copy
-
-
-file_contents = st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=8)
-
-
-@given(train=file_contents, test=file_contents)
-@settings(max_examples=60, deadline=None)
-def test_leaks_are_the_test_files_whose_bytes_are_in_train(tmp_path_factory, train, test):
-    root = tmp_path_factory.mktemp("leaks")
-    for split, contents in (("train", train), ("test", test)):
-        for number, content in enumerate([*contents, *contents]):  # at least one per class
-            path = root / split / "ab"[number % 2] / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    pairs = find_leaks(scan(str(root)))
-    assert all(Path(a).read_bytes() == Path(b).read_bytes() for a, b in pairs)
-    in_train = {path.read_bytes() for path in (root / "train").glob("*/*")}
-    leaked = {str(path) for path in (root / "test").glob("*/*") if path.read_bytes() in in_train}
-    assert sorted(test for _, test in pairs) == sorted(leaked)
-
-
-def test_the_leak_message_names_the_first_pairs_and_counts_the_rest():
-    message = leak_message([(f"train/a/{n}.jpg", f"test/a/{n}.jpg") for n in range(7)])
-    assert message.startswith("7 of the test images are training images too")
-    assert "test/a/0.jpg is train/a/0.jpg" in message and "and 2 more" in message
 
 
 pictures = arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70), st.just(3)))
