@@ -12,7 +12,7 @@ import sys
 
 from dist_ft import cli
 from dist_ft.config import Config
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 from dist_ft.settings import ConfigError
 
 
@@ -35,7 +35,7 @@ def parse() -> tuple[Config, bool]:
 
 def main() -> None:
     config, is_data_named = parse()
-    num_threads = launcher.take_cores()  # before MXNet is imported
+    num_threads = threads.bind_cores()  # before MXNet is imported
     from dist_ft.diagnostics import system_checks
     from dist_ft.distributed import startup
 

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 from dist_ft import cli, files
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 from dist_ft.text import on_one_line
 
 
 def main() -> None:
     args = _parser().parse_args()
-    num_threads = launcher.take_cores()
+    num_threads = threads.bind_cores()
     from dist_ft.distributed import startup  # loads MXNet
     from dist_ft.inference import model_evaluation, trained_model
 

@@ -53,14 +53,14 @@ def pack(config: Config, recordio: Path | None, side: int, quality: int) -> None
     from dist_ft.data import packing
     from dist_ft.data.image_folder import scan
     from dist_ft.data.transforms import InputSpec
-    from dist_ft.distributed import launcher
+    from dist_ft.distributed import threads
 
     dataset = scan(config.data)
     if recordio:
         packing.write_archives(dataset, recordio, side, quality)
         return
     spec = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
-    folder, num_workers = config.cache_folder, launcher.usable_cores()
+    folder, num_workers = config.cache_folder, threads.usable_cores()
     packing.fill_cache(dataset, spec, config.cache_side_px, folder, num_workers)
 
 

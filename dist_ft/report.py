@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from dist_ft import cli
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     out = args.out or args.run / "report.html"
-    num_threads = launcher.take_cores()
+    num_threads = threads.bind_cores()
     from dist_ft.distributed import startup  # imports MXNet
     from dist_ft.reporting import run_report
 

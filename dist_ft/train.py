@@ -9,19 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dist_ft import cli
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 
 if TYPE_CHECKING:
     import mxnet as mx
 
     from dist_ft.config import Config
-    from dist_ft.distributed.startup import World
+    from dist_ft.distributed.horovod_settings import HorovodSettings
+    from dist_ft.distributed.world import World
     from dist_ft.models.loss_scale import FixedLossScale
     from dist_ft.training.gradients import DeviceBatch
     from dist_ft.training.run import Run
 
 # README's example imports this module before those that import MXNet.
-launcher.take_cores()
+threads.bind_cores()
 
 
 def fit(config: Config, world: World) -> Run:
@@ -33,7 +34,7 @@ def fit(config: Config, world: World) -> Run:
     from dist_ft.training.run import Run
 
     while True:  # an elastic world that has lost or gained ranks starts again from the last commit
-        with world.survive_failures(), Run(config, world) as run:
+        with world.session.survive_failures(), Run(config, world) as run:
             train_epochs(run, config.label_smoothing, config.clip_norm)
             run.finish()
             return run
@@ -95,15 +96,31 @@ def train_step(
 def main() -> None:
     config = cli.parse()
 
-    from dist_ft.distributed import horovod_settings, startup
-    from dist_ft.distributed.elastic import ElasticWorld
+    from dist_ft.distributed import startup
+    from dist_ft.distributed.elastic_world import ElasticWorld
+    from dist_ft.distributed.horovod_world import HorovodWorld
 
-    horovod_world = ElasticWorld if config.elastic else startup.HorovodWorld
-    settings = horovod_settings.of(config)
+    job_world = ElasticWorld if config.elastic else HorovodWorld
+    settings = horovod_settings(config)
     with cli.standard_output(), startup.start(
-        config.device, config.stall_timeout, settings, horovod_world
+        config.device, config.stall_timeout, settings, job_world
     ) as world:
         fit(config, world)
+
+
+def horovod_settings(config: Config) -> HorovodSettings:
+    """How Horovod reduces gradients, by the flags."""
+    from dist_ft.distributed.horovod_settings import HorovodSettings
+
+    return HorovodSettings(
+        compression=config.compression,
+        num_groups=config.num_groups,
+        fusion_mb=config.fusion_mb,
+        cycle_ms=config.cycle_ms,
+        hierarchical_allreduce=config.hierarchical_allreduce,
+        timeline=config.horovod_timeline,
+        autotune=config.autotune,
+    )
 
 
 if __name__ == "__main__":

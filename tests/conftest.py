@@ -172,11 +172,11 @@ def tiny(tmp_path_factory) -> Path:
 def trained_run(tiny, tmp_path_factory) -> Path:
     """A run of a few epochs on the tiny data set, in this process. Not to be changed."""
     from dist_ft.config import Config
-    from dist_ft.distributed.startup import World
+    from dist_ft.distributed.world import World
     from dist_ft.train import fit
 
     out = tmp_path_factory.mktemp("trained") / "run"
-    world = World(device="cpu", stall_timeout=600)
+    world = World(device="cpu", stall_timeout_s=600)
     fit(
         Config(
             data=str(tiny),

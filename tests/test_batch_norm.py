@@ -6,7 +6,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.models import batch_norm, parameters
 from tests.networks import small_network
 from tests.rounding import EPSILON
@@ -55,7 +55,7 @@ def test_a_single_rank_keeps_its_statistics():
     (layer,) = batch_norm.layers(net)
     layer.running_mean.set_data(mx.nd.random.uniform(shape=layer.running_mean.shape))
     before = {path: array.asnumpy() for path, array in parameters.arrays(net).items()}
-    world = World("cpu", stall_timeout=300)
+    world = World("cpu", stall_timeout_s=300)
     batch_norm.pool_statistics(net, world)
     world.close()
     for path, array in parameters.arrays(net).items():

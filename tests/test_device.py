@@ -16,7 +16,7 @@ from dist_ft.data.rank_batches import RankBatches
 from dist_ft.diagnostics import machine_checks
 from dist_ft.diagnostics.finding import NOTE, OK
 from dist_ft.distributed import devices
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation import evaluator
 from dist_ft.inference import trained_model
@@ -48,12 +48,12 @@ def test_each_rank_of_a_host_has_a_gpu_of_its_own(
     asked, num_gpus, local_rank, local_size, placed, monkeypatch
 ):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert devices.place(asked, num_gpus, local_rank, local_size) == placed
+    assert devices.assign(asked, num_gpus, local_rank, local_size) == placed
 
 
 def test_a_launcher_may_show_each_rank_its_own_gpu_only(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert devices.place("auto", 1, local_rank=3, local_size=4) == mx.gpu(0)
+    assert devices.assign("auto", 1, local_rank=3, local_size=4) == mx.gpu(0)
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch):
@@ -62,7 +62,7 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
         if shown:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
         with pytest.raises(UserError, match=rf"4 ranks on \S+, which has {num_gpus} GPUs: start"):
-            devices.place("auto", num_gpus, local_rank=0, local_size=4)
+            devices.assign("auto", num_gpus, local_rank=0, local_size=4)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_more_ranks_than_gpus_are_refused(monkeypatch):
 def test_a_gpu_that_is_not_there_is_told_with_what_may_be_missing(cuda, remedy, world, monkeypatch):
     monkeypatch.setattr(devices, "built_for_cuda", lambda: cuda)
     with pytest.raises(UserError, match=rf"--device gpu: MXNet .* sees no GPU on .*{remedy}"):
-        devices.place("gpu", 0, 0, 1)
+        devices.assign("gpu", 0, 0, 1)
     finding = machine_checks.check_devices(world)
     assert finding.severity == (NOTE if cuda else OK)
     told = list(startup_summary.about_device("auto", world.ctx))

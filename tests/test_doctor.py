@@ -11,7 +11,7 @@ from dist_ft.config import Config
 from dist_ft.data.image_folder import scan
 from dist_ft.diagnostics import machine_checks, run_checks
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.models import zoo
 from tests.conftest import run_job
 from tests.images import make_folder

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from dist_ft.distributed import startup
+from dist_ft.distributed import rank_failure
 from dist_ft.training import checkpoint
 from tests.conftest import REPO, TINY, Ended, run_command, run_job
 from tests.hosts.cluster import wait_until
@@ -219,10 +219,10 @@ def test_processes_that_nobody_would_replace_are_not_elastic(tiny, tmp_path):
 
 HANGS_UP = """
 import socket
-from dist_ft import elastic
+from dist_ft.distributed.connections import close_connections
 listens = socket.create_server(("127.0.0.1", 0))
 ours, (other, _) = socket.create_connection(listens.getsockname()), listens.accept()
-elastic._hang_up()
+close_connections()
 assert other.recv(1) == b"", "the other end still waits"
 ours, (other, _) = socket.create_connection(listens.getsockname()), listens.accept()
 ours.sendall(b"x")
@@ -246,6 +246,6 @@ def test_a_rank_that_has_seen_a_loss_lets_those_go_that_wait_for_it():
     ],
 )
 def test_a_loss_is_told_from_an_error_by_what_mxnet_makes_of_horovods_words(told):
-    assert startup.is_loss(mx.MXNetError(told))
-    assert not startup.is_loss(mx.MXNetError("out of memory"))
-    assert not startup.is_loss(RuntimeError(told))
+    assert rank_failure.is_rank_failure(mx.MXNetError(told))
+    assert not rank_failure.is_rank_failure(mx.MXNetError("out of memory"))
+    assert not rank_failure.is_rank_failure(RuntimeError(told))

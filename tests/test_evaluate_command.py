@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.inference import model_evaluation, trained_model
 from dist_ft.training import checkpoint
@@ -22,7 +22,7 @@ TOLERANCE = 28 * 256 * float(np.finfo(np.float32).eps)
 
 @pytest.fixture(scope="module")
 def world():
-    world = World(device="cpu", stall_timeout=600)
+    world = World(device="cpu", stall_timeout_s=600)
     yield world
     world.close()
 

@@ -13,7 +13,7 @@ from tensorboardX.summary import compute_curve
 
 from dist_ft.data import sampler
 from dist_ft.data.loader import Batch
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.evaluation.delayed_reader import DelayedReader
 from dist_ft.evaluation.evaluator import Evaluator, evaluate
 from dist_ft.evaluation.feature_sample import FeatureSample, evenly_spaced
@@ -30,7 +30,7 @@ LOSS_TOLERANCE = SIDE * SIDE * 3 * float(np.finfo(np.float32).eps)  # relative: 
 
 @pytest.fixture(scope="module")
 def world():
-    world = World("cpu", stall_timeout=300)
+    world = World("cpu", stall_timeout_s=300)
     yield world
     world.close()
 

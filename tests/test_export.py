@@ -16,7 +16,7 @@ from PIL import Image
 from dist_ft.config import Config
 from dist_ft.data.decoding import decode
 from dist_ft.data.transforms import center_crop
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.inference import exporter, trained_model
 from dist_ft.inference.exporter import Shown
@@ -34,7 +34,7 @@ def run(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     recipe = {"epochs": 4, "batch_size": 8, "momentum": 0.9, "head_lr_mult": 1.0, "lr": 0.02}
     net = {"model": "resnet18_v2", "weights": "none", "image_size": SIDE}
-    world = World(device="cpu", stall_timeout=600)
+    world = World(device="cpu", stall_timeout_s=600)
     fit(Config(data=str(tiny), out=str(out), num_workers=2, **net, **recipe), world)
     world.close()
     return out
@@ -132,7 +132,7 @@ def test_the_readmes_lines_say_what_predict_says(found, tiny, tmp_path, monkeypa
     Image.fromarray(photograph).save(tmp_path / "dish.jpg", exif=tags)
     monkeypatch.chdir(tmp_path)
     exec(lines, {})
-    world = World(device="cpu", stall_timeout=600)
+    world = World(device="cpu", stall_timeout_s=600)
     ((row,),) = predict(found.network(world), found, ["dish.jpg"], world)
     world.close()
     label, probability = capsys.readouterr().out.splitlines()[-1].split()

@@ -12,7 +12,7 @@ import pytest
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import backbone, parameters
 from dist_ft.training import feature_cache

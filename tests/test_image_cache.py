@@ -18,7 +18,7 @@ from dist_ft.data.image_folder import scan
 from dist_ft.data.pixel_file import PixelFileWriter
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from tests.conftest import ENVIRONMENT
 from tests.images import make_folder

@@ -3,8 +3,8 @@
 import mxnet as mx
 import pytest
 
-from dist_ft.distributed import launcher
-from dist_ft.distributed.startup import World
+from dist_ft.distributed import threads
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import precision
 
@@ -28,5 +28,5 @@ def test_the_fastest_type_is_one_that_the_cpu_supports():
     world = World("cpu", 300)
     dtype = precision.fastest_dtype(world)
     world.close()
-    assert dtype in ("float32", "bfloat16" if launcher.has_bfloat16() else "float32")
+    assert dtype in ("float32", "bfloat16" if threads.has_bfloat16() else "float32")
     assert precision.supports(world.ctx, dtype)

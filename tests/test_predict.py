@@ -23,7 +23,7 @@ from dist_ft.data import sampler
 from dist_ft.data.decoding import decode
 from dist_ft.data.image_folder import scan
 from dist_ft.data.transforms import center_crop
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.inference import predictor, trained_model, writers
 from dist_ft.inference.inputs import Pictures, listed
@@ -36,7 +36,7 @@ from tests.conftest import run_command, run_job
 
 @pytest.fixture(scope="module")
 def world():
-    solo = World(device="cpu", stall_timeout=600)
+    solo = World(device="cpu", stall_timeout_s=600)
     yield solo
     solo.close()
 

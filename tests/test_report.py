@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dist_ft import cli
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.reporting import history, page, run_report
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
@@ -66,7 +66,7 @@ def report(report_file):
 
 @pytest.fixture(scope="module")
 def world():
-    world = World(device="cpu", stall_timeout=300)
+    world = World(device="cpu", stall_timeout_s=300)
     yield world
     world.close()
 

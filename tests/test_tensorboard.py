@@ -23,7 +23,7 @@ from dist_ft.config import Config
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.models.mxnet_internals import parameters_by_path
 from dist_ft.tracking import embeddings
 from dist_ft.train import fit
@@ -50,7 +50,7 @@ def runs(tiny, tmp_path_factory):
     settings.update(data=str(data), device="cpu")
     weights, logs = str(root / "net.params"), root / "logs"
     normalized_mobilenet(5, pixels_of(scan(str(data)).test)).save_parameters(weights)
-    world = World("cpu", stall_timeout=300)
+    world = World("cpu", stall_timeout_s=300)
     settings.update(weights=weights, epochs=1, lr=0.0, bn="frozen", histograms=True)
     one = fit(Config(out=str(logs / "one"), **settings), world)
     world.close()

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dist_ft import cli, train
 from dist_ft.config import Config
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, UserError
 from dist_ft.inference import trained_model
 from dist_ft.models import zoo
@@ -31,7 +31,7 @@ from tests.conftest import ENVIRONMENT, REPO, TINY, run_command, run_job
 
 @pytest.fixture(scope="module")
 def world():
-    solo = World(device="cpu", stall_timeout=600)
+    solo = World(device="cpu", stall_timeout_s=600)
     yield solo
     solo.close()
 

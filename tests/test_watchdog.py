@@ -10,9 +10,8 @@ from tests.conftest import ENVIRONMENT, REPO
 
 PROGRAM = """
 import sys, time
-from dist_ft import watchdog
-watchdog.GRACE_S = 1.0
-watch = watchdog.Watchdog(1.0, "rank 0")
+from dist_ft.distributed import watchdog
+watch = watchdog.Watchdog(1.0, "rank 0", grace_s=1.0)
 {body}
 print("went on")
 watch.close()
@@ -42,7 +41,7 @@ def test_one_that_goes_on_after_it_was_told_is_not_ended():
 def test_the_time_spent_waiting_for_another_is_not_its_own():
     """As of a rank that waits in a collective until the one that hangs has been ended."""
     ended = run(
-        "watch.waits_longer_s = 2.0\n"
+        "watch.extra_wait_s = 2.0\n"
         "try:\n"
         "    with watch.waiting(): time.sleep(2.2); raise ValueError\n"
         "except ValueError: time.sleep(0.7)\n"

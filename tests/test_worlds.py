@@ -11,7 +11,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 from dist_ft.training import checkpoint
 from tests.conftest import REPO, TINY, needs_mpi, run_command, run_job, train
 
@@ -119,7 +119,7 @@ def test_compressed_and_grouped_gradients_are_nearly_the_same(runs, tiny, tmp_pa
     assert any((halves[name] != one[name]).any() for name in one)
 
 
-@pytest.mark.skipif(not launcher.has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not threads.has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_is_nearly_the_same_run_on_one_rank_and_on_two(runs, tiny, tmp_path):
     for size in (0, 2):
         out = tmp_path / str(size)

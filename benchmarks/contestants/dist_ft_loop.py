@@ -24,9 +24,9 @@ PARTS = ("train", "in-memory", "loader", "normalised", "evaluate", "net", "growt
 args = clock.start(__doc__, PARTS)
 
 from dist_ft import cli  # noqa: E402
-from dist_ft.distributed import launcher  # noqa: E402
+from dist_ft.distributed import threads  # noqa: E402
 
-launcher.take_cores()
+threads.bind_cores()
 
 import mxnet as mx  # noqa: E402
 
@@ -101,7 +101,7 @@ KINDS = {"train": Timed, "in-memory": Held, "growth": Growing}
 def time_loader(config, world):
     folder = scan(config.data)
     views = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
-    num_workers = config.num_workers or launcher.set_threads()
+    num_workers = config.num_workers or threads.set_num_threads()
     packs = None
     if config.cache != "off":
         kept = config.cache_side_px, config.cache, config.cache_folder

@@ -25,7 +25,7 @@ from dist_ft.data.transforms import InputSpec
 from dist_ft.files import user_errors
 
 if TYPE_CHECKING:
-    from dist_ft.distributed.startup import World
+    from dist_ft.distributed.world import World
 
 SHARED_MEMORY = Path("/dev/shm")  # a file system in memory on every Linux
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator
 
 from dist_ft import cli
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 
-THREADS = launcher.take_cores()  # before MXNet is loaded, which reads them
+THREADS = threads.bind_cores()  # before MXNet is loaded, which reads them
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
@@ -33,7 +33,8 @@ import numpy as np  # noqa: E402
 from dist_ft import train  # noqa: E402
 from dist_ft.config import Config  # noqa: E402
 from dist_ft.data.loader import Batch  # noqa: E402
-from dist_ft.distributed import horovod_settings, startup  # noqa: E402
+from dist_ft.distributed import startup  # noqa: E402
+from dist_ft.distributed.world import World  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.models import precision  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
@@ -75,7 +76,7 @@ class Clocked:
         return getattr(self._trainer, name)
 
 
-def bench_loader(config: Config, world: startup.World, steps: int) -> Result:
+def bench_loader(config: Config, world: World, steps: int) -> Result:
     """Images a second of a rank's loader, while every rank uses its own; the slowest one's."""
     num_images, start = 0, None
     with Run(config, world) as run:
@@ -88,14 +89,14 @@ def bench_loader(config: Config, world: startup.World, steps: int) -> Result:
     return {"images_per_s": world.size * min(world.gather(num_images / seconds))}
 
 
-def bench_step(config: Config, world: startup.World, steps: int) -> Result:
+def bench_step(config: Config, world: World, steps: int) -> Result:
     """The parts of a step on a batch in memory; `train` is the same on batches as they come."""
     with Run(config, world) as run:
         (batch,) = islice(_batches(run), 1)
         return _steps(run, (batch for _ in iter(int, 1)), steps)
 
 
-def bench_train(config: Config, world: startup.World, steps: int) -> Result:
+def bench_train(config: Config, world: World, steps: int) -> Result:
     with Run(config, world) as run:
         return _steps(run, _batches(run), steps)
 
@@ -147,7 +148,7 @@ def _steps(run: Run, batches: Iterator[Batch], num_steps: int) -> Result:
     }
 
 
-def bench_allreduce(_: Config, world: startup.World, steps: int) -> Result:
+def bench_allreduce(_: Config, world: World, steps: int) -> Result:
     """Seconds of a sum over the ranks, from and to the hosts' memory, by its size in bytes."""
     seconds = {}
     for size in SUMMED:
@@ -182,7 +183,7 @@ def advice(
     return "limited by the network's sums: a GPU, more hosts or a smaller --image-size is faster"
 
 
-def _report(mode: str, world: startup.World, result: Result) -> str:
+def _report(mode: str, world: World, result: Result) -> str:
     if mode == "allreduce":
         return "\n".join(
             f"{size:>12,} bytes {seconds * 1e3:10.3f} ms {size / seconds / 1e9:8.3f} GB/s"
@@ -248,13 +249,14 @@ def main() -> None:
 
 def _bench(mode: str, config: Config, steps: int, kept: str | None) -> None:
     benches = dict(zip(MODES, (bench_loader, bench_step, bench_train, bench_allreduce)))
-    with startup.start(config.device, config.stall_timeout, horovod_settings.of(config)) as world:
+    settings = train.horovod_settings(config)
+    with startup.start(config.device, config.stall_timeout, settings) as world:
         if mode == "allreduce" and world.size == 1:
             raise UserError("one process has nothing to sum: --np 2, or horovodrun in front")
         result = benches[mode](config, world, steps)
         told = _report(mode, world, result)
         if "parts_s" in result:
-            cores = launcher.usable_cores() // world.local_size
+            cores = threads.usable_cores() // world.local_size
             measured = (result[name] for name in ("step_s", "parts_s", "dtype"))
             told += "\n" + advice(*measured, precision.fastest_dtype(world), THREADS, cores)
         if world.is_main:

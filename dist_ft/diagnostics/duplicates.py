@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.decoding import CorruptImage, decode, open_image
 from dist_ft.diagnostics.perceptual_hash import SIDE, perceptual_hash, similar_pairs, similarity
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 
 # Similarity from which pictures count as the same. Measured on 64 px photographs: copies have 0.98
 # and more, different pictures less than 0.7.
@@ -79,7 +79,7 @@ def inspect(files: Sequence[ImageFile]) -> tuple[list[InspectedImage], dict[str,
     """
     inspected: list[InspectedImage] = []
     unreadable: dict[str, str] = {}
-    num_workers = launcher.usable_cores()
+    num_workers = threads.usable_cores()
     chunk = IMAGES_PER_WORKER * num_workers
     bar = tqdm(total=len(files), desc="reading", unit="images", disable=not sys.stderr.isatty())
     with bar, ThreadPoolExecutor(num_workers, thread_name_prefix="inspect") as workers:

@@ -11,7 +11,8 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
-from dist_ft.distributed import devices, launcher, startup
+from dist_ft.distributed import devices, horovod_world, threads
+from dist_ft.distributed.world import World
 
 MIN_DISK_MB = 500  # three checkpoints of a ResNet34, and the temporary file of a fourth
 MIN_SHM_MB = 256  # ring buffers of NCCL, and of MPI between the ranks of a host
@@ -28,7 +29,7 @@ def check_packages() -> Finding:
 
 
 def check_horovod() -> Finding:
-    build = startup.horovod_build()
+    build = horovod_world.horovod_build()
     if build is None:
         remedy = "for more than one process: launch/install.sh cpu horovod board"
         return Finding(NOTE, "horovod", "not installed", remedy)
@@ -37,9 +38,9 @@ def check_horovod() -> Finding:
 
 def check_threads(num_threads: int) -> Finding:
     """num_threads: of this rank."""
-    num_cores = launcher.usable_cores()
+    num_cores = threads.usable_cores()
     detail = f"{num_cores} cores for the ranks of this host, {num_threads} threads for this rank"
-    if launcher.has_bfloat16():
+    if threads.has_bfloat16():
         detail += "; the processor supports --dtype bfloat16"
     if num_cores < num_threads:
         remedy = f"unset OMP_NUM_THREADS={num_threads}: threads compete for cores"
@@ -47,13 +48,13 @@ def check_threads(num_threads: int) -> Finding:
     return Finding(OK, "threads", detail)
 
 
-def check_devices(world: startup.World) -> Finding:
+def check_devices(world: World) -> Finding:
     num_gpus = mx.context.num_gpus()
     detail = f"{num_gpus} GPUs, {world.local_size} ranks on this host, this one on {world.ctx}"
     if num_gpus > world.local_size:
         return Finding(NOTE, "devices", detail, f"horovodrun -np {num_gpus} uses all GPUs")
     if num_gpus == 0 and devices.built_for_cuda():
-        return Finding(NOTE, "devices", f"{detail}; MXNet is built for GPUs", devices.remedy())
+        return Finding(NOTE, "devices", f"{detail}; MXNet is built for GPUs", devices.gpu_remedy())
     return Finding(OK, "devices", detail)
 
 

@@ -15,7 +15,7 @@ from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import pretrained, transfer, weight_file, zoo
 from dist_ft.training import consistency, run_spec

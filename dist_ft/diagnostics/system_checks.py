@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dist_ft.config import Config
 from dist_ft.diagnostics import machine_checks, run_checks
 from dist_ft.diagnostics.finding import FAIL, Finding
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 
 
 class RankFindings(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which device a rank computes on: a GPU of its own where MXNet sees some, or else the CPU."""
+"""Selects the device that a rank computes on: its own GPU if MXNet sees one, otherwise the CPU."""
 
 from __future__ import annotations
 
@@ -12,61 +12,70 @@ from dist_ft.errors import UserError
 
 
 def count_gpus(device: str) -> int:
-    """The GPUs that this host's ranks may compute on; `device` is --device."""
+    """The number of this host's GPUs that its ranks may use; `device` is --device."""
     return 0 if device == "cpu" else mx.context.num_gpus()
 
 
-def choose(device: str, local_rank: int, local_size: int) -> mx.Context:
-    """The device of one of this host's ranks; raises UserError where it cannot compute."""
-    # Any cuDNN of its major version does, and each process would say that it has another.
+def select(device: str, local_rank: int, local_size: int) -> mx.Context:
+    """The device of one of this host's ranks, tested. Raises UserError if it is unusable."""
+    # MXNet would warn in every process that it was built with another minor version of cuDNN.
     os.environ.setdefault("MXNET_CUDNN_LIB_CHECKING", "0")
-    ctx = place(device, count_gpus(device), local_rank, local_size)
+    ctx = assign(device, count_gpus(device), local_rank, local_size)
     if ctx.device_type == "gpu":
-        _try(ctx)
+        _check_computes(ctx)
     return ctx
 
 
-def place(device: str, num_gpus: int, local_rank: int, local_size: int) -> mx.Context:
-    """The device of one of a host's ranks, of which `num_gpus` are seen."""
+def assign(device: str, num_gpus: int, local_rank: int, local_size: int) -> mx.Context:
+    """The device of one of a host's ranks, each of which sees `num_gpus` GPUs.
+
+    Raises UserError if there are fewer GPUs than ranks, or none and `device` is gpu.
+    """
+    host = socket.gethostname()
     if num_gpus == 0:
         if device == "gpu":
             raise UserError(
-                f"--device gpu: MXNet {mx.__version__} sees no GPU on {socket.gethostname()};"
-                f" {remedy()}, or leave --device out"
+                f"--device gpu: MXNet {mx.__version__} sees no GPU on {host}; {gpu_remedy()}, or"
+                " omit --device"
             )
         return mx.cpu()
-    if num_gpus == 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
-        return mx.gpu(0)  # the launcher shows each rank only its own
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if num_gpus == 1 and visible is not None and "," not in visible:
+        return mx.gpu(0)  # the launcher has given each rank its own GPU
     if num_gpus < local_size:
         raise UserError(
-            f"{local_size} ranks on {socket.gethostname()}, which has {num_gpus} GPUs: start at"
-            " most one rank for each, or pass --device cpu"
+            f"{local_size} ranks on {host}, which has {num_gpus} GPUs; start at most one rank per"
+            " GPU, or pass --device cpu"
         )
     return mx.gpu(local_rank)
 
 
-def remedy() -> str:
-    """What may give MXNet a GPU that it does not see."""
+def gpu_remedy() -> str:
+    """What may help if MXNet sees no GPU."""
     if built_for_cuda():
-        return "see that nvidia-smi shows one here (in a container: docker run --gpus all)"
-    return "install a CUDA build of it (mxnet-cu112)"
+        return "check that nvidia-smi shows one (in a container: docker run --gpus all)"
+    return "install a CUDA build of MXNet (mxnet-cu112)"
 
 
 def built_for_cuda() -> bool:
+    """True if the installed MXNet is a CUDA build."""
     return mx.runtime.Features().is_enabled("CUDA")
 
 
-def _try(ctx: mx.Context) -> None:
-    """A wheel of MXNet holds machine code for some generations of GPUs and no PTX, from which the
-    driver could make that of a later one: a Hopper is seen, and computes nothing."""
+def _check_computes(ctx: mx.Context) -> None:
+    """Raises UserError if the GPU is visible but cannot run MXNet's kernels.
+
+    MXNet's wheels contain machine code for some GPU generations, and no PTX from which the driver
+    could compile code for later ones, such as Hopper.
+    """
     try:
         mx.nd.ones((1,), ctx=ctx).asscalar()
     except mx.MXNetError as error:
         with suppress(mx.MXNetError):
-            mx.nd.waitall()  # or it is told a second time as the process ends
+            mx.nd.waitall()  # else the error is raised again when the process ends
         reason = str(error).strip().splitlines()[-1].rsplit("ErrStr:")[-1]
         raise UserError(
-            f"{ctx} of {socket.gethostname()} does not compute with MXNet {mx.__version__}:"
-            f" {reason}. Its wheels for CUDA 11 hold code for compute capability 5.0 to 8.9 only;"
-            " --device cpu does without"
+            f"{ctx} of {socket.gethostname()} cannot run MXNet {mx.__version__}: {reason}. Its"
+            " wheels for CUDA 11 contain code for compute capability 5.0 to 8.9 only; pass"
+            " --device cpu"
         ) from None

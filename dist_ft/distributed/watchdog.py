@@ -1,8 +1,8 @@
-"""Ends a process that makes no progress, or that a fault stops, after saying where it stands.
+"""Ends a process that makes no progress or crashes, after printing where each thread is.
 
-Horovod's own stall check is silent without MPI, and a rank that hangs makes all others wait in a
-collective for ever. So each rank watches itself: the one that hangs shows where, and so do those
-that wait for it.
+Horovod's own stall check does nothing with the Gloo controller, and a rank that hangs makes all
+others wait in a collective forever. Therefore every rank watches itself: the rank that hangs
+prints where, and so do those that wait for it.
 """
 
 from __future__ import annotations
@@ -17,86 +17,103 @@ import traceback
 from contextlib import contextmanager, suppress
 from typing import Iterator
 
-GRACE_S = 5.0  # for the other ranks to speak, before this one's end brings them down
+STDERR = 2  # the file descriptor, whatever sys.stderr is
 
 
 class Watchdog:
-    """Ends the process with status 1 when `at` is not called for `timeout_s` seconds."""
+    """Ends the process with status 1 when `heartbeat` is not called for `timeout_s` seconds.
 
-    def __init__(self, timeout_s: float, who: str):
-        self.timeout_s = timeout_s
-        self.who = who
-        self.is_waiting = False  # in a collective
-        self.waits_longer_s = 0.0  # then: where the end of the rank that hangs is not the job's
-        self.place, self._allowed_s, self._last = "start", timeout_s, time.monotonic()
-        _die_of_faults()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        self._thread.start()
+    Attributes:
+        extra_wait_s: added to the timeout while the process waits in a collective; for jobs that
+            continue after the rank that hangs has been ended.
+        where: the place of the last heartbeat.
+    """
+
+    def __init__(self, timeout_s: float, name: str, grace_s: float = 5.0, extra_wait_s: float = 0):
+        """name: of the rank, for the message; grace_s: between the message and the end, since the
+        end of this rank ends the others, which have a message to print, too."""
+        self.timeout_s, self.name = timeout_s, name
+        self.extra_wait_s = extra_wait_s
+        self._grace_s = grace_s
+        self._is_waiting = False  # in a collective
+        self.where, self._allowed_s, self._last_beat_s = "start", timeout_s, time.monotonic()
+        _handle_crashes()
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         self._arm()
 
-    def heartbeat(self, place: str, allowed_s: float | None = None) -> None:
-        """Progress: the process has come to a new place, such as "step 17", where it may stay for
-        `allowed_s` (default: timeout_s)."""
+    def heartbeat(self, where: str, allowed_s: float | None = None) -> None:
+        """Reports progress.
+
+        where: such as "step 17"; allowed_s: how long the next heartbeat may take (default:
+        timeout_s).
+        """
         self._allowed_s = allowed_s or self.timeout_s
-        self.place, self._last = place, time.monotonic()
+        self.where, self._last_beat_s = where, time.monotonic()
         self._arm()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """In a collective. However that ends, the time spent in it was not this rank's own: one
-        that outlives another's hang is not to be ended for it."""
-        self.is_waiting = True
+        """Marks a collective call.
+
+        Counts as progress, even if it fails: the time spent in it was not this rank's own, and a
+        rank that survives the hang of another must not be ended for it.
+        """
+        self._is_waiting = True
         try:
             yield
         finally:
-            self._last, self.is_waiting = time.monotonic(), False
+            self._last_beat_s, self._is_waiting = time.monotonic(), False
             self._arm()
 
     def close(self) -> None:
-        self._done.set()
+        self._closed.set()
         faulthandler.cancel_dump_traceback_later()
 
     def _arm(self) -> None:
-        # The second line of defence is a C thread: it works while Python's lock is held for ever.
+        """Sets the fallback: a C thread, which works even if Python's lock is held forever."""
         faulthandler.dump_traceback_later(
-            self._allowed_s + self.waits_longer_s + 2 * GRACE_S, exit=True, file=sys.__stderr__
+            self._allowed_s + self.extra_wait_s + 2 * self._grace_s,
+            exit=True,
+            file=STDERR,
         )
 
     def _watch(self) -> None:
-        while not self._done.wait(min(1.0, self.timeout_s / 4)):
-            longer_s = self.waits_longer_s * self.is_waiting
-            last = self._last  # read after, as it is written before
-            if time.monotonic() - last > self._allowed_s + longer_s:
-                self._bark(last)
+        while not self._closed.wait(min(1.0, self.timeout_s / 4)):
+            extra_s = self.extra_wait_s if self._is_waiting else 0.0
+            last_beat_s = self._last_beat_s  # read after _is_waiting, as it is written before
+            if time.monotonic() - last_beat_s > self._allowed_s + extra_s:
+                self._report_stall(last_beat_s)
 
-    def _bark(self, last: float) -> None:
-        waited_s = time.monotonic() - last
-        place = f"{self.place}, waiting for the other ranks" if self.is_waiting else self.place
-        told = (
-            f"dist_ft: {self.who}: no progress for {waited_s:.0f} s at {place} (--stall-timeout"
-            f" {self.timeout_s:g}); its threads:\n{_stacks()}\n"
+    def _report_stall(self, last_beat_s: float) -> None:
+        """Prints the stacks, and ends the process if it makes no progress after all."""
+        where = f"{self.where}, waiting for the other ranks" if self._is_waiting else self.where
+        message = (
+            f"dist_ft: {self.name}: no progress for {time.monotonic() - last_beat_s:.0f} s at"
+            f" {where} (--stall-timeout {self.timeout_s:g}); stacks of its threads:\n{_stacks()}\n"
         )
-        sys.stderr.write(told)  # in one piece, since other ranks write too
+        sys.stderr.write(message)  # in one call, since other ranks write to the same stream
         sys.stderr.flush()
-        if not self._done.wait(GRACE_S) and self._last == last:  # no progress meanwhile
+        if not self._closed.wait(self._grace_s) and self._last_beat_s == last_beat_s:
             os._exit(1)
 
 
-def _die_of_faults() -> None:
-    """MXNet catches the signals of faults, and its handler takes memory in order to tell of them:
-    where the fault was in taking memory, it waits for itself for ever. Python's does not, and tells
-    where each thread was; the process then ends by the signal."""
-    with suppress(ValueError):  # only the main thread sets handlers
-        faulthandler.disable()  # or its handlers would count as set, though MXNet has taken them
+def _handle_crashes() -> None:
+    """Makes a crash (SIGSEGV, ...) print the stacks and end the process by its signal.
+
+    MXNet installs handlers that allocate memory for their message. If the crash was in the
+    allocator, they wait forever for the lock that the process itself holds. Python's do not.
+    """
+    with suppress(ValueError):  # only the main thread may set handlers
+        faulthandler.disable()  # else `enable` does nothing, although MXNet's handlers are set
         for signum in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE):
             signal.signal(signum, signal.SIG_DFL)
-        faulthandler.enable(sys.__stderr__)
-        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # of who aborts, who has said why
+        faulthandler.enable(STDERR)
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)  # who aborts has printed the reason
 
 
 def _stacks() -> str:
-    """Where each thread stands, the main one first."""
+    """The stacks of all threads but this one, the main thread's first."""
     frames = sys._current_frames()
     threads = sorted(threading.enumerate(), key=lambda t: t is not threading.main_thread())
     return "\n".join(

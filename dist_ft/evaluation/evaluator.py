@@ -8,7 +8,7 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft.data.loader import Batch
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.evaluation.delayed_reader import DelayedReader
 from dist_ft.evaluation.feature_sample import FeatureSample
 from dist_ft.evaluation.outputs import Metric, Outputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.evaluation.outputs import Outputs
 
 MAX_IMAGES = 1000

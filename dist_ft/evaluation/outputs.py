@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from scipy import special
 
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.evaluation.outputs import Outputs
 
 NUM_THRESHOLDS = 127  # 0, 1/126, ... 1: as many as TensorBoard's curves have

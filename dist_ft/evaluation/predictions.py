@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.evaluation.outputs import Outputs
 
 COLUMNS = np.dtype(

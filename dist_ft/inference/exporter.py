@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 
-THREADS = launcher.take_cores()  # before MXNet is loaded, which reads them
+THREADS = threads.bind_cores()  # before MXNet is loaded, which reads them
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402

@@ -14,7 +14,7 @@ from dist_ft.data import image_folder, recordio
 from dist_ft.data.dataset import Dataset, DatasetError, Split
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.assessment import Assessment
 from dist_ft.evaluation.evaluator import evaluate

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Sequence, TextIO
 
-from dist_ft.distributed import launcher
+from dist_ft.distributed import threads
 
-THREADS = launcher.take_cores()  # before MXNet is loaded, which reads them
+THREADS = threads.bind_cores()  # before MXNet is loaded, which reads them
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
@@ -30,6 +30,7 @@ from dist_ft.data.dataset import Split  # noqa: E402
 from dist_ft.data.loader import Batch, Loader  # noqa: E402
 from dist_ft.data.rank_batches import TEST_BATCH_SIZE  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
+from dist_ft.distributed.world import World  # noqa: E402
 from dist_ft.errors import UserError  # noqa: E402
 from dist_ft.evaluation.evaluator import DelayedReader  # noqa: E402
 from dist_ft.inference import trained_model, writers  # noqa: E402
@@ -138,7 +139,7 @@ def _writer(kind: str, output: str, top: int, paths: Sequence[str], classes: Seq
             yield writers.Table(file, paths, classes)
 
 
-def run(args: argparse.Namespace, world: startup.World) -> int:
+def run(args: argparse.Namespace, world: World) -> int:
     """Labels what the command line names; rank 0 returns how many images could not be read."""
     with world.raise_on_all_ranks():
         found = trained_model.load(Path(args.checkpoint))

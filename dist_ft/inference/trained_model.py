@@ -8,7 +8,7 @@ from typing import NamedTuple
 import mxnet as mx
 
 from dist_ft.data.transforms import InputSpec
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import precision, zoo
 from dist_ft.training import checkpoint

@@ -8,7 +8,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.models import zoo
 from dist_ft.models.mxnet_internals import set_use_running_statistics, uses_running_statistics
 

@@ -12,8 +12,8 @@ import numpy as np
 from mxnet import autograd
 from mxnet.contrib import amp
 
-from dist_ft.distributed import launcher
-from dist_ft.distributed.startup import World
+from dist_ft.distributed import threads
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 
 MAX_TIME_SHARE = 0.9  # of float32's time: a smaller gain is not worth the lost digits
@@ -62,7 +62,7 @@ def _16_bit_type(ctx: mx.Context) -> str | None:
     """The 16-bit type that a device supports."""
     if ctx.device_type == "gpu":
         return "float16"
-    return "bfloat16" if launcher.has_bfloat16() else None
+    return "bfloat16" if threads.has_bfloat16() else None
 
 
 def _step_s(dtype: str, ctx: mx.Context) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Sequence
 
 from dist_ft import files
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.inference import model_evaluation, trained_model
 from dist_ft.inference.model_evaluation import TestPredictions

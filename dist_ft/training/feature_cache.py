@@ -24,7 +24,7 @@ from dist_ft.data import locked_files, sampler
 from dist_ft.data.dataset import Split
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
-from dist_ft.distributed.startup import World
+from dist_ft.distributed.world import World
 from dist_ft.evaluation.evaluator import DelayedReader
 from dist_ft.files import atomic_file, user_errors
 

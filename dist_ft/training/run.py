@@ -19,8 +19,10 @@ from dist_ft.data.image_folder import scan
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
-from dist_ft.distributed import launcher
-from dist_ft.distributed.startup import World, is_loss
+from dist_ft.distributed import threads
+from dist_ft.distributed.rank_failure import is_rank_failure
+from dist_ft.distributed.trainer import HookedTrainer
+from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, RankStopped, UserError, WorldResized
 from dist_ft.evaluation.evaluator import Evaluation, Evaluator
 from dist_ft.evaluation.scores import Scores
@@ -50,7 +52,7 @@ from dist_ft.training import (
     step_timing,
 )
 from dist_ft.training.step_sync import STOPS, StepStatus, StepSync, StopRequest
-from dist_ft.training.step_timing import Clock, ClockedTrainer
+from dist_ft.training.step_timing import Clock
 
 WEIGHTS_MAY_TAKE_S = 3600.0  # a download has time-outs of its own
 READING_MAY_TAKE_S = 3600.0  # a million files of a network's file system
@@ -70,14 +72,14 @@ class Run:
         with world.raise_on_all_ranks():
             self.dataset = scan(config.data)
             self.facts = run_spec.of(config, self.dataset)
-            if world.is_main and not (config.allow_leak or world.kept):
+            if world.is_main and not (config.allow_leak or world.session.last_commit):
                 consistency.apart(self.dataset)
         consistency.started_alike(self.facts, world)
         self.plan, self.rate = schedule.of(config, len(self.dataset.train), world.size)
         self.facts["images a step"] = self.plan.batch_size  # --scale-batch makes it the ranks'
         self.dtype = precision.fastest_dtype(world) if config.dtype == "auto" else config.dtype
         with world.raise_on_all_ranks():
-            found = world.kept
+            found = world.session.last_commit
             if world.is_main and config.folder.is_dir():
                 with _written_to(config.folder):
                     self._claim = resume.RunLock(config.folder)
@@ -89,7 +91,7 @@ class Run:
                 optimizers.build(config.optimizer, config.momentum, config.wd),
             )
         self.clock = Clock(world.size)
-        self.trainer = ClockedTrainer(self.trainer, self.clock)
+        self.trainer = HookedTrainer(self.trainer, before_allreduce=self.clock.has_gradients)
         self.sync = StepSync(world)
         self._take_up(found)
         with world.raise_on_all_ranks():
@@ -110,8 +112,8 @@ class Run:
             self.logger.close()
         if self._claim:
             self._claim.give_up()
-        kept = self.world.kept
-        if kept and self.world.is_main and is_loss(error):  # for when nobody goes on with it
+        kept = self.world.session.last_commit
+        if kept and self.world.is_main and is_rank_failure(error):  # nobody else may save it
             with suppress(UserError):
                 arrays = kept.net_arrays(), kept.trainer_arrays()
                 checkpoint.save(self.config.folder, kept.state, *arrays, keep=self.config.keep)
@@ -172,8 +174,11 @@ class Run:
             c.folder.mkdir(parents=True, exist_ok=True)
             self._claim = self._claim or resume.RunLock(c.folder)
             board = RunLogger(c.folder, c.as_dict(), folder, self.spec, self.step, c.board_every)
-        if world.kept:
-            board.info(f"on {world.size} x {world.ctx} from step {self.step} (on {world.were})")
+        if world.session.last_commit:
+            board.info(
+                f"on {world.size} x {world.ctx} from step {self.step}"
+                f" (on {world.session.resized_from})"
+            )
             return board
         for line in (
             *startup_summary.about_images(c.data, folder),
@@ -194,7 +199,7 @@ class Run:
         """The batches, and the part of the network that the steps go through: all of it, or the
         head where features are kept."""
         c, world = self.config, self.world
-        views, num_workers, packs = self.spec, c.num_workers or launcher.set_threads(), None
+        views, num_workers, packs = self.spec, c.num_workers or threads.set_num_threads(), None
         if c.cache != "off":
             kept = c.cache_side_px, c.cache, c.cache_folder
             packs = image_cache.open_cache(self.dataset, views, *kept, num_workers, world)
@@ -274,7 +279,7 @@ class Run:
     def commit(self) -> None:
         """Keeps the state that all ranks are in, for those who outlive the loss of one."""
         self._settle()
-        self.world.keep(
+        self.world.session.commit(
             self._state(), parameters.arrays(self.core), optimizers.state_arrays(self.trainer)
         )
 
@@ -366,7 +371,7 @@ class Run:
         """Saves the run, and ends it; an elastic one only for those who were asked to stop."""
         path = self._save()
         what = f"stopped by {word.stop.name} before step {step}; saved as {path}"
-        if self.world.stops(word.num_asked):
+        if self.world.session.ends_run(word.num_asked):
             self.logger.draw_figures()
             self.logger.close()
             raise CollectiveError(f"{what}: the same command goes on from there", STOPS[word.stop])

@@ -26,7 +26,7 @@ def about_images(data: str, folder: Dataset) -> Iterator[str]:
 def about_device(asked: str, ctx: mx.Context) -> Iterator[str]:
     """What keeps a run from the GPU that it is meant for; `asked` is --device."""
     if asked == "auto" and ctx.device_type == "cpu" and devices.built_for_cuda():
-        yield f"MXNet is built for GPUs and sees no GPU: {devices.remedy()}"
+        yield f"MXNet is built for GPUs and sees no GPU: {devices.gpu_remedy()}"
 
 
 def about_network(

@@ -77,7 +77,7 @@ class StepSync:
         Raises CollectiveError on all ranks where a loss has ceased to be finite on one.
         """
         asks = [stop == signum for signum in STOPS]
-        flags = self._bad_step is not None, self._world.is_to_resize
+        flags = self._bad_step is not None, self._world.session.resize_pending
         mine = [num_images, num_bad, *flags, *self._mine, *asks]
         heard = self._world.sum(mine)
         if heard[2]:

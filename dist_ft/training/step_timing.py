@@ -99,20 +99,6 @@ class Clock:
         return now
 
 
-class ClockedTrainer:
-    """A trainer that tells the clock when it is to sum a step's gradients."""
-
-    def __init__(self, trainer: mx.gluon.Trainer, clock: Clock):
-        self._trainer, self._clock = trainer, clock
-
-    def allreduce_grads(self) -> None:
-        self._clock.has_gradients()
-        self._trainer.allreduce_grads()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trainer, name)
-
-
 def is_clocked(position: int, num_steps: int) -> bool:
     """Whether a step is, by its place in an epoch: the same ones on all ranks, never the first,
     which compiles."""

@@ -12,8 +12,8 @@ from typing import Any
 import mxnet as mx
 
 from dist_ft import __version__
-from dist_ft.distributed import startup
-from dist_ft.distributed.launcher import usable_cores
+from dist_ft.distributed import horovod_world
+from dist_ft.distributed.threads import usable_cores
 from tests.faults.jobs import SAVE_EVERY, STALL_TIMEOUT_S
 from tests.faults.kinds import FAULTS
 
@@ -58,7 +58,9 @@ def of(kept: dict[str, Any]) -> str:
 
 
 def machine() -> str:
-    versions = f"dist_ft {__version__}, MXNet {mx.__version__}, Horovod {startup.horovod_build()}"
+    versions = (
+        f"dist_ft {__version__}, MXNet {mx.__version__}, Horovod {horovod_world.horovod_build()}"
+    )
     place = f"{usable_cores()} cores ({platform.machine()}, {platform.system()})"
     busy = f"also busy with other work (load average {os.getloadavg()[2]:.0f})"
     return f"Measured on {place}, {busy}, with Python {platform.python_version()},\n{versions}"

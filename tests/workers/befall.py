@@ -116,7 +116,7 @@ def await_others(run):
     (log / "ready").touch()
     deadline = time.monotonic() + 60
     is_host = kind in ("add", "slow", "remove")
-    while not (grief.exists() and (run.world.is_to_resize or not is_host)):
+    while not (grief.exists() and (run.world.session.resize_pending or not is_host)):
         assert time.monotonic() < deadline, "nothing has happened"
         run.world.heartbeat("waiting for the fault")
         time.sleep(0.05)

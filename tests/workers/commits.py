@@ -8,9 +8,9 @@ from pathlib import Path
 file = Path(sys.argv[1])
 del sys.argv[1]
 
-from dist_ft.distributed import launcher  # noqa: E402
+from dist_ft.distributed import threads  # noqa: E402
 
-launcher.take_cores()
+threads.bind_cores()
 
 import mxnet as mx  # noqa: E402
 

@@ -30,8 +30,8 @@ words = words[is_hasty:]
 sys.argv[1:] = words
 
 from dist_ft import train  # noqa: E402
-from dist_ft.distributed.elastic import ElasticWorld  # noqa: E402
-from dist_ft.distributed.startup import HorovodWorld  # noqa: E402
+from dist_ft.distributed.elastic_world import ElasticWorld  # noqa: E402
+from dist_ft.distributed.horovod_world import HorovodWorld  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "leave": signal.SIGTERM}
@@ -73,7 +73,7 @@ def telling_exchange(run, step, batch, stop):
         threading.Thread(target=come_to_grief).start()
     if step == await_step and run.world.size == 1:
         deadline = time.monotonic() + 60
-        while not run.world.is_to_resize and time.monotonic() < deadline:
+        while not run.world.session.resize_pending and time.monotonic() < deadline:
             time.sleep(0.05)
             run.world.heartbeat("waiting for hosts")
     sums.clear()  # of a step that was not finished
@@ -88,8 +88,8 @@ def telling_after(run, step, *sums_and_images):
     after(run, step, *sums_and_images)
 
 
-def trainer_of_horovod(world, params, optimizer, **_):
-    world._num_groups = 0
+def trainer_of_horovod(world, params, optimizer):
+    world._settings = world._settings._replace(num_groups=0)
     return HorovodWorld.trainer(world, params, optimizer)
 
 

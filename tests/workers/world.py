@@ -3,9 +3,9 @@
 import sys
 import traceback
 
-from dist_ft.distributed import launcher
+from dist_ft.distributed import launcher, threads
 
-launcher.set_threads()
+threads.set_num_threads()
 
 import mxnet as mx  # noqa: E402
 import numpy as np  # noqa: E402
@@ -14,6 +14,7 @@ from mxnet.gluon import nn  # noqa: E402
 
 from dist_ft.data import sampler  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
+from dist_ft.distributed.world import World  # noqa: E402
 from dist_ft.errors import CollectiveError, UserError  # noqa: E402
 from dist_ft.models import batch_norm, optimizers, parameters, precision, zoo  # noqa: E402
 from dist_ft.models.loss_scale import DynamicLossScale  # noqa: E402
@@ -55,7 +56,7 @@ def a_step_of_all(world, net, clip_norm=0.0, head_lr_mult=1.0):
 
 def alone():
     """A world of this process only, for comparison."""
-    return startup.World(device="cpu", stall_timeout=600)
+    return World(device="cpu", stall_timeout_s=600)
 
 
 def check_sums_are_exact_and_alike(world):
@@ -121,7 +122,7 @@ def check_an_overflow_on_one_rank_makes_all_of_them_repeat_the_step(world):
 def check_all_ranks_choose_one_type(world):
     chosen = world.gather(precision.fastest_dtype(world))
     assert len(set(chosen)) == 1
-    assert chosen[0] in ("float32", "bfloat16" if launcher.has_bfloat16() else "float32")
+    assert chosen[0] in ("float32", "bfloat16" if threads.has_bfloat16() else "float32")
 
 
 def check_a_step_of_all_ranks_is_that_of_one(world):
@@ -197,7 +198,7 @@ def check_the_same_error_on_all_ranks_is_told_once(world):
 
 
 def main() -> None:
-    with startup.start(device="cpu", stall_timeout=60) as world:
+    with startup.start(device="cpu", stall_timeout_s=60) as world:
         for name, check in list(globals().items()):
             if name.startswith("check_"):
                 check(world)
