@@ -288,6 +288,7 @@ def test_bad_images_are_named_once_and_five_at_a_time(tmp_path, capsys):
     assert second == "left out 1 unreadable images: b/new.jpg: empty"
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # not in the font of the figures
 def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path, monkeypatch):
     name = os.fsdecode(b"caf\xe9")
     stdout = io.BytesIO()

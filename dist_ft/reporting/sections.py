@@ -41,6 +41,7 @@ def run_names(runs: Sequence[RunHistory]) -> list[str]:
 
 
 def setting_text(value: Any) -> str:
+    """The value of a setting, of a Config or of config.json."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, bool):
@@ -52,6 +53,7 @@ def comparison(runs: Sequence[RunHistory]) -> dict[str, Any]:
     colours = [charts.COLOURS[i % len(charts.COLOURS)] for i in range(len(runs))]
     names = sorted({name for run in runs for name in run.settings})
     values = {name: [setting_text(run.settings.get(name)) for run in runs] for name in names}
+    test_images = {run.facts["test images"] for run in runs if "test images" in run.facts}
     return {
         "charts": [
             charts.by_epoch(
@@ -61,7 +63,7 @@ def comparison(runs: Sequence[RunHistory]) -> dict[str, Any]:
             for name in ("accuracy", "loss")
         ],
         "differing": {name: texts for name, texts in values.items() if len(set(texts)) > 1},
-        "same_images": len({run.facts.get("test images", run.folder) for run in runs}) == 1,
+        "same_images": len(test_images) <= 1,  # as far as it is known
     }
 
 
@@ -88,7 +90,7 @@ def curves(run: RunHistory) -> list[Markup]:
 class Cell(NamedTuple):
     """A cell of a confusion matrix."""
 
-    count: int
+    num_images: int
     share: float  # of the images of its class, 0..1
     style: str  # CSS classes
 

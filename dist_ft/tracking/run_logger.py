@@ -36,7 +36,7 @@ class RunLogger(NullLogger):
     """Logs a run below the folder `run`, on rank 0.
 
     step: the step that the run resumes from, or 0. figures_every: epochs between figures, see
-    EvaluationFigures. Raises OSError from any method if the disk is full.
+    EvaluationFigures. Methods that write files raise OSError, for example if the disk is full.
     """
 
     def __init__(
