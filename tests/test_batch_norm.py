@@ -6,9 +6,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 
-from dist_ft.distributed.world import World
-from dist_ft.models import batch_norm, parameters
-from tests.networks import small_network
+from dist_ft.models import batch_norm
 from tests.rounding import EPSILON
 
 
@@ -48,15 +46,3 @@ def test_pooled_statistics_are_those_of_all_batches_together():
             (layer.running_var, union.var(axis=0)),
         ):
             np.testing.assert_allclose(pooled.data().asnumpy(), expected, rtol=0, atol=atol)
-
-
-def test_a_single_rank_keeps_its_statistics():
-    net = small_network()
-    (layer,) = batch_norm.layers(net)
-    layer.running_mean.set_data(mx.nd.random.uniform(shape=layer.running_mean.shape))
-    before = {path: array.asnumpy() for path, array in parameters.arrays(net).items()}
-    world = World("cpu", stall_timeout_s=300)
-    batch_norm.pool_statistics(net, world)
-    world.close()
-    for path, array in parameters.arrays(net).items():
-        np.testing.assert_array_equal(array.asnumpy(), before[path])

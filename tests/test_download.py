@@ -46,13 +46,6 @@ def test_a_file_is_downloaded_once(server, target, algorithm):
     assert server.requests == [PATH]
 
 
-def test_a_damaged_file_is_replaced(server, target):
-    target.parent.mkdir()
-    target.write_bytes(CONTENT[:-1])
-    fetch(server, target)
-    assert_only(target)
-
-
 def test_an_interrupted_transfer_is_retried(server, target):
     server.cuts = [300_000, 0]
     fetch(server, target)
@@ -99,11 +92,6 @@ def test_a_silent_server_is_not_retried(server, target, monkeypatch):
         fetch(server, target)
     end.set()
     assert requests == [PATH]
-
-
-def test_a_host_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(download.DownloadError, match="host.invalid"):
-        download.fetch("http://host.invalid/a.onnx", tmp_path / "a.onnx", DIGEST)
 
 
 def zipped(name, content):

@@ -159,19 +159,7 @@ def test_more_ranks_than_gpus_are_rejected(tiny, tmp_path):
     assert re.search(rf"{NUM_GPUS + 1} ranks on \S+, which has {NUM_GPUS} GPUs", job.output)
 
 
-def test_bfloat16_is_rejected(tiny, tmp_path):
-    out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    job = run("dist_ft.train", *RUN, *out, "--dtype", "bfloat16")
-    assert job.status == 1
-    assert "--dtype bfloat16: needs a CPU" in job.output
-
-
 def test_auto_chooses_a_type_that_the_gpu_supports(tiny, tmp_path):
     out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
     output = run_to_end("dist_ft.train", *RUN, *out, "--dtype", "auto")
     assert re.search(r"on 1 x gpu\(0\) in float(16|32)", output)
-
-
-def test_doctor_reports_the_gpu(tiny):
-    output = run("dist_ft.doctor", "--data", str(tiny), "--image-size", "32").output
-    assert "gpu(0)" in output

@@ -1,7 +1,6 @@
 """models.parameters: learning-rate multipliers and freezing."""
 
 import mxnet as mx
-import numpy as np
 import pytest
 
 from dist_ft.errors import UserError
@@ -104,14 +103,3 @@ def test_groups_count_every_parameter_once():
         ("features", 1.0, 1, 8),
         ("features", 0.0, 1, 8 * 3 * 3 * 3),
     ]
-
-
-def test_a_frozen_backbone_is_one_group():
-    net = small_network()
-    multipliers(net, backbone_lr_mult=0.0)
-    num_values = sum(
-        np.prod(p.shape)
-        for path, p in parameters_by_path(net).items()
-        if path in (CONVOLUTION, GAMMA, BETA)
-    )
-    assert parameters.groups(net)[1:] == [("features", 0.0, 3, num_values)]

@@ -1,9 +1,6 @@
 """models.weight_file: .params and ONNX files, and what is neither."""
 
-import os
 import sys
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -55,24 +52,6 @@ def test_an_onnx_file_needs_the_package_onnx(weight_files, monkeypatch):
     assert "\n" not in str(e.value)
 
 
-@contextmanager
-def unprivileged():
-    """Root may read every file."""
-    user = os.geteuid()
-    os.seteuid(user or 65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-def test_an_unreadable_file_is_named_with_the_reason(weight_files, tmp_path):
-    forbidden = tmp_path / "forbidden.params"
-    forbidden.write_bytes((weight_files / "saved.params").read_bytes())
-    forbidden.chmod(0)
-    failing = Path("/proc/self/mem")  # nothing is mapped at address 0, so reading it fails
-    reasons = {forbidden: "Permission denied", tmp_path: "Is a directory", failing: "Input/output"}
-    for path, reason in reasons.items():
-        user = unprivileged() if path is forbidden else nullcontext()
-        with user, pytest.raises(UserError, match=rf"--weights {path}: cannot be read \({reason}"):
-            weight_file.read(path)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path):
+    with pytest.raises(UserError, match=rf"--weights {tmp_path}: cannot be read \(Is a directory"):
+        weight_file.read(tmp_path)
