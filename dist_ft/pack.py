@@ -1,4 +1,4 @@
-"""Decodes a data set ahead of training, or packs it into RecordIO archives.
+"""Decodes a data set ahead of training, or packs it into archives: `python -m dist_ft.pack DATA`.
 
 Without --recordio, fills the cache that `dist_ft.train --cache disk` uses. With it, writes
 train.rec and test.rec, as MXNet's im2rec does; `--data` accepts their folder.
@@ -8,60 +8,52 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from dist_ft import cli
 from dist_ft.config import Config
+from dist_ft.distributed import threads
 from dist_ft.errors import UserError
-from dist_ft.settings import ConfigError, flag_of
+from dist_ft.settings import ConfigError
 
-SETTINGS = ("image_size", "resize", "cache_side", "cache_dir")  # of train, that matter here
+
+def parse() -> tuple[Config, list]:
+    """The settings of the cache; and folder, shorter side (px) and quality of the archives."""
+    parser = argparse.ArgumentParser(prog="python -m dist_ft.pack", description=__doc__)
+    parser.add_argument("data", metavar="DATA", help="folder of images, as for dist_ft.train")
+    flag = parser.add_argument_group("cache", "flags that a run has to repeat").add_argument
+    flag("--image-size", type=int, default=Config.image_size, help="px (default: %(default)s)")
+    flag("--resize", type=int, default=Config.resize, help="px; 0: 8/7 of --image-size")
+    flag("--keep-ratio", action="store_true", help="resize test images without distortion")
+    flag("--cache-side", type=int, default=Config.cache_side, help="px; 0: that of --resize")
+    flag("--cache-dir", default=Config.cache_dir, help="default: ~/.cache/dist_ft/images")
+    flag = parser.add_argument_group("archives").add_argument
+    flag("--recordio", metavar="DIR", type=Path, help="write archives to this folder instead")
+    flag("--side", type=int, default=0, help="reduce the shorter side to this, px; 0: never")
+    flag("--quality", type=int, default=95, help="of reduced images, 1..100 (default: 95)")
+    settings = vars(parser.parse_args())
+    archives = [settings.pop(name) for name in ("recordio", "side", "quality")]
+    try:
+        return Config(**settings, cache="disk"), archives
+    except ConfigError as error:
+        return cli.exit_for_settings(parser, error)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.pack",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    flag = parser.add_argument
-    flag("data", help="folder of images")
-    for field in fields(Config):
-        if field.name in SETTINGS:
-            help = field.metadata["help"]
-            flag(flag_of(field.name), type=type(field.default), default=field.default, help=help)
-    flag("--keep-ratio", action="store_true", help="as in dist_ft.train")
-    flag("--recordio", metavar="DIR", type=Path, help="write archives there instead")
-    flag("--side", type=int, default=0, help="of archives: shorter side, px (default: unchanged)")
-    flag("--quality", type=int, default=95, help="of archives with --side: of JPEG, 1..100")
-    args = parser.parse_args()
-    settings = {name: getattr(args, name) for name in (*SETTINGS, "data", "keep_ratio")}
-    try:
-        config = Config(**settings, cache="disk")
-    except ConfigError as error:
-        cli.exit_for_settings(parser, error)
+    config, (out, side, quality) = parse()
+    from dist_ft.data import image_folder, packing, transforms  # imports OpenCV
+
     with cli.standard_output():
         try:
-            pack(config, args.recordio, args.side, args.quality)
+            dataset = image_folder.scan(config.data)
+            if out:
+                packing.write_archives(dataset, out, side, quality)
+            else:
+                spec = transforms.InputSpec(config.image_size, config.resize_px, config.keep_ratio)
+                folder, num_workers = config.cache_folder, threads.usable_cores()
+                packing.fill_cache(dataset, spec, config.cache_side_px, folder, num_workers)
         except UserError as error:
             sys.exit(f"dist_ft: {error}")
-
-
-def pack(config: Config, recordio: Path | None, side: int, quality: int) -> None:
-    """Fills the cache of `config`, or writes archives to the folder `recordio`."""
-    from dist_ft.data import packing
-    from dist_ft.data.image_folder import scan
-    from dist_ft.data.transforms import InputSpec
-    from dist_ft.distributed import threads
-
-    dataset = scan(config.data)
-    if recordio:
-        packing.write_archives(dataset, recordio, side, quality)
-        return
-    spec = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
-    folder, num_workers = config.cache_folder, threads.usable_cores()
-    packing.fill_cache(dataset, spec, config.cache_side_px, folder, num_workers)
 
 
 if __name__ == "__main__":
