@@ -26,9 +26,11 @@ from tests.conftest import BIN, ENVIRONMENT, REPO, TINY, needs_mpi, train
 from tests.hosts.cluster import wait_until
 from tests.hosts.network import SSH_PORT, Network, unavailable
 
+REASON = unavailable()
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(bool(unavailable()), reason=unavailable()),
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(REASON), reason=REASON),
 ]
 
 HOSTS = ["hosta", "hostb", "hostc"]
@@ -43,6 +45,17 @@ LOSS_TOLERANCE = 1000 * np.finfo(np.float32).eps
 def network(tmp_path_factory):
     with Network(tmp_path_factory.mktemp("net"), HOSTS) as network:
         yield network
+
+
+@pytest.fixture(autouse=True)
+def kill_remaining_jobs(network):
+    """Keeps a failed test from slowing down the next one."""
+    yield
+    for host in HOSTS:
+        for process in network.processes(host):
+            with contextlib.suppress(psutil.Error):  # the process has just ended
+                if process.name() != "sshd":
+                    process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +83,7 @@ def observe(network, command, tmp_path, **env) -> tuple[Exposed, str]:
     seen, log = Exposed(set(), set(), set()), tmp_path / "log"
     with log.open("w") as file:
         job = network.start("hosta", command, tmp_path, file, **env)
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 240
     while job.poll() is None:
         assert time.monotonic() < deadline, log.read_text()
         for host in network.addresses:
@@ -209,12 +222,11 @@ def test_a_host_that_loses_its_connection_is_named_and_ends_the_job(network, tin
 
         jobs.append(start_job(network, tiny, tmp_path, command, launcher))
     for _, log in jobs:
-        wait_until(lambda log=log: "epoch 2, loss" in log.read_text(), 60, log.read_text)
+        wait_until(lambda log=log: "epoch 2, loss" in log.read_text(), 180, log.read_text)
     network.disconnect("hostb")
-    deadline = time.monotonic() + 90
     try:
         for job, log in jobs:
-            assert job.wait(timeout=deadline - time.monotonic()) != 0
+            assert job.wait(timeout=180) != 0
             assert re.search(LOST_HOST, log.read_text()), log.read_text()
     finally:
         network.reconnect("hostb")
@@ -233,18 +245,18 @@ def test_an_elastic_run_continues_without_a_host_and_uses_a_new_one(
 
     job, log = start_job(network, tiny, tmp_path, command, "run")
     try:
-        wait_until(lambda: "epoch 2, loss" in log.read_text(), 60, log.read_text)
+        wait_until(lambda: "epoch 2, loss" in log.read_text(), 180, log.read_text)
         for process in network.processes("hostb"):
             with contextlib.suppress(psutil.Error):  # the process has just ended
                 if "dist_ft.train" in process.cmdline():
                     process.kill()
-        wait_until(lambda: "on 1 x cpu(0) from step" in log.read_text(), 60, log.read_text)
+        wait_until(lambda: "on 1 x cpu(0) from step" in log.read_text(), 180, log.read_text)
         hosts.write_text("hosta slots=1\nhostc slots=1\n")
-        wait_until(lambda: "on 2 x cpu(0) from step" in log.read_text(), 60, log.read_text)
-        wait_until(lambda: log.read_text().rstrip().endswith("sec"), 60, log.read_text)
+        wait_until(lambda: "on 2 x cpu(0) from step" in log.read_text(), 180, log.read_text)
+        wait_until(lambda: log.read_text().rstrip().endswith("sec"), 180, log.read_text)
     finally:
         psutil.Process(job.pid).children()[0].terminate()  # the launcher, a child of nsenter
-        wait_until(lambda: job.poll() is not None, 60, log.read_text)
+        wait_until(lambda: job.poll() is not None, 180, log.read_text)
     assert "stopped by SIGTERM before step" in log.read_text()
     rows = scores(tmp_path / "run")
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
@@ -258,7 +270,7 @@ def test_an_elastic_run_continues_without_a_host_and_uses_a_new_one(
 
 def assert_no_processes_left(network, *hosts):
     """The processes of a job end by themselves."""
-    wait_until(lambda: not running(network, *hosts), 40, lambda: str(running(network, *hosts)))
+    wait_until(lambda: not running(network, *hosts), 120, lambda: str(running(network, *hosts)))
 
 
 def running(network, *hosts):

@@ -246,13 +246,6 @@ def test_opencv_is_installed_without_its_graphical_parts():
 
 
 @installed_here
-def test_the_console_script_is_installed():
-    scripts = [entry.value for entry in metadata.distribution("dist-ft").entry_points]
-    assert scripts == ["dist_ft.cli:main"]
-    assert os.access(BIN / "dist-ft", os.X_OK)
-
-
-@installed_here
 @pytest.mark.jobs
 def test_ranks_connect_on_a_machine_whose_name_does_not_resolve():
     nameless = ["unshare", "--uts", "sh", "-c", 'hostname nowhere.invalid && exec "$@"', "sh"]

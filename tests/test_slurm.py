@@ -11,9 +11,11 @@ import pytest
 from tests.conftest import TINY, needs_mpi
 from tests.hosts.cluster import Cluster, unavailable, wait_until
 
+REASON = unavailable()
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(bool(unavailable()), reason=unavailable()),
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(REASON), reason=REASON),
 ]
 
 # Replaces the two nodes with four GPUs each that slurm.sbatch asks for.
@@ -44,9 +46,9 @@ def test_a_job_near_its_time_limit_saves_a_checkpoint_and_is_requeued(slurm, tin
     def details():
         return log.read_text() + slurm.run("scontrol", "show", "job", job)
 
-    wait_until(lambda: "epoch 2, loss" in log.read_text(), 60, details)
+    wait_until(lambda: "epoch 2, loss" in log.read_text(), 180, details)
     slurm.run("scancel", "--batch", "--signal=USR1", job)
-    wait_until(lambda: "Restarts=1" in slurm.run("scontrol", "show", "job", job), 60, details)
+    wait_until(lambda: "Restarts=1" in slurm.run("scontrol", "show", "job", job), 180, details)
     assert "on 2 x cpu(0)" in log.read_text()
     assert "stopped by SIGTERM before step" in log.read_text()
 
@@ -58,4 +60,4 @@ def test_a_job_near_its_time_limit_saves_a_checkpoint_and_is_requeued(slurm, tin
         slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
         return f"goes on from {tmp_path}" in log.read_text()
 
-    wait_until(resumes, 90, details)
+    wait_until(resumes, 180, details)

@@ -58,7 +58,7 @@ class Cluster:
             )
             self._daemons.append(daemon)
         try:
-            wait_until(lambda: "idle" in self.run("sinfo", "--noheader"), 30)
+            wait_until(lambda: "idle" in self.run("sinfo", "--noheader"), 120)
         except BaseException:
             self.__exit__()
             raise
@@ -69,7 +69,7 @@ class Cluster:
             self.run("scancel", "--full", "--signal=KILL", line)  # running jobs
             self.run("scancel", line)  # waiting jobs
         try:
-            wait_until(lambda: not self.run("squeue", "--noheader"), 30)
+            wait_until(lambda: not self.run("squeue", "--noheader"), 120)
         finally:
             for daemon in reversed(self._daemons):
                 daemon.terminate()
