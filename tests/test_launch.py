@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import BIN, ENVIRONMENT, REPO, TINY
 
@@ -222,62 +219,5 @@ def test_a_killed_run_resumes_under_restart(tiny, tmp_path):
     done = run("restart.sh", "--pause", "0", script, timeout_s=90)
     assert done.returncode == 0, done.stderr
     assert "exit status 137; restarting" in done.stderr
-    assert "goes on from" in done.stdout
+    assert re.search("(goes on|resuming) from", done.stdout)
     assert len((tmp_path / "out/scores.jsonl").read_text().splitlines()) == 2
-
-
-JOB = yaml.safe_load((LAUNCH / "mpijob.yaml").read_text())
-CRD = Path(os.environ.get("DIST_FT_MPIJOB_CRD", "kubeflow.org_mpijobs.yaml"))
-
-
-def pod(role):
-    return JOB["spec"]["mpiReplicaSpecs"][role]["template"]["spec"]
-
-
-def test_the_mpijob_starts_one_process_per_gpu_once_all_workers_listen():
-    (worker,) = pod("Worker")["containers"]
-    assert JOB["apiVersion"] == "kubeflow.org/v2beta1"
-    assert JOB["spec"]["slotsPerWorker"] == worker["resources"]["limits"]["nvidia.com/gpu"]
-    assert JOB["spec"]["launcherCreationPolicy"] == "WaitForWorkersReady"
-    assert worker["readinessProbe"]["tcpSocket"]["port"] == 2222
-    (launcher,) = pod("Launcher")["containers"]
-    assert "nvidia.com/gpu" not in launcher["resources"]["limits"]
-    line = run(Path(launcher["command"][0]).name, "--dry-run", *launcher["command"][1:-1], "a:1")
-    assert line.returncode == 0, line.stderr
-
-
-@pytest.mark.parametrize("role", ["Launcher", "Worker"])
-def test_the_pods_of_the_mpijob_define_their_volumes_and_have_time_to_save(role):
-    spec = pod(role)
-    volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    mounts = {m["mountPath"]: m["name"] for c in spec["containers"] for m in c["volumeMounts"]}
-    assert set(mounts.values()) == set(volumes)
-    assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
-    assert spec["terminationGracePeriodSeconds"] > 2 * 5 + 30  # odls_base_sigkill_timeout twice
-
-
-@pytest.mark.skipif(
-    not CRD.is_file(),
-    reason=f"{CRD} not found: set DIST_FT_MPIJOB_CRD to manifests/base of kubeflow/mpi-operator",
-)
-def test_the_mpijob_matches_the_schema_of_the_operator():
-    jsonschema = pytest.importorskip("jsonschema")
-    (version,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
-    schema = strict(version["schema"]["openAPIV3Schema"])
-    schema["properties"]["metadata"] = {"type": "object"}
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(JOB)
-    assert [f"{error.json_path}: {error.message}" for error in errors] == []
-    broken = {**JOB, "spec": {**JOB["spec"], "slotPerWorker": 4}}
-    assert list(jsonschema.Draft202012Validator(schema).iter_errors(broken))
-
-
-def strict(schema):
-    """The schema that also rejects unknown names, as kubectl does."""
-    if isinstance(schema, list):
-        return [strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {key: strict(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        schema.setdefault("additionalProperties", False)
-    return schema
