@@ -1,10 +1,66 @@
-"""Measure where the time of a training run goes."""
+"""Measures the speed of a training run: `python -m dist_ft.bench MODE [settings of dist_ft.train]`.
+
+loader     images per second that are decoded and augmented
+step       training steps on a batch in memory: forward and backward, allreduce, update
+train      training steps on the data set, and how long they wait for data
+allreduce  sums over the ranks, from a few bytes to the size of the gradients
+
+Medians after a warm-up. --np 1,2,4 starts that many processes here, one job after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from dist_ft import cli, files
+from dist_ft.config import Config
+from dist_ft.diagnostics import benchmark_jobs
+from dist_ft.distributed import threads
+from dist_ft.errors import UserError
+
+MODES = ("loader", "step", "train", "allreduce")
+
+
+def parse() -> tuple[argparse.Namespace, Config, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m dist_ft.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("mode", choices=MODES)
+    cli.add_count(parser, "--steps", 10, "timed steps")
+    parser.add_argument("--np", metavar="N,N", help="numbers of processes to start on this host")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results there")
+    args, settings = parser.parse_known_args()
+    try:
+        args.np = [int(size) for size in args.np.split(",")] if args.np else []
+    except ValueError:
+        parser.error(f"--np {args.np}: must be numbers, separated by commas")
+    return args, cli.parse(settings), settings
 
 
 def main() -> None:
-    from dist_ft.diagnostics import benchmark
+    args, config, settings = parse()
+    num_threads = threads.bind_cores()  # before MXNet is imported
+    with cli.standard_output():
+        try:
+            files.check_output_file(args.json, "--json")
+            if args.np:
+                result, text = benchmark_jobs.run_jobs(args.mode, args.np, args.steps, settings)
+            else:
+                from dist_ft.diagnostics import benchmark  # imports MXNet
 
-    benchmark.main()
+                result, text = benchmark.run(args.mode, config, args.steps, num_threads)
+            print(text)
+            if args.json:
+                with files.output_file(args.json, "--json") as temporary:
+                    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        except UserError as error:
+            sys.exit(f"dist_ft: {error}")
 
 
 if __name__ == "__main__":

@@ -1,265 +1,193 @@
-"""Where the time goes: `python -m dist_ft.bench MODE [settings of dist_ft.train]`.
+"""Measures the speed of a training run and of its parts, with real ranks on real images.
 
-loader     images a second that this process decodes and augments
-step       training steps on one batch that is in memory: forward and backward, allreduce, update
-train      the same with the data set behind it, and how long the steps wait for it
-allreduce  sums over the ranks, from a few bytes to the network's gradients
-
-Medians after a warm-up. --np 1,2,4 starts itself with as many processes, one number after another.
+Each function runs on every rank and returns plain values, the same on all ranks.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import subprocess
+import resource
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from itertools import islice
-from pathlib import Path
+from itertools import islice, repeat
 from typing import Any, Dict, Iterator
 
-from dist_ft import cli
-from dist_ft.distributed import threads
+import mxnet as mx
+import numpy as np
 
-THREADS = threads.bind_cores()  # before MXNet is loaded, which reads them
+from dist_ft import train
+from dist_ft.config import Config
+from dist_ft.data.loader import Batch
+from dist_ft.diagnostics.benchmark_report import ALLREDUCE, WAIT_FOR_DATA, advice, report
+from dist_ft.distributed import startup, threads
+from dist_ft.distributed.world import World
+from dist_ft.errors import UserError
+from dist_ft.models import precision
+from dist_ft.training.run import Run
 
-import mxnet as mx  # noqa: E402
-import numpy as np  # noqa: E402
-
-from dist_ft import train  # noqa: E402
-from dist_ft.config import Config  # noqa: E402
-from dist_ft.data.loader import Batch  # noqa: E402
-from dist_ft.distributed import startup  # noqa: E402
-from dist_ft.distributed.world import World  # noqa: E402
-from dist_ft.errors import UserError  # noqa: E402
-from dist_ft.models import precision  # noqa: E402
-from dist_ft.training.run import Run  # noqa: E402
-
-MODES = ("loader", "step", "train", "allreduce")
-SUMMED = [2**power for power in range(3, 28, 4)]  # bytes
+NUM_WARMUP_STEPS = 2  # the first one compiles
+ALLREDUCE_SIZES = [2**power for power in range(3, 28, 4)]  # bytes: 8 B to 128 MB
 
 Result = Dict[str, Any]
 
 
-class Clocked:
-    """A trainer that stops the time of each part of a step, and waits for the device to do so."""
+def run(mode: str, config: Config, num_steps: int, num_threads: int) -> tuple[Result, str]:
+    """Runs one of MODES on this rank; returns its result and a report.
+
+    num_steps: that are timed, after a warm-up; num_threads: of this rank. Ends the process on all
+    ranks but the first, and if the mode cannot be measured.
+    """
+    settings = train.horovod_settings(config)
+    with startup.start(config.device, config.stall_timeout, settings) as world:
+        result = measure(mode, config, num_steps, world)
+        text = report(mode, result, f"{world.size} x {world.ctx}")
+        if "parts_s" in result:
+            num_cores = threads.usable_cores() // world.local_size
+            text += "\n" + advice(result, precision.fastest_dtype(world), num_threads, num_cores)
+        is_main = world.is_main
+    if not is_main:
+        sys.exit()
+    return result, text
+
+
+def measure(mode: str, config: Config, num_steps: int, world: World) -> Result:
+    """Raises UserError if the mode cannot be measured."""
+    if mode == "allreduce":
+        return measure_allreduce(num_steps, world)
+    measure_mode = {"loader": measure_loader, "step": measure_step, "train": measure_train}[mode]
+    dtype = precision.fastest_dtype(world) if config.dtype == "auto" else config.dtype
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "run")
+        config = replace(config, out=out, resume="never", dtype=dtype)
+        result = measure_mode(config, num_steps, world)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return {**result, "dtype": dtype, "peak_mb": peak_mb}
+
+
+def measure_loader(config: Config, num_steps: int, world: World) -> Result:
+    """Images per second that the ranks decode and augment, if all are as fast as the slowest."""
+    num_images = 0
+    with Run(config, world) as run:
+        batches = _endless_batches(run)
+        next(batches)  # warms up
+        start = time.perf_counter()
+        for batch in islice(batches, num_steps):
+            num_images += batch.num_images
+        elapsed_s = time.perf_counter() - start
+    return {"images_per_s": world.size * min(world.gather(num_images / elapsed_s))}
+
+
+def measure_step(config: Config, num_steps: int, world: World) -> Result:
+    """Training steps on one batch that stays in memory."""
+    with Run(config, world) as run:
+        batch = next(_endless_batches(run))
+        return _measure_steps(run, config, repeat(batch), num_steps)
+
+
+def measure_train(config: Config, num_steps: int, world: World) -> Result:
+    """Training steps on the batches of the data set."""
+    with Run(config, world) as run:
+        return _measure_steps(run, config, _endless_batches(run), num_steps)
+
+
+def measure_allreduce(num_repeats: int, world: World) -> Result:
+    """Seconds of a sum over the ranks, from and to host memory, by its size in bytes."""
+    if world.size == 1:
+        raise UserError("allreduce needs at least two processes: add --np 2, or use horovodrun")
+    medians_s = {}
+    for num_bytes in ALLREDUCE_SIZES:
+        world.heartbeat(f"allreduce of {num_bytes} bytes")
+        values, times_s = np.ones(num_bytes // 8), []
+        for _ in range(NUM_WARMUP_STEPS + num_repeats):
+            start = time.perf_counter()
+            world.sum(values)
+            times_s.append(time.perf_counter() - start)
+        medians_s[num_bytes] = float(np.median(times_s[NUM_WARMUP_STEPS:]))
+    return {"allreduce_s": medians_s}
+
+
+def _endless_batches(run: Run) -> Iterator[Batch]:
+    """This rank's training batches, epoch after epoch."""
+    while True:
+        for epoch, steps in run.plan.epochs_from(0):
+            yield from run.batches.train(epoch, map(run.plan.images_of, steps))
+
+
+class TimedTrainer:
+    """A trainer that times the parts of a step, and waits for the device after each."""
 
     def __init__(self, trainer: mx.gluon.Trainer):
         self._trainer = trainer
-        self.seconds: dict[str, float] = {}
-        self.start()
+        self.parts_s: dict[str, float] = {}
+        self.start_step()
 
-    def start(self) -> None:
+    def start_step(self) -> None:
         mx.nd.waitall()
-        self.seconds, self._last = {}, time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        mx.nd.waitall()
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now
+        self.parts_s = {}
+        self._last = time.perf_counter()
 
     def allreduce_grads(self) -> None:
-        self.lap("forward and backward")
+        self._end_part("forward and backward")
         self._trainer.allreduce_grads()
-        self.lap("allreduce")
+        self._end_part(ALLREDUCE)
 
-    def update(self, *args) -> None:
+    def update(self, *args: Any) -> None:
         self._trainer.update(*args)
-        self.lap("update")
+        self._end_part("update")
+
+    def _end_part(self, name: str) -> None:
+        mx.nd.waitall()
+        now = time.perf_counter()
+        self.parts_s[name] = now - self._last
+        self._last = now
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._trainer, name)
 
 
-def bench_loader(config: Config, world: World, steps: int) -> Result:
-    """Images a second of a rank's loader, while every rank uses its own; the slowest one's."""
-    num_images, start = 0, None
-    with Run(config, world) as run:
-        for batch in islice(_batches(run), steps + 1):
-            if start is None:
-                start = time.perf_counter()  # the first one warms up
-                continue
-            num_images += batch.num_images
-        seconds = time.perf_counter() - start
-    return {"images_per_s": world.size * min(world.gather(num_images / seconds))}
-
-
-def bench_step(config: Config, world: World, steps: int) -> Result:
-    """The parts of a step on a batch in memory; `train` is the same on batches as they come."""
-    with Run(config, world) as run:
-        (batch,) = islice(_batches(run), 1)
-        return _steps(run, (batch for _ in iter(int, 1)), steps)
-
-
-def bench_train(config: Config, world: World, steps: int) -> Result:
-    with Run(config, world) as run:
-        return _steps(run, _batches(run), steps)
-
-
-def _batches(run: Run) -> Iterator[Batch]:
-    """Epoch after epoch, without an end."""
-    while True:
-        for epoch, steps in run.plan.epochs_from(0):
-            yield from run.train_batches(epoch, steps)
-
-
-def _steps(run: Run, batches: Iterator[Batch], num_steps: int) -> Result:
-    """Seconds of a step as it is, and of its parts, which are clocked in steps of their own."""
-    world, c = run.world, run.config
+def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps: int) -> Result:
+    """Times steps as they are, and then further steps part by part, which is slower."""
+    world = run.world
 
     def step(batch: Batch, trainer: Any) -> mx.nd.NDArray:
-        word = run.sync.exchange(batch.num_images, 0, None)
-        images_a_rank = word.num_images / world.size
-        settings = c.label_smoothing, c.clip_norm, run.loss_scale
+        num_images = run.sync.exchange(batch.num_images, 0, None).num_images
         return train.train_step(
-            run.trained_net, trainer, batch.on(world.ctx), images_a_rank, *settings
+            run.trained_net,
+            trainer,
+            batch.on(world.ctx),
+            num_images / world.size,
+            config.label_smoothing,
+            config.clip_norm,
+            run.loss_scale,
         )
 
-    for batch in islice(batches, 2):
-        step(batch, run.trainer).wait_to_read()  # compiles
-    waited_s, num_images, whole = run.batches.train_loader.waited_s, 0, time.perf_counter()
+    for batch in islice(batches, NUM_WARMUP_STEPS):
+        step(batch, run.trainer).wait_to_read()
+    loader = run.batches.train_loader
+    num_images, waited_s, start = 0, loader.waited_s, time.perf_counter()
     for number, batch in enumerate(islice(batches, num_steps)):
         world.heartbeat(f"step {number}")
         run.sync.push(step(batch, run.trainer), batch.num_images, number)
         num_images += batch.num_images
     mx.nd.waitall()
-    whole = time.perf_counter() - whole
-    waited_s = run.batches.train_loader.waited_s - waited_s
-    clocked, laps = Clocked(run.trainer), []
+    elapsed_s = time.perf_counter() - start
+    waited_s = loader.waited_s - waited_s
+
+    timed_trainer, parts_of_steps = TimedTrainer(run.trainer), []
     for batch in islice(batches, max(3, num_steps // 2)):
-        clocked.start()
-        step(batch, clocked)
-        laps.append(clocked.seconds)
-    parts = {name: float(np.median([lap[name] for lap in laps])) for name in laps[0]}
-    everyones = world.gather((num_images, waited_s / num_steps, parts))
+        timed_trainer.start_step()
+        step(batch, timed_trainer)
+        parts_of_steps.append(timed_trainer.parts_s)
+    parts_s = {WAIT_FOR_DATA: waited_s / num_steps}
+    for name in parts_of_steps[0]:
+        parts_s[name] = float(np.median([parts[name] for parts in parts_of_steps]))
+
+    gathered = world.gather((num_images, elapsed_s, parts_s))
+    slowest_s = max(rank_elapsed_s for _, rank_elapsed_s, _ in gathered)
     return {
-        "images_per_s": sum(images for images, _, _ in everyones) / whole,
-        "step_s": whole / num_steps,
-        "parts_s": {
-            "wait for data": max(waited for _, waited, _ in everyones),
-            **{name: max(parts[name] for _, _, parts in everyones) for name in parts},
-        },
-        "dtype": run.dtype,
+        "images_per_s": sum(rank_images for rank_images, _, _ in gathered) / slowest_s,
+        "step_s": slowest_s / num_steps,
+        "parts_s": {name: max(parts[name] for _, _, parts in gathered) for name in parts_s},
     }
-
-
-def bench_allreduce(_: Config, world: World, steps: int) -> Result:
-    """Seconds of a sum over the ranks, from and to the hosts' memory, by its size in bytes."""
-    seconds = {}
-    for size in SUMMED:
-        world.heartbeat(f"sum of {size} bytes")
-        values, times = np.ones(size // 8), []
-        for _ in range(steps + 2):
-            start = time.perf_counter()
-            world.sum(values)
-            times.append(time.perf_counter() - start)
-        seconds[size] = float(np.median(times[2:]))
-    return {"allreduce_s": seconds}
-
-
-def advice(
-    step_s: float, parts_s: dict[str, float], dtype: str, quickest: str, threads: int, cores: int
-) -> str:
-    """What limits the steps, and what would help, in one line.
-
-    quickest: the type that `precision.fastest_dtype` measures; threads of this process, of its
-    cores.
-    """
-    if parts_s["wait for data"] > 0.05 * step_s:
-        return "limited by decoding: --cache ram or disk, or --num-workers where cores are idle"
-    if parts_s["allreduce"] > 0.15 * step_s:
-        return (
-            "limited by the allreduce: --compression fp16, a larger --fusion-mb, a faster network"
-        )
-    if quickest != dtype:
-        return f"limited by the network's sums: --dtype {quickest} makes them faster"
-    if threads < cores:
-        return f"limited by the network's sums on {threads} of {cores} cores: unset OMP_NUM_THREADS"
-    return "limited by the network's sums: a GPU, more hosts or a smaller --image-size is faster"
-
-
-def _report(mode: str, world: World, result: Result) -> str:
-    if mode == "allreduce":
-        return "\n".join(
-            f"{size:>12,} bytes {seconds * 1e3:10.3f} ms {size / seconds / 1e9:8.3f} GB/s"
-            for size, seconds in result["allreduce_s"].items()
-        )
-    told = f"{mode}: {result['images_per_s']:,.1f} images/s on {world.size} x {world.ctx}"
-    if mode == "loader":
-        return f"{told}, {THREADS} threads each"
-    rows = [
-        f"    {name:22}{seconds * 1e3:10.1f} ms {seconds / result['step_s']:6.1%}"
-        for name, seconds in result["parts_s"].items()
-    ]
-    told += (
-        f", {result['step_s'] * 1e3:,.1f} ms a step in {result['dtype']}; its parts, one by one:"
-    )
-    return "\n".join([told, *rows])
-
-
-def _launch(sizes: list[int], argv: list[str], kept: str | None) -> None:
-    """Itself under horovodrun, one number of processes after another; a table of their speeds."""
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
-            file = Path(folder, f"{size}.json")
-            command = [sys.executable, "-m", "dist_ft.bench", *argv, "--json", str(file)]
-            if size > 1:
-                horovodrun = str(Path(sys.executable).with_name("horovodrun"))
-                where = ["-np", str(size), "-H", f"127.0.0.1:{size}", "--gloo"]
-                command = [horovodrun, *where, *command]
-            if subprocess.run(command).returncode:
-                sys.exit(f"dist_ft: {size} processes ended with an error, see above")
-            results[size] = json.loads(file.read_text())
-    speeds = {size: r["images_per_s"] for size, r in results.items() if "images_per_s" in r}
-    first = min(speeds, default=0)
-    for size, speed in speeds.items():
-        share = speed / size / (speeds[first] / first)
-        print(f"{size:3} processes {speed:10,.1f} images/s {share:7.1%} of {first}'s each")
-    if kept:
-        Path(kept).write_text(json.dumps(results, indent=1) + "\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("mode", choices=MODES)
-    parser.add_argument("--steps", type=int, default=10, help="that are timed (default: 10)")
-    parser.add_argument("--np", metavar="N,N", help="numbers of processes to start here")
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers there")
-    given, settings = parser.parse_known_args()
-    config = cli.parse(settings)
-    if given.np:
-        steps = ["--steps", str(given.steps)]
-        sizes = [int(size) for size in given.np.split(",")]
-        return _launch(sizes, [given.mode, *steps, *settings], given.json)
-    with tempfile.TemporaryDirectory() as folder:
-        config = replace(config, out=os.path.join(folder, "run"), resume="never")
-        _bench(given.mode, config, given.steps, given.json)
-
-
-def _bench(mode: str, config: Config, steps: int, kept: str | None) -> None:
-    benches = dict(zip(MODES, (bench_loader, bench_step, bench_train, bench_allreduce)))
-    settings = train.horovod_settings(config)
-    with startup.start(config.device, config.stall_timeout, settings) as world:
-        if mode == "allreduce" and world.size == 1:
-            raise UserError("one process has nothing to sum: --np 2, or horovodrun in front")
-        result = benches[mode](config, world, steps)
-        told = _report(mode, world, result)
-        if "parts_s" in result:
-            cores = threads.usable_cores() // world.local_size
-            measured = (result[name] for name in ("step_s", "parts_s", "dtype"))
-            told += "\n" + advice(*measured, precision.fastest_dtype(world), THREADS, cores)
-        if world.is_main:
-            print(told, flush=True)
-            if kept:
-                Path(kept).write_text(json.dumps(result, indent=1) + "\n")

@@ -58,7 +58,7 @@ class HorovodWorld(World):
             if self.is_main:
                 self._hvd.start_timeline(self._settings.create_timeline_file())
 
-    def sum(self, values: Sequence[float]) -> np.ndarray:
+    def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         local = mx.nd.array(values, ctx=mx.cpu(), dtype="float64")
         with self._waiting():
             return self._hvd.allreduce(local, average=False, name="sum").asnumpy()

@@ -67,7 +67,7 @@ class World:
         """
         self._watchdog.heartbeat(where, allowed_s)
 
-    def sum(self, values: Sequence[float]) -> np.ndarray:
+    def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """The sum of each value over the ranks: float64, exact for integers up to 2**53.
 
         Synchronises the ranks, but does not wait for the device.
