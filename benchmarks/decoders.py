@@ -1,59 +1,111 @@
-"""Images a second of a core, by decoder: decoded alone, and decoded, cropped, resized and flipped.
+"""Compares JPEG decoders: images per second of one core.
 
     python -m benchmarks.decoders --data DIR
 
-Each in turn, in rounds, in this one process, which is held to one core; seconds are those that the
-processor has worked for it. A decoder that is not installed is left out.
+Measures decoding alone, and decoding with a random crop, a resize to 224 px and a flip. All
+decoders take turns in this process, which is bound to one core; CPU time counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterable, NamedTuple, Sequence
 
 import cv2
+import mxnet as mx
 import numpy as np
 import simplejpeg
+from PIL import Image
 
-from benchmarks import codecs, machine, photos
-from benchmarks.codecs import Codec, Crop
-from benchmarks.rounds import spread
-from benchmarks.table import markdown
-from dist_ft.data import sampler, transforms
+from benchmarks import machine, photos
+from benchmarks.results import spread, table
+from dist_ft.data import decoding, sampler, transforms
 
-OURS = (
-    *(codecs.SimpleJpeg, codecs.FastSimpleJpeg, codecs.ReusedSimpleJpeg, codecs.DistFt),
-    *(codecs.TurboJpeg3, codecs.OpenCv, codecs.Pillow),
-    *(codecs.MxnetImdecode, codecs.MxnetRecordIter),
-)
+SIDE_PX = 224
 
 
-def installed() -> tuple[list[Codec], list[str]]:
-    """The decoders that can be used here, and why the others cannot."""
-    found: list[Codec] = []
-    left = []
-    for make in (*OURS, _dali):
-        try:
-            found.append(make())
-        except (ImportError, OSError) as error:
-            left.append(f"{getattr(make, 'name', 'NVIDIA DALI')}: {error}")
-    return found, left
+class Crop(NamedTuple):
+    left: int
+    top: int
+    width: int
+    height: int
+    is_flipped: bool
 
 
-def _dali() -> Codec:
-    from benchmarks.dali import Dali
+Decode = Callable[[bytes], np.ndarray]
+Augment = Callable[[bytes, Crop], np.ndarray]
 
-    return Dali()
+
+def crop_after(decode: Decode) -> Augment:
+    """Crops, resizes and flips with OpenCV what `decode` returns."""
+
+    def augment(data: bytes, crop: Crop) -> np.ndarray:
+        pixels = decode(data)
+        return resize(pixels[crop.top :, crop.left :][: crop.height, : crop.width], crop)
+
+    return augment
+
+
+def resize(pixels: np.ndarray, crop: Crop) -> np.ndarray:
+    pixels = cv2.resize(pixels, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_LINEAR)
+    return cv2.flip(pixels, 1) if crop.is_flipped else pixels
+
+
+def simplejpeg_exact(data: bytes) -> np.ndarray:
+    return simplejpeg.decode_jpeg(data, "RGB")
+
+
+def simplejpeg_fast(data: bytes) -> np.ndarray:
+    return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True)
+
+
+def dist_ft(data: bytes) -> np.ndarray:
+    return decoding.open_image(data).pixels()
+
+
+def dist_ft_crop(data: bytes, crop: Crop) -> np.ndarray:
+    return resize(decoding.open_image(data).crop(crop[:4], SIDE_PX), crop)
+
+
+def opencv(data: bytes) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def pillow_crop(data: bytes, crop: Crop) -> np.ndarray:
+    left, top, width, height, is_flipped = crop
+    box = (left, top, left + width, top + height)
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    picture = picture.resize((SIDE_PX, SIDE_PX), Image.BILINEAR, box=box)
+    if is_flipped:
+        picture = picture.transpose(Image.FLIP_LEFT_RIGHT)
+    return np.asarray(picture)
+
+
+def mxnet(data: bytes) -> np.ndarray:
+    return mx.image.imdecode(data).asnumpy()
+
+
+DECODERS: dict[str, tuple[Decode, Augment]] = {
+    "dist_ft": (dist_ft, dist_ft_crop),
+    "simplejpeg": (simplejpeg_exact, crop_after(simplejpeg_exact)),
+    "simplejpeg, fast DCT and upsampling": (simplejpeg_fast, crop_after(simplejpeg_fast)),
+    "OpenCV": (opencv, crop_after(opencv)),
+    "Pillow": (pillow, pillow_crop),
+    "MXNet imdecode": (mxnet, crop_after(mxnet)),
+}
 
 
 def crops_of(files: Sequence[bytes]) -> list[Crop]:
-    """A training view of each image, as dist_ft draws it in its first epoch."""
+    """A random crop of each image, as dist_ft draws it in its first epoch."""
     crops = []
     for index, data in enumerate(files):
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -63,80 +115,54 @@ def crops_of(files: Sequence[bytes]) -> list[Crop]:
     return crops
 
 
-def speed(work: Callable[[], int]) -> float | None:
-    """Images a second of the processor's work; None where there are none."""
-    start = time.process_time()
-    num_images = work()
-    return num_images / (time.process_time() - start) if num_images else None
+def images_per_s(function: Callable, arguments: Iterable[tuple]) -> float:
+    """Calls per second of CPU time."""
+    num_calls, start = 0, time.process_time()
+    for args in arguments:
+        function(*args)
+        num_calls += 1
+    return num_calls / (time.process_time() - start)
 
 
-def measured(
-    found: Sequence[Codec], files: Sequence[bytes], num_rounds: int
-) -> list[tuple[str, ...]]:
+def measure(files: Sequence[bytes], num_rounds: int) -> list[tuple[str, ...]]:
     """A row of the table for each decoder."""
     crops = crops_of(files)
-    decoded: dict[str, list] = {codec.name: [] for codec in found}
-    viewed: dict[str, list] = {codec.name: [] for codec in found}
-    for turn in range(num_rounds + 1):
-        for codec in found:
-            speeds = (
-                speed(lambda codec=codec: codec.decode_all(files)),
-                speed(lambda codec=codec: codec.view_all(files, crops)),
-            )
-            if turn:  # the first is to warm up
-                decoded[codec.name].append(speeds[0])
-                viewed[codec.name].append(speeds[1])
-    return [(name, *_words(decoded[name]), *_words(viewed[name])) for name in decoded]
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in DECODERS}
+    for number in range(num_rounds + 1):
+        for name, (decode, augment) in DECODERS.items():
+            decoded = images_per_s(decode, ((data,) for data in files))
+            augmented = images_per_s(augment, zip(files, crops))
+            if number > 0:  # the first round warms up
+                speeds[name].append((decoded, augmented))
+    return [(name, *map(_with_range, zip(*speeds[name]))) for name in DECODERS]
 
 
-def _words(speeds: Sequence[float | None]) -> tuple[str, str]:
-    known = [value for value in speeds if value]
-    if not known:
-        return "", ""
-    median, low, high = spread(known)
-    return f"{median:,.0f}", f"{low:,.0f} to {high:,.0f}"
+def _with_range(values: Sequence[float]) -> str:
+    median, low, high = spread(values)
+    return f"{median:,.0f} ({low:,.0f} to {high:,.0f})"
 
 
-def archived(data: Path, folder: str) -> str:
-    """The training images as RecordIO. Raises CalledProcessError."""
-    command = [sys.executable, "-m", "dist_ft.pack", str(data), "--recordio", folder]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return f"{folder}/train.rec"
-
-
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.decoders",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flag = parser.add_argument
-    flag("--data", type=Path, help="folder of images (default: made by benchmarks.photos, kept)")
-    flag("--images", type=int, default=512, help="at most so many (default: 512)")
+    flag("--data", type=Path, help="image folder (default: that of benchmarks.photos)")
+    flag("--images", type=int, default=512, help="maximum (default: 512)")
     flag("--rounds", type=int, default=5, help="after one to warm up (default: 5)")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(argv)
-    data = args.data or photos.kept()
-    host = machine.described()  # of all its cores
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    args = parser.parse_args()
+    data = args.data or photos.default_folder()
+    description = machine.describe()  # with all of its cores
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
-    files = [path.read_bytes() for path in sorted((data / "train").glob("*/*"))[: args.images]]
-    if not files:
-        sys.exit(f"{data}: no images in train/CLASS")
-    found, left = installed()
-    with tempfile.TemporaryDirectory(prefix="dist_ft-benchmark-") as folder:
-        for codec in found:
-            if isinstance(codec, codecs.MxnetRecordIter):
-                codec.archive = archived(data, folder)
-        rows = measured(found, files, args.rounds)
-    kilobytes = float(np.mean([len(file) for file in files])) / 1e3
-    print(f"Machine: {host}.\n{len(files)} images of {kilobytes:.0f} KB.\n")
-    print(markdown(("images/s a core", "decoded", "", "and cropped, resized, flipped", ""), rows))
-    print("".join(f"- left out: {words}\n" for words in left))
+    paths = sorted((data / "train").glob("*/*.jpg"))[: args.images]
+    if not paths:
+        parser.error(f"{data}: no images in train/CLASS/*.jpg")
+    rows = measure([path.read_bytes() for path in paths], args.rounds)
+    print(f"Machine: {description}.\nImages: {photos.describe(data)}.\n")
+    print(table(("images/s of a core", "decoded", "and cropped, resized, flipped"), rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What all contestants share: their flags, the core they are held to, and how they are timed.
+"""Flags, core binding and timing that all contestants share.
 
-It imports nothing but Python's own library: it is there before a contestant's framework is.
+Imports only the standard library, since it runs before a contestant's framework is imported.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Callable, Sequence
 
 
-def start(description: str, parts: Sequence[str]) -> argparse.Namespace:
-    """The flags of this process, which is pinned to a core if they say so.
+def parse(description: str, parts: Sequence[str]) -> argparse.Namespace:
+    """Parses the flags, and with --pin binds this process to one core; `rest` is what is unknown.
 
-    What they do not know is in `rest`. To be called before a framework is imported, which looks at
-    its cores only then.
+    To be called before a framework is imported, which counts its cores only then.
     """
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     flag = parser.add_argument
     flag("part", choices=parts, help="what to time")
     flag("--data", required=True, help="folder of train/CLASS/*.jpg and test/CLASS/*.jpg")
-    flag("--batch-size", type=int, default=32, help="images a step of one process")
+    flag("--batch-size", type=int, default=32, help="images per step of one process")
     flag("--warmup", type=int, default=2, help="steps before the clock starts")
-    flag("--steps", type=int, default=14, help="steps on the clock; of some parts, epochs")
+    flag("--steps", type=int, default=14, help="timed steps; in some parts, epochs")
     flag("--num-workers", type=int, default=0, help="of a DataLoader")
-    flag("--pin", action="store_true", help="hold the process to one core, each rank to its own")
+    flag("--pin", action="store_true", help="bind each rank to a core of its own")
     args, args.rest = parser.parse_known_args()
     if args.pin:
         cores = sorted(os.sched_getaffinity(0))
@@ -38,43 +37,48 @@ def start(description: str, parts: Sequence[str]) -> argparse.Namespace:
 
 
 class Clock:
-    """Times a window of steps, between two points at which the device has nothing left to do.
+    """Times a number of steps after a warm-up, and prints the result.
 
-    sync: waits for the device; note: what is to be told of the contestant beside its numbers.
+    wait: waits until the device is idle; note: printed with the result.
     """
 
     def __init__(
-        self, warmup: int, steps: int, sync: Callable[[], None] = lambda: None, note: str = ""
+        self, warmup: int, steps: int, wait: Callable[[], None] = lambda: None, note: str = ""
     ):
-        self._left = {"warmup": warmup, "steps": steps}
-        self._sync, self._note = sync, note
-        self._num_images = 0
+        self._warmup_left, self._steps_left = warmup, steps
+        self._wait, self._note = wait, note
+        self._num_images, self._start = 0, 0.0
 
     def step(self, num_images: int) -> bool:
-        """Counts one; whether it was the last. The window is told then, as a JSON line."""
-        if self._left["warmup"]:
-            self._left["warmup"] -= 1
-            if not self._left["warmup"]:
-                self._sync()
+        """Counts a step of so many images; True after the last one."""
+        if self._warmup_left:
+            self._warmup_left -= 1
+            if not self._warmup_left:
+                self._wait()
                 self._start = time.perf_counter()
             return False
         self._num_images += num_images
-        self._left["steps"] -= 1
-        if self._left["steps"]:
+        self._steps_left -= 1
+        if self._steps_left:
             return False
-        self._sync()
-        tell(self._num_images, time.perf_counter() - self._start, note=self._note)
+        self._wait()
+        print_result(self._num_images / (time.perf_counter() - self._start), note=self._note)
         return True
 
 
-def tell(num_images: int, elapsed_s: float, **more: float | str) -> None:
-    """Prints the JSON line that compare.py reads; a job's first rank tells for all of them."""
+def print_result(images_per_s: float, peak_mb: float | None = None, note: str = "") -> None:
+    """Prints the JSON line that compare.py reads, on the first rank only."""
     if os.environ.get("HOROVOD_RANK", "0") == "0":
-        told = {"images": num_images, "elapsed_s": elapsed_s, "peak_mb": memory_mb("VmHWM")}
-        print(json.dumps({**told, **more}), flush=True)
+        result = {
+            "images_per_s": images_per_s,
+            "peak_mb": _peak_memory_mb() if peak_mb is None else peak_mb,
+            "note": note,
+        }
+        print(json.dumps(result), flush=True)
 
 
-def memory_mb(field: str) -> float:
-    """Of this process without its children, MB: VmRSS, now, or VmHWM, the most there was."""
+def _peak_memory_mb() -> float:
+    """Of this process, without its children."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"^{field}:\s*(\d+) kB", status, re.MULTILINE)[1]) * 1024 / 1e6
+    peak = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(peak[1]) * 1024 / 1e6 if peak else 0.0

@@ -1,5 +1,5 @@
-"""`python -m dist_ft.train` with frozen features, timed by its own scores.jsonl: epochs after the
-first, which is the one that computes the features."""
+"""dist_ft with a frozen backbone: whole epochs of `python -m dist_ft.train`, after those that fill
+the feature cache, by the times in scores.jsonl."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from pathlib import Path
 
 from benchmarks.contestants import clock
 
-FROZEN = ("--backbone-lr-mult", "0", "--views", "1")
 
-
-def main():
-    args = clock.start(__doc__, ("train",))
-    with tempfile.TemporaryDirectory(prefix="dist_ft-benchmark-") as out:
+def main() -> None:
+    args = clock.parse(__doc__, ("frozen",))
+    with tempfile.TemporaryDirectory(prefix="dist_ft-benchmark-") as folder:
         flags = ["--data", args.data, "--weights", "none", "--dtype", "float32"]
-        flags += ["--resume", "never", "--out", out, "--cache-dir", f"{out}/cache"]
+        flags += ["--resume", "never", "--out", f"{folder}/run", "--cache-dir", f"{folder}/cache"]
         flags += ["--batch-size", str(args.batch_size), "--epochs", str(args.warmup + args.steps)]
-        command = [sys.executable, "-m", "dist_ft.train", *flags, *FROZEN, *args.rest]
+        flags += ["--backbone-lr-mult", "0", "--views", "1", *args.rest]
+        command = [sys.executable, "-m", "dist_ft.train", *flags]
         subprocess.run(command, check=True, stdout=sys.stderr)
-        scores = (Path(out) / "scores.jsonl").read_text()
-    timed = [json.loads(line) for line in scores.splitlines()][args.warmup :]
-    num_images = len(timed) * sum(1 for _ in Path(args.data, "train").glob("*/*"))
+        lines = Path(folder, "run", "scores.jsonl").read_text().splitlines()
+    elapsed_s = sum(json.loads(line)["elapsed_s"] for line in lines[args.warmup :])
+    num_images = sum(1 for _ in Path(args.data, "train").glob("*/*")) * args.steps
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-    clock.tell(num_images, sum(row["elapsed_s"] for row in timed), peak_mb=peak_mb)
+    clock.print_result(num_images / elapsed_s, peak_mb)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A plain Horovod loop in Gluon.
 
-The style is that of Horovod's own examples/mxnet/mxnet_imagenet_resnet50.py (`train_gluon`) and
-mxnet_mnist.py; the images are read as by gluon-cv's training scripts that use Horovod, a
-DataLoader with a sampler that gives each rank its part.
+Written like Horovod's own examples/mxnet/mxnet_imagenet_resnet50.py (`train_gluon`) and
+mxnet_mnist.py. Images are read as in gluon-cv's Horovod scripts, by a DataLoader whose sampler
+gives each rank a part.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 from benchmarks.contestants import clock
 
-args = clock.start(__doc__, ("train",))
+args = clock.parse(__doc__, ("train",))
 
 import horovod.mxnet as hvd  # noqa: E402
 import mxnet as mx  # noqa: E402
@@ -22,7 +22,7 @@ from mxnet.gluon.model_zoo import vision  # noqa: E402
 
 
 class SplitSampler(gluon.data.Sampler):
-    """A rank's part of the images, shuffled."""
+    """Shuffles the images of this rank."""
 
     def __init__(self, length, num_parts, part_index):
         self.part_len = length // num_parts
@@ -64,7 +64,7 @@ def main():
     net.hybridize()
     initializer = mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
     net.initialize(initializer, ctx=context)
-    # Horovod leaves out what has no shape yet, so it is drawn first.
+    # Horovod does not broadcast parameters whose shape is unknown, so initialise them first.
     net(mx.nd.zeros((1, 3, 224, 224), ctx=context))
 
     params = net.collect_params()

@@ -1,8 +1,8 @@
-"""The original recipe, as Gluon's tutorials write fine-tuning: ImageFolderDataset, gluon's
-transforms, DataLoader, Trainer, mx.metric.
+"""The original recipe, as Gluon's tutorials write fine-tuning: ImageFolderDataset, Gluon's
+transforms, DataLoader, Trainer and mx.metric.
 
-The style is that of gluon-cv's scripts/classification/finetune/finetune_minc.py, down to its sums
-of losses, one `asscalar` a step; augmentation, optimizer and workers are the recipe's.
+Written like gluon-cv's scripts/classification/finetune/finetune_minc.py, including its `asscalar`
+per step; augmentation, optimizer and workers are those of the recipe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 from benchmarks.contestants import clock
 
-args = clock.start(__doc__, ("loader", "train", "frozen", "evaluate"))
+args = clock.parse(__doc__, ("loader", "train", "frozen", "evaluate"))
 
 import mxnet as mx  # noqa: E402
 from mxnet import autograd, gluon, init  # noqa: E402
@@ -48,7 +48,7 @@ def pictures(split, transform, shuffle):
 
 
 def build(num_classes):
-    # Pretrained numbers would be multiplied no faster.
+    # Random weights: pretrained ones would not be faster.
     finetune_net = vision.resnet34_v2()
     with finetune_net.name_scope():
         finetune_net.output = nn.Dense(num_classes)
@@ -68,7 +68,7 @@ def test(net, val_data):
 
 
 def epochs(net, train_data, after_step):
-    """Trains for ever; `after_step` takes the images of each step, and ends it by being true."""
+    """Yields the loss and accuracy of each epoch, until after_step(number of images) is true."""
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01, "wd": 0.001})
     loss_fn = gluon.loss.SoftmaxCrossEntropyLoss()
     metric = mx.metric.Accuracy()
@@ -99,18 +99,20 @@ def main():
     watch = clock.Clock(args.warmup, args.steps, mx.nd.waitall)
     train_data = pictures("train", transform_train, shuffle=True)
     val_data = pictures("test", transform_test, shuffle=False)
-    num_images, num_tested = (len(data._dataset) for data in (train_data, val_data))
     if args.part == "loader":
-        while not watch.step(sum(len(batch[1]) for batch in train_data)):
-            pass
-        return
+        while True:
+            for batch in train_data:
+                if watch.step(len(batch[1])):
+                    return
     net = build(len(os.listdir(os.path.join(args.data, "train"))))
     if args.part == "evaluate":
+        num_tested = len(val_data._dataset)
         while True:
             test(net, val_data)
             if watch.step(num_tested):
                 return
     if args.part == "frozen":
+        num_images = len(train_data._dataset)
         net.features.collect_params().setattr("grad_req", "null")
         for _ in epochs(net, train_data, lambda _: False):
             test(net, val_data)

@@ -1,8 +1,8 @@
-"""PyTorch's usual fine-tuning loop on the same network, channels last.
+"""PyTorch's usual fine-tuning loop on the same network, in channels-last format.
 
-The style is that of PyTorch's "Transfer Learning for Computer Vision" tutorial
+Written like PyTorch's tutorial "Transfer Learning for Computer Vision"
 (beginner/transfer_learning_tutorial): ImageFolder, torchvision's transforms, DataLoader, and a sum
-of losses by `item()`; bfloat16 by `torch.autocast`, as its "Automatic Mixed Precision" recipe.
+of losses by `item()`; bfloat16 by `torch.autocast`, as in its "Automatic Mixed Precision" recipe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 
 from benchmarks.contestants import clock
 
-args = clock.start(__doc__, ("float32", "bfloat16"))
+args = clock.parse(__doc__, ("float32", "bfloat16"))
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402

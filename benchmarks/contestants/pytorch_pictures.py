@@ -1,5 +1,5 @@
-"""The images as PyTorch's tutorials read them; where torchvision does not work, which must be built
-for the very PyTorch that is there, by the same calls of Pillow that its transforms make."""
+"""The images as PyTorch's tutorials read them. If torchvision does not work with the installed
+PyTorch, Pillow makes the same calls as torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except (ImportError, RuntimeError):
 
 
 def train_set(root):
-    """(picture, label) of root/CLASS/*, augmented."""
+    """(image, label) of root/CLASS/*, augmented."""
     if NOTE == "Pillow":
         return PillowFolder(root)
     transform = transforms.Compose(
@@ -61,7 +61,7 @@ class PillowFolder(torch.utils.data.Dataset):
 
 
 def random_box(width, height):
-    """(left, top, right, bottom) of 0.08 to 1 of the picture, of a ratio of 3/4 to 4/3."""
+    """(left, top, right, bottom) of a random resized crop: 0.08 to 1 of the area, 3/4 to 4/3."""
     for _ in range(10):
         area = width * height * random.uniform(0.08, 1)
         ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))

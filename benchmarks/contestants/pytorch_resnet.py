@@ -1,5 +1,5 @@
 """Gluon's resnet34_v2 in PyTorch: the pre-activation network of He et al. 2016, "Identity Mappings
-in Deep Residual Networks", which torchvision does not have."""
+in Deep Residual Networks". torchvision does not have it."""
 
 from __future__ import annotations
 
