@@ -190,16 +190,6 @@ def test_predictions_of_another_checkpoint_than_the_best_are_noted(run, data, wo
 
 @needs_chromium
 @pytest.mark.browser
-def test_errors_in_a_page_are_detected(browser, tmp_path):
-    broken = tmp_path / "broken.html"
-    broken.write_text("<!DOCTYPE html><p>here<script>missing()</script>")
-    browser.open(broken.as_uri())
-    browser.wait_for("here")
-    assert any("missing is not defined" in error for error in browser.errors())
-
-
-@needs_chromium
-@pytest.mark.browser
 @pytest.mark.parametrize("size", [DESKTOP, PHONE, (320, 568)], ids=["1280", "390", "320"])
 def test_chromium_shows_the_page_at_every_width_without_errors(report_file, browser, size):
     browser.open(report_file.as_uri(), size)

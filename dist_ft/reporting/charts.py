@@ -29,8 +29,8 @@ class Line(NamedTuple):
     dashed: bool = False
 
 
-def by_epoch(title: str, lines: Sequence[Line], bottom: float | None = None) -> Markup:
-    """An <svg> element. bottom: start of the vertical axis (default: below the lowest point)."""
+def by_epoch(title: str, lines: Sequence[Line], from_zero: bool = False) -> Markup:
+    """An <svg> element. from_zero: whether the vertical axis starts at 0."""
     # The hash salt makes ids that are reproducible, and different from those of other charts.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=(4.4, 2.9), layout="constrained")
@@ -41,7 +41,8 @@ def by_epoch(title: str, lines: Sequence[Line], bottom: float | None = None) -> 
             axes.plot(line.x, line.y, style, color=line.colour, marker=marker, linewidth=1.5)
         axes.set_title(title)
         axes.set_xlabel("epoch")
-        axes.set_ylim(bottom=bottom)
+        if from_zero:
+            axes.set_ylim(0, 1.1 * max(max(line.y) for line in lines) or 1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.15)
         axes.spines[["top", "right"]].set_visible(False)

@@ -217,8 +217,8 @@ def speed(run: RunHistory) -> dict[str, Any]:
     return {
         "is_recorded": is_recorded,
         "charts": [
-            charts.by_epoch("images per second, in training steps", [speed], bottom=0),
-            charts.by_epoch("share of time waiting for images", [waits], bottom=0),
+            charts.by_epoch("images per second, in training steps", [speed], from_zero=True),
+            charts.by_epoch("share of time waiting for images", [waits], from_zero=True),
         ]
         if is_recorded
         else [],
