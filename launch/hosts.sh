@@ -25,8 +25,8 @@ if [ -z "$dry_run" ]; then
     unexport_private_variables
 fi
 
-# With MPI a silent host is given up after 20 s; by default mpirun waits forever. The second setting keeps mpirun's own
-# messages on the chosen interface.
+# With MPI the keepalive settings end the job 20 s after a host stops responding; by default mpirun waits forever.
+# oob_tcp_if_include keeps mpirun's own messages on the chosen interface.
 keepalive="-mca oob_tcp_keepalive_time 5 -mca oob_tcp_keepalive_intvl 5 -mca oob_tcp_keepalive_probes 3"
 [ $controller = --gloo ] || mpi_args="--mpi-args=$keepalive${interface:+ -mca oob_tcp_if_include $interface}"
 

@@ -31,7 +31,7 @@ done
 [ "$(id -u)" != 0 ] || exported+=(--allow-run-as-root)
 
 # odls_base_sigkill_timeout: mpirun forwards SIGTERM after this many seconds and kills after as many again, which must
-# be enough to save a checkpoint. The keepalive settings give up a silent host after 20 s.
+# be enough to save a checkpoint. The keepalive settings end the job 20 s after a host stops responding.
 ssh_args="${port:+-p $port }${key:+-i $key}"
 run_command mpirun -np "$size" -H "$hosts" -bind-to none -map-by slot -mca pml ob1 -mca btl ^openib "${networks[@]}" \
     -mca plm_rsh_agent "$launch_dir/ssh/ssh" ${ssh_args:+-mca plm_rsh_args "$ssh_args"} \
