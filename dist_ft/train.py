@@ -31,10 +31,10 @@ def fit(config: Config, world: World) -> Run:
     world: from `startup.start`. Returns the Run; its `net` is the trained network. Raises
     errors.CollectiveError on all ranks if the run cannot continue.
     """
-    from dist_ft.training.run import Run
+    from dist_ft.training.setup import build_run
 
     while True:  # an elastic world that has lost or gained ranks starts again from the last commit
-        with world.session.survive_failures(), Run(config, world) as run:
+        with world.session.survive_failures(), build_run(config, world) as run:
             train_epochs(run, config.label_smoothing, config.clip_norm)
             run.finish()
             return run
@@ -48,7 +48,7 @@ def train_epochs(run: Run, label_smoothing: float, clip_norm: float) -> None:
         for epoch, steps in run.epochs():
             for step, batch in zip(steps, run.train_batches(epoch, steps)):
                 num_images = run.begin_step(step, batch, stop)
-                run.trainer.set_learning_rate(run.rate.at(step))
+                run.trainer.set_learning_rate(run.learning_rate.at(step))
                 sums = train_step(
                     run.trained_net,
                     run.trainer,

@@ -1,4 +1,4 @@
-"""checkpoint: a full disk, and a process that dies, leave the earlier ones whole."""
+"""training.checkpoint: a full disk or a killed process leaves older checkpoints intact."""
 
 import os
 import shutil
@@ -10,11 +10,13 @@ import pytest
 
 from dist_ft.errors import UserError
 from dist_ft.training import checkpoint
+from dist_ft.training.state import TrainingState
 
 
 def save(run, step, size=50):
     net = {"weight": mx.nd.full((size,), step)}
-    return checkpoint.save(run, {"step": step}, net, {"w.0": mx.nd.full((5,), step)}, keep=10)
+    state = TrainingState(step=step)
+    return checkpoint.save(run, state, net, {"w.0": mx.nd.full((5,), step)}, keep=10)
 
 
 def steps(run):
@@ -23,17 +25,17 @@ def steps(run):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 1 MB."""
+    """A file system of 1 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
     if os.geteuid() or not shutil.which("mount") or subprocess.run(mount).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
+        pytest.skip("needs permission to mount a tmpfs")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_disk_that_is_full_at_any_point_leaves_the_earlier_ones_whole(small_disk):
+def test_a_disk_that_fills_up_at_any_byte_leaves_older_checkpoints_intact(small_disk):
     save(small_disk, 1, size=10_000)
     before = {path.name: path.read_bytes() for path in small_disk.rglob("step-00000001/*")}
     free = os.statvfs(small_disk)
@@ -53,31 +55,33 @@ def test_a_disk_that_is_full_at_any_point_leaves_the_earlier_ones_whole(small_di
         found = checkpoint.latest(small_disk)
         assert {path.name: path.read_bytes() for path in found.path.iterdir()} == before
         (small_disk / "filler").unlink()
-    assert 9 < refused < 17  # 10,000 numbers are ten pages; with all seventeen it succeeds
+    assert 9 < refused < 17  # the 10,000 floats take ten of the pages that are needed
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"step-00000001: cannot be written \(Not a directory"):
         save(tmp_path / "run", 1)
 
 
-# Saves step 2 on top of an older 2, and dies at the Nth thing that Python asks of the system.
-DIES = """
+# Saves step 2 over an older one, in a child that exits at the Nth system call that Python audits.
+SAVE_AND_DIE = """
 import os, sys
 from pathlib import Path
 import mxnet as mx
-from dist_ft import checkpoint
+from dist_ft.training import checkpoint
+from dist_ft.training.state import TrainingState
 mx.nd.waitall()
 run = Path(sys.argv[1])
+OLD, NEW = 0.25, 0.75
 
-def put(step, word):
-    state = {"step": step, "word": word}
+def save(accuracy):
+    state = TrainingState(step=2, test_accuracy=accuracy)
     return checkpoint.save(run, state, {"w": mx.nd.ones(5)}, {}, keep=1)
 
-put(2, "old")
-number = 0
-while True:
+save(OLD)
+number, status = 0, None
+while status != 0:
     number += 1
     child = os.fork()
     if child == 0:
@@ -88,26 +92,26 @@ while True:
             if seen == number:
                 os._exit(9)
         sys.addaudithook(die)
-        put(2, "new")
+        save(NEW)
         os._exit(0)
     status = os.waitpid(child, 0)[1] >> 8
     found = checkpoint.latest(run)
-    others = [path.name for path in (run / "checkpoints").glob("step-*")]
-    print(number, status, found and found.state["word"], len(others), flush=True)
-    if status == 0:
-        break
-    put(2, "old")
+    word = {None: "none", OLD: "old", NEW: "new"}[found and found.accuracy]
+    print(number, status, word, flush=True)
+    if status != 0:
+        save(OLD)
     assert os.listdir(run / "checkpoints") == ["step-00000002"]
 """
 
 
-def test_a_process_that_dies_at_any_moment_leaves_the_old_or_the_new_one(tmp_path):
-    command = [sys.executable, "-c", DIES, str(tmp_path)]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert made.returncode == 0, made.stderr
-    table = [line.split() for line in made.stdout.splitlines()]
-    assert len(table) > 15
-    assert {status for _, status, _, _ in table[:-1]} == {"9"}
-    words = [word for _, _, word, _ in table]
-    assert set(words) == {"old", "new"}  # and never None
-    assert words[0] == "old" and table[-1][1:] == ["0", "new", "1"]
+@pytest.mark.jobs
+def test_a_process_killed_at_any_moment_leaves_the_old_or_the_new_checkpoint(tmp_path):
+    command = [sys.executable, "-c", SAVE_AND_DIE, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    *killed, finished = [line.split() for line in ended.stdout.splitlines()]
+    assert len(killed) > 15
+    assert {status for _, status, _ in killed} == {"9"}
+    assert {found for _, _, found in killed} == {"old", "new"}  # and never none
+    assert killed[0][2] == "old"
+    assert finished[1:] == ["0", "new"]

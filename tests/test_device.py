@@ -74,10 +74,10 @@ def test_a_gpu_that_is_not_there_is_told_with_what_may_be_missing(cuda, remedy, 
         devices.assign("gpu", 0, 0, 1)
     finding = machine_checks.check_devices(world)
     assert finding.severity == (NOTE if cuda else OK)
-    told = list(startup_summary.about_device("auto", world.ctx))
+    told = list(startup_summary.describe_device("auto", world.ctx))
     assert len(told) == cuda and all("sees no GPU" in line and remedy in line for line in told)
-    assert not list(startup_summary.about_device("cpu", world.ctx))
-    assert not list(startup_summary.about_device("auto", mx.gpu(0)))
+    assert not list(startup_summary.describe_device("cpu", world.ctx))
+    assert not list(startup_summary.describe_device("auto", mx.gpu(0)))
 
 
 @pytest.mark.parametrize("freeze", [(), ("features",)])

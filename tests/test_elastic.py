@@ -168,7 +168,7 @@ def test_a_host_is_added_and_one_of_two_ranks_is_asked_to_stop(tiny, tmp_path, a
     add.join()
     assert [world.size for world in worlds(tmp_path / "log")][:3] == [1, 2, 1]
     assert repeated(tmp_path / "log")[:2] == [0, 0]
-    told = rf"stopped by SIGTERM before step \d+; saved as {tmp_path}/\S+; the other ranks go on"
+    told = rf"stopped by SIGTERM before step \d+; saved as {tmp_path}/\S+; the other ranks continue"
     assert re.search(told, ended.output), ended.output
     assert_same_run(tmp_path, alone)
 
@@ -196,7 +196,7 @@ def test_where_no_host_is_left_the_run_starts_again_from_its_last_commit(tiny, t
     killer.join()
     assert ended.status == 0, ended.output
     assert "restart: exit status" in ended.output
-    (step,) = re.findall(r"goes on from \S+ \(step (\d+) of", ended.output)
+    (step,) = re.findall(r"resuming from \S+ at step (\d+) of", ended.output)
     assert int(step) % 7 % COMMIT_EVERY == 0 and int(step) > 0
     assert_same_scores(tmp_path, alone)
 

@@ -110,7 +110,7 @@ def test_float16_stays_close_to_float32_and_keeps_float32_parameters(runs):
     dtypes = {array.dtype for array in saved_arrays(root / "float16").values()}
     assert dtypes == {np.dtype("float32")}
     assert 0 < distance(root / "float16", root / "gpu") < 0.1
-    assert checkpoint.latest(root / "float16").state["loss_scale"][0] >= 1
+    assert checkpoint.latest(root / "float16").state.loss_scale[0] >= 1
 
 
 def test_a_run_resumes_on_another_device(runs, tiny, tmp_path):

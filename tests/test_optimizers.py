@@ -10,6 +10,7 @@ from dist_ft.config import OPTIMIZERS
 from dist_ft.conflicts import OPTIMIZERS_WITH_MOMENTUM
 from dist_ft.models import optimizers, parameters
 from dist_ft.training import checkpoint
+from dist_ft.training.state import TrainingState
 from tests.rounding import assert_close
 
 CASES = [(name, 0.0) for name in OPTIMIZERS] + [(name, 0.9) for name in OPTIMIZERS_WITH_MOMENTUM]
@@ -48,7 +49,7 @@ def all_arrays(net, trainer):
 def save_and_resume(folder, name, momentum, net, trainer, step):
     """A new network and trainer with the arrays of a checkpoint."""
     arrays = parameters.arrays(net), optimizers.state_arrays(trainer)
-    checkpoint.save(folder, {"step": step}, *arrays, keep=1)
+    checkpoint.save(folder, TrainingState(step=step), *arrays, keep=1)
     net, trainer = build(name, momentum)
     optimizers.create_state(trainer, step)
     saved = checkpoint.latest(folder)

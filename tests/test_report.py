@@ -149,8 +149,8 @@ def test_the_command_repeats_the_settings(run):
 
 def test_a_run_of_four_ranks_is_repeated_with_four(run):
     read = history.read(run)
-    assert read.checkpoint.state["ranks"] == 1
-    read.checkpoint.state["ranks"] = 4
+    assert read.checkpoint.state.num_ranks == 1
+    read.checkpoint.state.num_ranks = 4
     assert read.command().startswith("horovodrun -np 4 python -m dist_ft.train --data ")
 
 

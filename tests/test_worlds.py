@@ -101,7 +101,7 @@ def test_a_run_stopped_on_two_ranks_goes_on_with_three(runs, tiny, tmp_path):
     assert checkpoint.latest(tmp_path / "run").step == 4
 
     ended = train(*flags, num_ranks=3)
-    assert "goes on from" in ended.output
+    assert "resuming from" in ended.output
     whole, resumed = parameters(runs[1]), parameters(tmp_path / "run")
     for name in whole:
         np.testing.assert_allclose(resumed[name], whole[name], rtol=0, atol=1e-5, err_msg=name)
@@ -151,7 +151,7 @@ def test_ranks_that_were_started_unlike_stop_and_name_the_difference(tiny, tmp_p
         ["tests/workers/odd_one.py", "train", "1", "--lr", "0.5", *flags], 120, num_ranks=2
     )
     assert ended.status != 0
-    assert "the ranks were not started alike" in ended.output
+    assert "the ranks do not have the same run" in ended.output
     assert re.search(
         r"rank 1 of 2 on \S+ differs from rank 0 in --lr: 0.5 instead of 0.05", ended.output
     )

@@ -26,6 +26,7 @@ from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import precision
 from dist_ft.training.run import Run
+from dist_ft.training.setup import build_run
 
 NUM_WARMUP_STEPS = 2  # the first one compiles
 ALLREDUCE_SIZES = [2**power for power in range(3, 28, 4)]  # bytes: 8 B to 128 MB
@@ -69,7 +70,7 @@ def measure(mode: str, config: Config, num_steps: int, world: World) -> Result:
 def measure_loader(config: Config, num_steps: int, world: World) -> Result:
     """Images per second that the ranks decode and augment, if all are as fast as the slowest."""
     num_images = 0
-    with Run(config, world) as run:
+    with build_run(config, world) as run:
         batches = _endless_batches(run)
         next(batches)  # warms up
         start = time.perf_counter()
@@ -81,14 +82,14 @@ def measure_loader(config: Config, num_steps: int, world: World) -> Result:
 
 def measure_step(config: Config, num_steps: int, world: World) -> Result:
     """Training steps on one batch that stays in memory."""
-    with Run(config, world) as run:
+    with build_run(config, world) as run:
         batch = next(_endless_batches(run))
         return _measure_steps(run, config, repeat(batch), num_steps)
 
 
 def measure_train(config: Config, num_steps: int, world: World) -> Result:
     """Training steps on the batches of the data set."""
-    with Run(config, world) as run:
+    with build_run(config, world) as run:
         return _measure_steps(run, config, _endless_batches(run), num_steps)
 
 

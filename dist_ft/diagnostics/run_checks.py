@@ -66,7 +66,7 @@ def check_images(
     dataset, facts, problem = None, None, ""
     try:
         dataset = scan(config.data)
-        facts = run_spec.of(config, dataset)
+        facts = run_spec.describe(config.as_dict(), dataset)
     except UserError as error:
         problem = str(error)
     gathered = [(name, facts) for name, facts in world.gather((world.name, facts)) if facts]
@@ -79,7 +79,7 @@ def check_images(
         f"{len(dataset.classes)} classes, {len(dataset.train)} + {len(dataset.test)} images in"
         f" {config.data}"
     )
-    differences = run_spec.between_ranks(list(all_facts), list(names))
+    differences = run_spec.rank_differences(list(all_facts), list(names))
     if differences:
         findings = [Finding(FAIL, "images", detail, "; ".join(differences))]
     else:
@@ -93,8 +93,10 @@ def check_images(
 def check_leaks(dataset: Dataset, data: str, allow_leak: bool) -> Finding:
     if allow_leak:
         return Finding(OK, "leaks", "not checked, since --allow-leak is given")
-    if len(dataset.train) > consistency.LEAKS_SOUGHT:
-        detail = f"not checked, since there are more than {consistency.LEAKS_SOUGHT:,} images"
+    if len(dataset.train) > consistency.MAX_LEAK_CHECK_IMAGES:
+        detail = (
+            f"not checked, since there are more than {consistency.MAX_LEAK_CHECK_IMAGES:,} images"
+        )
         return Finding(NOTE, "leaks", detail, f"python -m dist_ft.audit {data} checks them")
     leaks = leakage.find_leaks(dataset)
     if leaks:

@@ -39,11 +39,11 @@ class ElasticSession(Session):
         """Called by Horovod on rank 0, on another thread, when hosts were added or removed."""
         self.resize_pending = True
 
-    def commit(self, state: dict[str, Any], net: Arrays, trainer: Arrays) -> None:
+    def commit(self, state: Any, net: Arrays, trainer: Arrays) -> None:
         net_copy = {name: array.copyto(mx.cpu()) for name, array in net.items()}
         trainer_copy = {name: array.copyto(mx.cpu()) for name, array in trainer.items()}
         mx.nd.waitall()  # raises the error of a failed step before it can be committed
-        if self.last_commit and state["step"] > self.last_commit.state["step"]:
+        if self.last_commit and state.step > self.last_commit.state.step:
             self._num_failures = 0
         self.last_commit = Commit(state, net_copy, trainer_copy)
 

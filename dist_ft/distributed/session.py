@@ -21,7 +21,7 @@ Arrays = Dict[str, mx.nd.NDArray]  # by name
 class Commit(NamedTuple):
     """A copy in host memory of a run's state; has the methods of checkpoint.Checkpoint."""
 
-    state: dict[str, Any]
+    state: Any  # a training.state.TrainingState, which has `step`
     net: Arrays
     trainer: Arrays
 
@@ -45,7 +45,7 @@ class Session:
     resize_pending = False
     resized_from = ""
 
-    def commit(self, state: dict[str, Any], net: Arrays, trainer: Arrays) -> None:
+    def commit(self, state: Any, net: Arrays, trainer: Arrays) -> None:
         """Copies the run's state, which must be the same on all ranks, to `last_commit`."""
 
     def ends_run(self, num_stop_requests: int) -> bool:

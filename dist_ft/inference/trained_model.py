@@ -71,18 +71,12 @@ def load(path: Path) -> TrainedModel:
             )
         found = best
     path, state = found
-    try:
-        view, facts = state["view"], state["facts"]
-        return TrainedModel(
-            path,
-            state["step"],
-            facts["--model"],
-            state.get("dtype") or facts.get("--dtype", "float32"),
-            tuple(state["classes"]),
-            InputSpec(view["image_size"], view["resize"], view["keep_ratio"]),
-            facts.get("test images", ""),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path / checkpoint.STATE}: has no {error}; use the version of dist_ft that wrote it"
-        ) from error
+    return TrainedModel(
+        path,
+        state.step,
+        state.run_spec["--model"],
+        state.dtype,
+        tuple(state.classes),
+        state.input_spec,
+        state.run_spec["test images"],
+    )

@@ -5,7 +5,7 @@ See Micikevicius et al. 2018, "Mixed Precision Training".
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 import mxnet as mx
 
@@ -20,9 +20,9 @@ class FixedLossScale:
         """True: no step has to be repeated."""
         return True
 
-    def state(self) -> dict[str, Any]:
-        """The entries of a checkpoint."""
-        return {}
+    def state(self) -> list[float] | None:
+        """What a checkpoint keeps, the constructor's arguments; None without any."""
+        return None
 
 
 UNSCALED = FixedLossScale()
@@ -57,5 +57,5 @@ class DynamicLossScale(FixedLossScale):
             self.value, self.good_steps = min(2 * self.value, self.MAX), 0
         return True
 
-    def state(self) -> dict[str, Any]:
-        return {"loss_scale": [self.value, self.good_steps]}
+    def state(self) -> list[float] | None:
+        return [self.value, self.good_steps]

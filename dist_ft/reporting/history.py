@@ -61,13 +61,13 @@ class RunHistory:
     @property
     def facts(self) -> dict[str, Any]:
         """Versions and data set of the run, as its checkpoint has them; empty without one."""
-        return self.checkpoint.state.get("facts", {}) if self.checkpoint else {}
+        return self.checkpoint.state.run_spec if self.checkpoint else {}
 
     @property
     def classes(self) -> list[str]:
         """Class names; numbers if there is no checkpoint."""
         numbered = [f"class {label}" for label in range(len(self.best.confusion))]
-        return list(self.checkpoint.state.get("classes", numbered)) if self.checkpoint else numbered
+        return self.checkpoint.state.classes if self.checkpoint else numbered
 
     @property
     def images_per_s(self) -> float | None:
@@ -105,7 +105,7 @@ class RunHistory:
 
     def command(self) -> str:
         """A shell command that repeats the run in a new folder."""
-        num_ranks = self.checkpoint.state.get("ranks", 1) if self.checkpoint else 1
+        num_ranks = self.checkpoint.state.num_ranks if self.checkpoint else 1
         words = ["horovodrun", "-np", str(num_ranks)] if num_ranks > 1 else []
         words += ["python", "-m", "dist_ft.train"]
         for name, value in self.changed_settings().items():

@@ -1,44 +1,49 @@
-"""Checkpoints: a directory a step, whole or absent, without a pickle in it.
+"""Checkpoints on disk: one folder per saved step, written atomically, without pickle.
 
-    RUN/checkpoints/step-00000018/net.params      parameters, as net.load_parameters reads them
-                                  trainer.params  the optimizer's arrays
-                                  state.json      the rest, and the hash of each part
-
-A directory is written under another name, read back, and renamed when its bytes are on disk.
+RUN/checkpoints/step-00000018/net.params      parameters; net.load_parameters reads them
+                              trainer.params  the optimizer's arrays
+                              state.json      a TrainingState, and the SHA-256 of each part
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Sequence
 
 import mxnet as mx
 
 from dist_ft.errors import UserError
+from dist_ft.files import atomic_folder, sha256_of
+from dist_ft.training.state import TrainingState, UnknownFormat
 
 NET, TRAINER, STATE = "net.params", "trainer.params", "state.json"
 
 Arrays = Dict[str, mx.nd.NDArray]
 
+logger = logging.getLogger(__name__)
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that is incomplete or not as it was written."""
+
 
 class Checkpoint(NamedTuple):
     path: Path
-    state: dict[str, Any]
+    state: TrainingState
 
     @property
     def step(self) -> int:
-        """How many steps had been made."""
-        return self.state["step"]
+        """Number of steps made."""
+        return self.state.step
 
     @property
     def accuracy(self) -> float:
-        """On the test images; -1 in the middle of an epoch."""
-        return self.state.get("test_accuracy", -1.0)
+        """Accuracy on the test images; -1 if the checkpoint was not evaluated."""
+        return -1.0 if self.state.test_accuracy is None else self.state.test_accuracy
 
     def net_arrays(self) -> Arrays:
         return _load(self.path / NET)
@@ -47,105 +52,107 @@ class Checkpoint(NamedTuple):
         return _load(self.path / TRAINER)
 
 
-def place(run: Path, step: int) -> Path:
-    """The folder of that step's checkpoint."""
+def folder_of(run: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` steps."""
     return run / "checkpoints" / f"step-{step:08d}"
 
 
-def save(run: Path, state: dict[str, Any], net: Arrays, trainer: Arrays, keep: int) -> Path:
-    """Writes the checkpoint of `state["step"]`; then removes all but the last `keep` and the best.
+def save(run: Path, state: TrainingState, net: Arrays, trainer: Arrays, keep: int) -> Path:
+    """Writes a checkpoint, then removes all except the last `keep` and the best.
 
-    Raises UserError where the disk does not take it; the older ones are then untouched.
+    Raises UserError if it cannot be written; older checkpoints are then untouched.
     """
-    final = place(run, state["step"])
-    beside = final.with_name(f".{final.name}.writing")
+    path = folder_of(run, state.step)
+    for leftover in path.parent.glob(".step-*.writing"):  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
-        for left in final.parent.glob(".step-*.writing"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        beside.mkdir(parents=True)
-        hashes = {STATE: _seal(state)}
-        for name, arrays in ((NET, net), (TRAINER, trainer)):
-            mx.nd.save(str(beside / name), arrays)
-            _load(beside / name)  # MXNet does not notice a disk that fills up as it closes a file
-            hashes[name] = _sha256(beside / name)
-        (beside / STATE).write_text(json.dumps({**state, "sha256": hashes}, indent=1))
-        for name in (NET, TRAINER, STATE):
-            _sync(beside / name)
-        old = final.with_name(f"{final.name}.old")
-        if final.exists():  # of the same step; until the new one is in place, it is found as .old
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(final, old)
-        os.replace(beside, final)
-        _sync(final.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        with atomic_folder(path) as temporary:
+            _write(temporary, state.to_dict(), net, trainer)
     except (OSError, mx.MXNetError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        free_mb = shutil.disk_usage(_existing(run)).free / 1e6
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
+        free_mb = shutil.disk_usage(_nearest_existing(run)).free / 1e6
         raise UserError(
-            f"{final}: cannot be written ({_reason(error)}; {free_mb:.0f} MB are free there); free"
-            " some space, or choose another --out; earlier checkpoints are whole"
+            f"{path}: cannot be written ({reason}; {free_mb:.0f} MB are free); free some space, or"
+            " choose another --out; earlier checkpoints are intact"
         ) from error
-    _thin_out(run, keep)
-    return final
+    _remove_old(run, keep)
+    return path
 
 
 def latest(run: Path) -> Checkpoint | None:
-    """The run's last whole checkpoint; None where there is none."""
-    return next(_whole(run, (NET, TRAINER)), None)
+    """The run's last undamaged checkpoint, or None. Raises UnknownFormat."""
+    return next(_undamaged(run, (NET, TRAINER)), None)
 
 
 def best(run: Path) -> Checkpoint | None:
-    """The checkpoint of the best test accuracy, the earlier of equals, whose network is whole; of
-    untested ones the last."""
-    found = _whole(run, (NET,))
-    return max(found, key=lambda checkpoint: _worth(checkpoint.state), default=None)
+    """The checkpoint with the best test accuracy whose network is undamaged, or None.
+
+    Of equal ones the earliest; of those that were not evaluated the last. Raises UnknownFormat.
+    """
+    checkpoints = _undamaged(run, (NET,))
+    return max(checkpoints, key=lambda c: _preference(c.accuracy, c.step), default=None)
 
 
 def read(path: Path, parts: Sequence[str] = (NET,)) -> Checkpoint:
-    """The checkpoint of one folder, once its state and these parts of it have been found whole.
+    """The checkpoint in one folder, after verifying the hashes of its state and of `parts`.
 
-    Raises UserError where they are not, which names the part.
+    Raises DamagedCheckpoint, which names the part, and UnknownFormat.
     """
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        found = {STATE: _seal(state), **{name: _sha256(path / name) for name in parts}}
-        damaged = [name for name, digest in found.items() if state["sha256"][name] != digest]
+        values = json.loads((path / STATE).read_text(encoding="utf-8"))
+        expected = values.pop("sha256")
+        actual = {STATE: _hash_of_state(values), **{n: sha256_of(path / n) for n in parts}}
+        damaged = [name for name, digest in actual.items() if expected[name] != digest]
+        if damaged:
+            raise DamagedCheckpoint(f"{path / damaged[0]}: damaged; its SHA-256 has changed")
+        return Checkpoint(path, TrainingState.from_dict(values))
+    except UnknownFormat as error:
+        raise UnknownFormat(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: no whole checkpoint ({error})") from error
-    if damaged:
-        raise UserError(f"{path / damaged[0]}: not as it was written")
-    return Checkpoint(path, state)
+        raise DamagedCheckpoint(f"{path}: not a complete checkpoint ({error})") from error
 
 
-def _whole(run: Path, parts: Sequence[str]) -> Iterator[Checkpoint]:
-    """The checkpoints whose files are what was written, the last first; others are named."""
-    for path in _directories(run):
+def _write(folder: Path, state: dict[str, Any], net: Arrays, trainer: Arrays) -> None:
+    hashes = {STATE: _hash_of_state(state)}
+    for name, arrays in ((NET, net), (TRAINER, trainer)):
+        mx.nd.save(str(folder / name), arrays)
+        _load(folder / name)  # MXNet ignores a disk that fills up while it closes the file
+        hashes[name] = sha256_of(folder / name)
+    (folder / STATE).write_text(json.dumps({**state, "sha256": hashes}, indent=1))
+
+
+def _undamaged(run: Path, parts: Sequence[str]) -> Iterator[Checkpoint]:
+    """The undamaged checkpoints, last first; warns about the others."""
+    for path in _folders(run):
         try:
             yield read(path, parts)
-        except UserError as error:
-            print(f"dist_ft: {error}: passed over", file=sys.stderr, flush=True)
+        except DamagedCheckpoint as error:
+            logger.warning("%s; skipped", error)
 
 
-def _directories(run: Path) -> list[Path]:
+def _folders(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"), reverse=True)
 
 
-def _thin_out(run: Path, keep: int) -> None:
-    paths = _directories(run)
-    top = max(paths, key=_worth_of)
-    for path in set(paths[keep:]) - {top}:
-        shutil.rmtree(path, ignore_errors=True)
+def _remove_old(run: Path, keep: int) -> None:
+    paths = _folders(run)
+    best_path = max(paths, key=_preference_of_path)
+    for path in paths[keep:]:
+        if path != best_path:
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _worth(state: dict[str, Any]) -> tuple[float, int]:
-    """The larger, the better: by accuracy, the earlier of equals; untested, by step."""
-    accuracy, step = state.get("test_accuracy", -1.0), state["step"]
+def _preference(accuracy: float, step: int) -> tuple[float, int]:
+    """Larger for the better one: the more accurate, then the earlier; unevaluated, the later."""
     return accuracy, step if accuracy < 0 else -step
 
 
-def _worth_of(path: Path) -> tuple[float, int]:
+def _preference_of_path(path: Path) -> tuple[float, int]:
+    """The same without verifying hashes, which would take long after every save."""
     try:
-        return _worth(json.loads((path / STATE).read_text(encoding="utf-8")))
+        values = json.loads((path / STATE).read_text(encoding="utf-8"))
+        accuracy = values.get("test_accuracy")
+        return _preference(-1.0 if accuracy is None else accuracy, values["step"])
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return -2.0, 0
 
@@ -154,31 +161,9 @@ def _load(path: Path) -> Arrays:
     return mx.nd.load(str(path)) or {}
 
 
-def _seal(state: dict[str, Any]) -> str:
-    """A hash of all that is in a state but the hashes."""
-    text = json.dumps({name: value for name, value in state.items() if name != "sha256"})
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash_of_state(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(2**20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
+def _nearest_existing(path: Path) -> Path:
+    return path if path.exists() else _nearest_existing(path.parent)

@@ -1,9 +1,9 @@
-"""What must hold on every rank for a run to go on; where it does not, all stop and say why."""
+"""Checks of what must hold on all ranks; where it does not, all ranks stop with the reason."""
 
 from __future__ import annotations
 
 import zlib
-from typing import Any, Dict
+from typing import Dict
 
 import mxnet as mx
 import numpy as np
@@ -11,66 +11,74 @@ import numpy as np
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.leakage import find_leaks, leak_message
 from dist_ft.data.loader import Loader
+from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, UserError
-from dist_ft.training import run_spec
+from dist_ft.training.run_spec import RunSpec, rank_differences
 
 Arrays = Dict[str, mx.nd.NDArray]
 
+MAX_LEAK_CHECK_IMAGES = 50_000  # training images; with more, the check would delay the first step
 
-LEAKS_SOUGHT = 50_000  # training images; of more, looking would keep the first step waiting
 
-
-def apart(folder: Dataset) -> None:
-    """No test image is a training image too, to the byte. Raises UserError."""
-    leaks = find_leaks(folder) if len(folder.train) <= LEAKS_SOUGHT else []
+def check_leaks(dataset: Dataset) -> None:
+    """Raises UserError if a test image is byte-identical to a training image."""
+    leaks = find_leaks(dataset) if len(dataset.train) <= MAX_LEAK_CHECK_IMAGES else []
     if leaks:
-        raise UserError(f"{leak_message(leaks)}\n--allow-leak trains on them", 2)
+        raise UserError(f"{leak_message(leaks)}\n--allow-leak trains anyway", 2)
 
 
-def started_alike(mine: run_spec.Facts, world: Any) -> None:
-    """Settings, files, classes and versions are the same on all ranks."""
-    names, everyones = zip(*world.gather((world.name, mine)))
-    differences = run_spec.between_ranks(everyones, names)
+def check_same_spec(spec: RunSpec, world: World) -> None:
+    """Raises CollectiveError if the ranks differ in settings, data or versions."""
+    gathered = world.gather((world.name, spec))
+    differences = rank_differences([s for _, s in gathered], [name for name, _ in gathered])
     if differences:
-        raise CollectiveError("the ranks were not started alike: " + "; ".join(differences))
+        raise CollectiveError("the ranks do not have the same run: " + "; ".join(differences))
 
 
-def readable(num_bad: int, max_bad_share: float, loader: Loader, world: Any) -> None:
-    """At most this share of the split's files is unreadable; num_bad: of all ranks."""
+def check_unreadable(
+    num_unreadable: int, max_bad_share: float, loader: Loader, world: World
+) -> None:
+    """Raises CollectiveError if too large a share of the split's files is unreadable.
+
+    num_unreadable: on all ranks together.
+    """
     split = loader.split
-    if num_bad > max_bad_share * len(split):
-        told = [words for bad in world.gather(dict(loader.unreadable)) for words in bad.values()]
+    if num_unreadable > max_bad_share * len(split):
+        reasons = [
+            reason for errors in world.gather(dict(loader.unreadable)) for reason in errors.values()
+        ]
         raise CollectiveError(
-            f"{num_bad} of {len(split)} images in {split.root} cannot be read, which is more"
-            f" than --max-bad-share {max_bad_share}: " + "; ".join(told[:5])
+            f"{num_unreadable} of {len(split)} images in {split.root} cannot be read, more than"
+            f" --max-bad-share {max_bad_share} allows; repair or remove them: "
+            + "; ".join(reasons[:5])
         )
 
 
-def finite(arrays: Arrays, step: int) -> None:
-    """No update has overflowed, which the losses would show one step later."""
+def check_finite(arrays: Arrays, step: int) -> None:
+    """Raises CollectiveError if an update has overflowed: a loss shows it only a step later."""
     for name, array in arrays.items():
         if not np.isfinite(array.asnumpy()).all():
             raise CollectiveError(
-                f"{name} is not finite after {step} steps, and is not saved: go on from the last"
+                f"{name} is not finite after {step} steps, and is not saved; resume from the last"
                 " checkpoint with a smaller --lr, or with --clip-norm"
             )
 
 
-def held_alike(arrays: Arrays, step: int, world: Any) -> None:
-    """Every rank holds rank 0's parameters, to the last bit.
+def check_identical(arrays: Arrays, step: int, world: World) -> None:
+    """Raises CollectiveError if a rank's parameters differ from rank 0's in any bit.
 
     BatchNorm's running statistics are left out: each rank has its own until they are pooled.
     """
-    digests = [
-        (name, zlib.crc32(array.asnumpy().tobytes()))
+    checksums = {
+        name: zlib.crc32(array.asnumpy().tobytes())
         for name, array in arrays.items()
         if "running_" not in name
-    ]
-    (_, first), *others = world.gather((world.name, digests))
-    for rank_name, theirs in others:
-        for (name, expected), (_, found) in zip(first, theirs):
-            if found != expected:
-                raise CollectiveError(
-                    f"after {step} steps {name} on {rank_name} differs from rank 0's: the ranks"
-                    " have parted; start again from the last checkpoint, and check that machine"
-                )
+    }
+    (_, expected), *others = world.gather((world.name, checksums))
+    for rank_name, actual in others:
+        different = [name for name in expected if actual[name] != expected[name]]
+        if different:
+            raise CollectiveError(
+                f"the ranks have diverged: after {step} steps {different[0]} on {rank_name} differs"
+                " from rank 0; resume from the last checkpoint, and check that machine"
+            )

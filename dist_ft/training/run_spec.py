@@ -1,31 +1,38 @@
-"""What a run is made of: settings, files, classes, versions. Compared between the ranks before the
-first step, and with a checkpoint before it is gone on from."""
+"""What identifies a run: its settings, data and software versions.
+
+The ranks compare theirs before the first step, and a resumed run compares its own with that of the
+checkpoint.
+"""
 
 from __future__ import annotations
 
 import platform
-from typing import Any, Dict, Iterable
+from dataclasses import fields
+from typing import Any, Dict, Iterable, Sequence
 
 import mxnet as mx
 import numpy as np
 
 from dist_ft import __version__
 from dist_ft.config import FREE_ON_RESUME, Config
-from dist_ft.data.dataset import Dataset
+from dist_ft.data.dataset import Dataset, Split
 from dist_ft.settings import flag_of
 
-Facts = Dict[str, Any]
+RunSpec = Dict[str, Any]  # by name, values that JSON preserves
 
-HOSTS_OWN = frozenset(
-    ("data", "out", "weights", "cache_dir")
-)  # paths, which may differ between hosts
+# Paths may differ between hosts.
+HOST_SETTINGS = frozenset(("data", "out", "weights", "cache_dir"))
+
+DEFAULTS = {flag_of(f.name): f.default for f in fields(Config)}
 
 
-def of(config: Config, folder: Dataset) -> Facts:
-    """Plain values that JSON keeps."""
+def describe(settings: dict[str, Any], dataset: Dataset) -> RunSpec:
+    """settings: all settings by name, as Config.as_dict returns them."""
     return {
-        **{flag_of(name): value for name, value in _plain(config.as_dict()).items()},
-        **of_images(folder),
+        **{flag_of(name): _plain(value) for name, value in settings.items()},
+        "classes": list(dataset.classes),
+        "train images": describe_split(dataset.train),
+        "test images": describe_split(dataset.test),
         "version of dist_ft": __version__,
         "version of mxnet": mx.__version__,
         "version of numpy": np.__version__,
@@ -33,40 +40,44 @@ def of(config: Config, folder: Dataset) -> Facts:
     }
 
 
-def of_images(folder: Dataset) -> Facts:
-    return {
-        "classes": list(folder.classes),
-        "train images": f"{len(folder.train)} of fingerprint {folder.train.fingerprint()}",
-        "test images": f"{len(folder.test)} of fingerprint {folder.test.fingerprint()}",
-    }
+def describe_split(split: Split) -> str:
+    return f"{len(split)} of fingerprint {split.fingerprint()}"
 
 
-def between_ranks(everyones: list[Facts], names: list[str]) -> list[str]:
-    """A line for each difference from rank 0; names: what to call each rank."""
-    own = {flag_of(name) for name in HOSTS_OWN}
+def rank_differences(specs: Sequence[RunSpec], rank_names: Sequence[str]) -> list[str]:
+    """One line for each difference between a rank and rank 0."""
+    ignored = {flag_of(name) for name in HOST_SETTINGS}
     return [
-        f"{name} differs from rank 0 in {line}"
-        for name, facts in zip(names[1:], everyones[1:])
-        for line in _differences(everyones[0], facts, own)
+        f"{rank_name} differs from rank 0 in {difference}"
+        for rank_name, spec in zip(rank_names[1:], specs[1:])
+        for difference in _differences(specs[0], spec, ignored)
     ]
 
 
-def since_checkpoint(saved: Facts, now: Facts) -> list[str]:
-    """A line for each difference that would make the resumed run another run."""
-    free = {flag_of(name) for name in FREE_ON_RESUME}
-    if now["--schedule"] in ("cosine", "poly"):
-        free -= {"--epochs"}  # the rate ends with them
-    if now["--scale-batch"] and now["--warmup-epochs"] is None:
-        free -= {"--epochs"}  # the warm-up is as long as they are, if they are few
-    free |= {name for name in now if name.startswith("version")} | {"test images"}
-    return list(_differences(saved, now, free))
+def resume_differences(saved: RunSpec, current: RunSpec) -> list[str]:
+    """One line for each difference that would make the steps of a resumed run other steps.
+
+    saved: from a checkpoint, possibly of an older version. A setting that it lacks had its default;
+    a setting that no longer exists is ignored.
+    """
+    ignored = {flag_of(name) for name in FREE_ON_RESUME}
+    if current["--schedule"] in ("cosine", "poly"):
+        ignored.remove("--epochs")  # the learning rate depends on them
+    if current["--scale-batch"] and current["--warmup-epochs"] is None:
+        ignored.discard("--epochs")  # the default warm-up is at most as long
+    ignored |= {name for name in current if name.startswith("version of ")} | {"test images"}
+    defaults = {name: _plain(value) for name, value in DEFAULTS.items()}
+    saved = {name: value for name, value in saved.items() if name in current}
+    return _differences({**defaults, **saved}, current, ignored)
 
 
-def _differences(a: Facts, b: Facts, ignored: Iterable[str]) -> Iterable[str]:
-    for name in sorted((set(a) | set(b)) - set(ignored)):
-        if a.get(name) != b.get(name):
-            yield f"{name}: {b.get(name)} instead of {a.get(name)}"
+def _differences(a: RunSpec, b: RunSpec, ignored: Iterable[str]) -> list[str]:
+    return [
+        f"{name}: {b.get(name)} instead of {a.get(name)}"
+        for name in sorted({*a, *b} - set(ignored))
+        if a.get(name) != b.get(name)
+    ]
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

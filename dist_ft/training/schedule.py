@@ -1,19 +1,26 @@
-"""Steps, epochs and the learning rate: arithmetic on the step's number, nothing that drifts."""
+"""Steps, epochs and the learning rate: pure functions of the step's number."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Iterator
+
+from dist_ft.config import RecipeSettings
+
+DEFAULT_WARMUP_EPOCHS = 5  # with --scale-batch: Goyal et al. 2017, section 2.2
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which steps a run has. Step k of an epoch takes images k*batch_size... of its order; the
-    epoch's last step takes what is left, so that every image is seen once."""
+    """The steps of a run.
+
+    Step k of an epoch takes images k * batch_size... of the epoch's order. The last step takes the
+    rest, so every image is seen once.
+    """
 
     num_images: int
-    batch_size: int  # images a step, over all ranks
+    batch_size: int  # images per step, over all ranks
     epochs: int
     max_steps: int = 0  # 0: no limit
 
@@ -23,15 +30,19 @@ class Plan:
 
     @property
     def num_steps(self) -> int:
-        whole = self.epochs * self.steps_per_epoch
-        return min(whole, self.max_steps) if self.max_steps else whole
+        total = self.epochs * self.steps_per_epoch
+        return min(total, self.max_steps) if self.max_steps else total
 
     def epoch_of(self, step: int) -> int:
-        """The epoch, counted from 0, that a step belongs to."""
+        """The epoch of a step; both are counted from 0."""
         return step // self.steps_per_epoch
 
+    def ends_epoch(self, num_steps: int) -> bool:
+        """True if an epoch is complete after so many steps."""
+        return num_steps % self.steps_per_epoch == 0
+
     def epochs_from(self, step: int) -> Iterator[tuple[int, range]]:
-        """(epoch, its steps still to be done) from a step to the end of the run."""
+        """(epoch, its remaining steps) from a step to the end of the run."""
         while step < self.num_steps:
             epoch = self.epoch_of(step)
             end = min((epoch + 1) * self.steps_per_epoch, self.num_steps)
@@ -39,65 +50,69 @@ class Plan:
             step = end
 
     def images_of(self, step: int) -> slice:
-        """The positions in the epoch's order of a step's images, all ranks together."""
+        """Positions in the epoch's order of the step's images on all ranks."""
         start = step % self.steps_per_epoch * self.batch_size
         return slice(start, min(start + self.batch_size, self.num_images))
 
 
 @dataclass(frozen=True)
-class Rate:
+class LearningRate:
     """The learning rate as a function of the step."""
 
     peak: float
     num_steps: int
-    kind: str = "constant"  # step, cosine, poly
+    schedule: str = "constant"  # or step, cosine, poly
     warmup_steps: int = 0
-    drop_steps: tuple[int, ...] = ()  # where the step schedule multiplies by drop_factor
+    drop_steps: tuple[int, ...] = ()  # at which the step schedule multiplies by drop_factor
     drop_factor: float = 0.1
     power: float = 2.0
 
     def at(self, step: int) -> float:
-        """The rate of a step: linear warm-up that reaches the peak at `warmup_steps` (Goyal et
-        al. 2017, section 2.2), then constant, stepwise, half a cosine to 0 (Loshchilov and
-        Hutter 2017, without restarts), or (1 - progress) ** power."""
+        """The learning rate of a step.
+
+        A linear warm-up reaches the peak after `warmup_steps` (Goyal et al. 2017, section 2.2).
+        Then it is constant, drops stepwise, follows half a cosine to 0 (Loshchilov and Hutter 2017,
+        without restarts), or is (1 - progress) ** power times the peak.
+        """
         if step < self.warmup_steps:
             return self.peak * (step + 1) / self.warmup_steps
-        if self.kind == "constant":
+        if self.schedule == "constant":
             return self.peak
-        if self.kind == "step":
+        if self.schedule == "step":
             return self.peak * self.drop_factor ** sum(step >= drop for drop in self.drop_steps)
         progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
-        if self.kind == "cosine":
+        if self.schedule == "cosine":
             return self.peak * (1 + math.cos(math.pi * progress)) / 2
         return self.peak * (1 - progress) ** self.power
 
 
-def scaled(batch_size: int, lr: float, size: int, scaling: str) -> tuple[int, float]:
-    """(batch size, rate) when the batch grows with the number of ranks: the rate grows as much
-    (linear: Goyal et al. 2017), with its square root (sqrt: Krizhevsky 2014), or not (none)."""
-    growth = {"linear": size, "sqrt": math.sqrt(size), "none": 1.0}[scaling]
-    return batch_size * size, lr * growth
+def scale_batch(batch_size: int, lr: float, num_ranks: int, lr_scaling: str) -> tuple[int, float]:
+    """(batch size, learning rate) if the batch grows with the number of ranks.
 
-
-def of(config: Any, num_images: int, size: int) -> tuple[Plan, Rate]:
-    """The steps of a run on that many training images and ranks, and the rate at each.
-
-    config: a config.Config.
+    The learning rate grows by the same factor (linear: Goyal et al. 2017), its square root (sqrt:
+    Krizhevsky 2014), or not at all (none).
     """
-    batch_size, lr = config.batch_size, config.lr
-    if config.scale_batch:
-        batch_size, lr = scaled(batch_size, lr, size, config.lr_scaling)
-    plan = Plan(num_images, batch_size, config.epochs, config.max_steps)
-    warmup = config.warmup_epochs
-    if warmup is None:
-        warmup = min(5, config.epochs) if config.scale_batch else 0
-    rate = Rate(
+    growth = {"linear": num_ranks, "sqrt": math.sqrt(num_ranks), "none": 1.0}[lr_scaling]
+    return batch_size * num_ranks, lr * growth
+
+
+def build_schedule(
+    recipe: RecipeSettings, batch_size: int, num_images: int, num_ranks: int
+) -> tuple[Plan, LearningRate]:
+    """The steps of a run and their learning rate."""
+    lr, warmup_epochs = recipe.lr, recipe.warmup_epochs
+    if recipe.scale_batch:
+        batch_size, lr = scale_batch(batch_size, lr, num_ranks, recipe.lr_scaling)
+    if warmup_epochs is None:
+        warmup_epochs = min(DEFAULT_WARMUP_EPOCHS, recipe.epochs) if recipe.scale_batch else 0
+    plan = Plan(num_images, batch_size, recipe.epochs, recipe.max_steps)
+    learning_rate = LearningRate(
         lr,
-        config.epochs * plan.steps_per_epoch,
-        config.schedule,
-        round(warmup * plan.steps_per_epoch),
-        tuple(round(epoch * plan.steps_per_epoch) for epoch in config.step_epochs),
-        config.step_factor,
-        config.poly_power,
+        recipe.epochs * plan.steps_per_epoch,
+        recipe.schedule,
+        round(warmup_epochs * plan.steps_per_epoch),
+        tuple(round(epoch * plan.steps_per_epoch) for epoch in recipe.step_epochs),
+        recipe.step_factor,
+        recipe.poly_power,
     )
-    return plan, rate
+    return plan, learning_rate

@@ -1,44 +1,45 @@
-"""What a run says of itself before its first step."""
+"""What a run prints before its first step."""
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from typing import Iterator
 
 import mxnet as mx
 
 from dist_ft.data.dataset import Dataset
 from dist_ft.distributed import devices
+from dist_ft.distributed.world import World
 from dist_ft.models import parameters
 from dist_ft.training.schedule import Plan
 
 
-def about_images(data: str, folder: Dataset) -> Iterator[str]:
-    """How many there are, and what is no image."""
+def describe_dataset(data: str, dataset: Dataset) -> Iterator[str]:
+    """The number of classes and images, and files that were skipped."""
     yield (
-        f"{data}: {len(folder.classes)} classes, {len(folder.train)} images to train on,"
-        f" {len(folder.test)} to test on"
+        f"{data}: {len(dataset.classes)} classes, {len(dataset.train)} training images,"
+        f" {len(dataset.test)} test images"
     )
-    skipped = folder.train.skipped + folder.test.skipped
+    skipped = dataset.train.skipped + dataset.test.skipped
     if skipped:
-        yield f"{len(skipped)} files are no images by their name: {', '.join(skipped[:5])}"
+        yield f"skipped {len(skipped)} files without an image's extension: {', '.join(skipped[:5])}"
 
 
-def about_device(asked: str, ctx: mx.Context) -> Iterator[str]:
-    """What keeps a run from the GPU that it is meant for; `asked` is --device."""
-    if asked == "auto" and ctx.device_type == "cpu" and devices.built_for_cuda():
+def describe_device(device: str, ctx: mx.Context) -> Iterator[str]:
+    """A warning if MXNet was built for GPUs and sees none; device: --device."""
+    if device == "auto" and ctx.device_type == "cpu" and devices.built_for_cuda():
         yield f"MXNet is built for GPUs and sees no GPU: {devices.gpu_remedy()}"
 
 
-def about_network(
-    name: str, net: mx.gluon.Block, dtype: str, plan: Plan, peak_lr: float, world: Any
+def describe_network(
+    model: str, core: mx.gluon.Block, dtype: str, plan: Plan, peak_lr: float, world: World
 ) -> Iterator[str]:
-    """Where it computes, in which steps, and at which rate each of its parts learns."""
+    """Devices, batch size and steps, and the learning rate of each group of parameters."""
     yield (
-        f"{name} on {world.size} x {world.ctx} in {dtype}, {plan.batch_size} images a step,"
-        f" {plan.steps_per_epoch} steps an epoch"
+        f"{model} on {world.size} x {world.ctx} in {dtype}, {plan.batch_size} images per step,"
+        f" {plan.steps_per_epoch} steps per epoch"
     )
     if plan.batch_size < world.size:
-        yield f"more ranks than images a step: {world.size - plan.batch_size} idle"
-    for group in parameters.groups(net):
-        rate = f"rate {peak_lr * group.lr_mult:g}" if group.lr_mult else "frozen"
+        yield f"more ranks than images per step: {world.size - plan.batch_size} are idle"
+    for group in parameters.groups(core):
+        rate = f"learning rate {peak_lr * group.lr_mult:g}" if group.lr_mult else "frozen"
         yield f"  {group.name:9}{group.num_values:>12,} parameters  {rate}"

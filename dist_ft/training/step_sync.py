@@ -1,8 +1,8 @@
-"""What the ranks tell each other before every step, and the epoch's sums that come of it.
+"""Synchronises the ranks before every step and accumulates the epoch's sums.
 
-One small reduction on the hosts carries how many images the step has, who was asked to stop, whose
-loss is not finite, how many files were unreadable, and the sums of a step that is over. It is no
-sync point with the device, which is two steps behind.
+One small reduction between the hosts carries the step's number of images, the signals received,
+whether a loss is not finite, the number of unreadable files, and the sums of a finished step. It
+does not wait for the device, which runs up to two steps behind.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any, Iterable, Iterator, NamedTuple
 
 import mxnet as mx
 
+from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError
 from dist_ft.evaluation.evaluator import DelayedReader
+from dist_ft.training.state import EpochSums
 
-# Signals that ask for a stop, with the exit status that follows; of several the first is obeyed.
-# USR1 is what batch systems send when a job's time runs out: 75, EX_TEMPFAIL, asks for another go.
-STOPS = {
-    signal.SIGHUP: 128 + signal.SIGHUP,  # a terminal, or an ssh, that is gone
+# Signals that stop a run, with its exit status. If ranks receive different ones, the first wins.
+# Batch systems send USR1 when a job's time is over; 75 (EX_TEMPFAIL) asks to be started again.
+STOP_SIGNALS = {
+    signal.SIGHUP: 128 + signal.SIGHUP,  # the terminal or the ssh connection was closed
     signal.SIGTERM: 128 + signal.SIGTERM,
     signal.SIGINT: 128 + signal.SIGINT,
     signal.SIGUSR1: 75,
@@ -29,122 +31,111 @@ STOPS = {
 
 
 class StepStatus(NamedTuple):
-    """What all ranks know alike before a step."""
+    """What all ranks agree on before a step."""
 
     num_images: int  # of the step, on all ranks
-    num_bad: int  # unreadable files met in this epoch
-    stop: signal.Signals | None  # that some rank was sent
-    num_asked: int  # ranks that were sent one
-    resize: bool  # hosts have come or gone
+    num_unreadable: int  # files, in this epoch so far
+    stop_signal: signal.Signals | None
+    num_stopped: int  # ranks that received one
+    resize: bool  # hosts were added to or removed from an elastic job
 
 
 class StepSync:
-    """The sums of an epoch's finished steps, over all ranks: the same numbers on each.
+    """Synchronises the ranks, and adds finished steps to `sums`, which are equal on all ranks.
 
     waited_s: how long this rank has waited for its device.
     """
 
-    def __init__(self, world: Any):
-        self._world = world
+    def __init__(self, world: World, sums: EpochSums):
+        self.sums = sums
         self.waited_s = 0.0
-        self._behind = DelayedReader()
-        self.start_epoch()
-
-    def start_epoch(self, loss_sum: float = 0.0, correct: int = 0, num_images: int = 0) -> None:
-        self.loss_sum, self.correct, self.num_images = loss_sum, correct, num_images
-        self._mine = [0.0, 0, 0]  # finished here, not yet told: loss, correct, images
-        self._bad_step: int | None = None  # the first one here with a loss that is not finite
-
-    @property
-    def loss(self) -> float:
-        return self.loss_sum / max(1, self.num_images)
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / max(1, self.num_images)
-
-    def as_dict(self) -> dict[str, float]:
-        names = "loss_sum", "correct", "num_images"
-        return {name: getattr(self, name) for name in names}
+        self._world = world
+        self._reader = DelayedReader()
+        self._unsent = EpochSums()  # of steps that finished on this rank since the last exchange
+        self._first_bad_step: int | None = None  # on this rank, with a loss that is not finite
 
     def push(self, sums: mx.nd.NDArray, num_images: int, step: int) -> None:
-        """Takes a step's (loss sum, number correct) here, and its images here."""
-        self._take(self._behind.push(sums, num_images, step))
+        """Takes a step's (loss sum, number correct) and number of images on this rank."""
+        self._read(self._reader.push(sums, num_images, step))
 
-    def exchange(self, num_images: int, num_bad: int, stop: signal.Signals | None) -> StepStatus:
-        """Tells the other ranks, and hears them; every rank calls it before every step.
+    def exchange(
+        self, num_images: int, num_unreadable: int, stop_signal: signal.Signals | None
+    ) -> StepStatus:
+        """Sums this rank's values over all ranks; every rank calls it before every step.
 
-        Raises CollectiveError on all ranks where a loss has ceased to be finite on one.
+        Raises CollectiveError on all ranks if a loss on any rank is not finite.
         """
-        asks = [stop == signum for signum in STOPS]
-        flags = self._bad_step is not None, self._world.session.resize_pending
-        mine = [num_images, num_bad, *flags, *self._mine, *asks]
-        heard = self._world.sum(mine)
-        if heard[2]:
+        has_bad_step, unsent = self._first_bad_step is not None, self._unsent
+        values: list[float] = [
+            num_images,
+            num_unreadable,
+            has_bad_step,
+            self._world.session.resize_pending,
+        ]
+        values += [unsent.loss_sum, unsent.correct, unsent.num_images]
+        values += [stop_signal == signum for signum in STOP_SIGNALS]
+        total = self._world.sum(values)
+        if total[2]:
             self._raise_bad_step()
-        self._mine = [0.0, 0, 0]
-        self.loss_sum += float(heard[4])
-        self.correct += int(heard[5])
-        self.num_images += int(heard[6])
-        asked = next((signum for signum, ranks in zip(STOPS, heard[7:]) if ranks), None)
-        return StepStatus(int(heard[0]), int(heard[1]), asked, int(sum(heard[7:])), bool(heard[3]))
+        self._unsent = EpochSums()
+        self.sums.loss_sum += float(total[4])
+        self.sums.correct += int(total[5])
+        self.sums.num_images += int(total[6])
+        received = [signum for signum, ranks in zip(STOP_SIGNALS, total[7:]) if ranks]
+        return StepStatus(
+            num_images=int(total[0]),
+            num_unreadable=int(total[1]),
+            stop_signal=received[0] if received else None,
+            num_stopped=int(sum(total[7:])),
+            resize=bool(total[3]),
+        )
 
     def settle(self) -> None:
-        """Brings the sums up to the last step; a sync point with the device."""
-        self._take(self._behind.rest())
+        """Brings the sums up to the last step; waits for the device."""
+        self._read(self._reader.rest())
         self.exchange(0, 0, None)
 
-    def _take(self, steps: Iterable[tuple]) -> None:
-        since = time.perf_counter()
-        for finished in steps:
-            self._finish(*finished)
-        self.waited_s += time.perf_counter() - since
-
-    def _finish(self, sums, num_images: int, step: int) -> None:
-        loss, correct = (float(value) for value in sums)
-        if not math.isfinite(loss):
-            self._bad_step = step if self._bad_step is None else self._bad_step
-            return
-        self._mine = [
-            self._mine[0] + loss,
-            self._mine[1] + int(correct),
-            self._mine[2] + num_images,
-        ]
+    def _read(self, finished_steps: Iterable[tuple]) -> None:
+        start = time.perf_counter()
+        for (loss_sum, correct), num_images, step in finished_steps:
+            if math.isfinite(loss_sum):
+                self._unsent.loss_sum += float(loss_sum)
+                self._unsent.correct += int(correct)
+                self._unsent.num_images += num_images
+            elif self._first_bad_step is None:
+                self._first_bad_step = step
+        self.waited_s += time.perf_counter() - start
 
     def _raise_bad_step(self) -> None:
-        told = [
-            (step, name)
-            for step, name in self._world.gather((self._bad_step, self._world.name))
-            if step is not None
-        ]
-        step, name = min(told)
+        gathered = self._world.gather((self._first_bad_step, self._world.name))
+        step, rank_name = min((step, name) for step, name in gathered if step is not None)
         raise CollectiveError(
-            f"the loss of step {step} is not finite on {name}: nothing of this step or after it"
-            " is kept; go on from the last checkpoint with a smaller --lr, --warmup-epochs or"
+            f"the loss of step {step} is not finite on {rank_name}; this step and later ones are"
+            " not saved; resume from the last checkpoint with a smaller --lr, --warmup-epochs or"
             " --clip-norm"
         )
 
 
 class StopRequest:
-    """One of STOPS, remembered until the ranks have agreed on a step to stop at."""
+    """Signal handler that remembers the first signal until the ranks stop at the same step."""
 
     received: signal.Signals | None = None
 
     def __call__(self, signum: int, frame: Any) -> None:
         if self.received == signum == signal.SIGINT:
-            raise KeyboardInterrupt  # the second Ctrl-C means now
+            raise KeyboardInterrupt  # the second Ctrl-C stops at once
         self.received = self.received or signal.Signals(signum)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catches those signals in the body; not a SIGHUP that nohup has had ignored."""
+    """Catches the stop signals in the body, except a SIGHUP that `nohup` ignores."""
     request = StopRequest()
     is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    caught = [signum for signum in STOPS if not (is_nohup and signum == signal.SIGHUP)]
-    old = {signum: signal.signal(signum, request) for signum in caught}
+    caught = [signum for signum in STOP_SIGNALS if not (is_nohup and signum == signal.SIGHUP)]
+    old_handlers = {signum: signal.signal(signum, request) for signum in caught}
     try:
         yield request
     finally:
-        for signum, handler in old.items():
+        for signum, handler in old_handlers.items():
             signal.signal(signum, handler)

@@ -1,148 +1,173 @@
-"""Which rank holds the others up, and with what.
+"""Measures each rank's own step time and finds the rank that slows the others down.
 
-Ranks wait for each other in every step, so one that is slow makes all of them take as long. Each
-therefore measures what a step takes it by itself: its program, less all waiting for its device and
-for the others; and its device, which works behind the program's back, in a few steps of an epoch
-that it is waited for in, from an idle device to the step's gradients before they are summed.
+Ranks wait for each other in every step, so one slow rank makes all of them slow. Each rank measures
+two times of its own. Its host time is everything except waiting for its device or for other ranks.
+Its device runs asynchronously, so in a few steps of an epoch the rank waits until the device is
+idle, and measures the time until the step's gradients are ready to be reduced.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 import mxnet as mx
 import numpy as np
 
-CLOCKED = 5  # steps of a long epoch; the device idles a few ms in each
-CLOCKED_EVERY = 4  # steps at most: of a short epoch
-# A median of the others is moved neither by the slow rank nor by a second one. Equal ranks differ
-# by a few per cent; a shared core, a slow disk or a throttled card costs more than a fifth.
-SLOWER = 1.2
-LEAST_LOST_S = 1.0  # in an epoch: the steps of a shorter one are too few to judge by
+from dist_ft.data.loader import Loader
+from dist_ft.distributed.world import World
+from dist_ft.tracking.epoch_scores import RankTimes
+from dist_ft.training.step_sync import StepSync
+
+NUM_TIMED = 5  # steps of a long epoch; the device is idle for a few ms in each
+MIN_TIMED_EVERY = 4  # steps, in a short epoch
+# Equal ranks differ by a few percent; a shared core, a slow disk or a throttled GPU costs more than
+# a fifth. The comparison is with the median of the others, so a second slow rank does not hide one.
+SLOW_RATIO = 1.2
+MIN_LOST_S = 1.0  # per epoch; shorter epochs have too few steps to judge by
 
 
 class Reading(NamedTuple):
-    """Seconds of a process, which only grow."""
+    """Monotonic times of a process, s."""
 
     now_s: float
     data_s: float  # waited for batches
-    device_s: float  # waited for its device
+    device_s: float  # waited for the device
     ranks_s: float  # in collective calls
 
 
-class Account(NamedTuple):
-    """What the steps of an epoch took a rank, in seconds."""
+class RankTiming(NamedTuple):
+    """The times of one rank in the steps of an epoch, s."""
 
     rank: int
     host: str
     num_steps: int
     wall_s: float
     data_s: float  # waited for batches
-    program_s: float  # all but waiting for its device and for other ranks: data_s is a part of it
-    device_step_s: float  # the gradients of a step; 0 where none was clocked
+    host_s: float  # all except waiting for the device or for other ranks; includes data_s
+    device_step_s: float  # median until a step's gradients are ready; 0 if no step was timed
 
     @property
     def step_s(self) -> float:
-        """A step by itself: program and device work at the same time, and the longer one counts."""
-        return max(self.program_s / max(1, self.num_steps), self.device_step_s)
+        """Time of a step without other ranks: the longer of host and device, which overlap."""
+        return max(self.host_s / max(1, self.num_steps), self.device_step_s)
 
-    def as_row(self) -> dict[str, Any]:
-        """Where the epoch's steps went: waiting for data, for other ranks and their sums, the rest;
-        for JSON."""
+    def to_times(self) -> RankTimes:
+        """The epoch's time divided into waiting for data, waiting for other ranks, and the rest."""
         own_s = min(self.wall_s, self.step_s * self.num_steps)
-        return {
-            "rank": self.rank,
-            "host": self.host,
-            "step_s": self.step_s,
-            "data_s": self.data_s,
-            "rest_s": max(0.0, own_s - self.data_s),
-            "others_s": self.wall_s - own_s,
-        }
+        return RankTimes(
+            rank=self.rank,
+            host=self.host,
+            step_s=self.step_s,
+            data_s=self.data_s,
+            rest_s=max(0.0, own_s - self.data_s),
+            others_s=self.wall_s - own_s,
+        )
 
 
-class Clock:
-    """Stops the time of a rank's steps, epoch after epoch; one alone is compared with nobody."""
+class StepTimer:
+    """Measures a rank's steps, one epoch after another. A single process times no device steps."""
 
-    def __init__(self, num_ranks: int):
-        self._is_alone = num_ranks == 1
-        self.waited_s = 0.0  # for the device, in clocked steps
-        self._since: float | None = None  # where the step under way is clocked
-        self._steps, self._clocked, self._start = range(0), [], None
+    def __init__(self, world: World, sync: StepSync, loader: Loader):
+        self._world, self._sync, self._loader = world, sync, loader
+        self._waited_s = 0.0  # for the device, in timed steps
+        self._steps = range(0)
+        self._epoch_start = self._read()
+        self._device_times: list[float] = []  # of the epoch's timed steps
+        self._step_start: float | None = None  # of the current step, if it is timed
 
-    def start_epoch(self, steps: range, start: Reading) -> None:
-        self._steps, self._clocked, self._start = steps, [], start
+    def start_epoch(self, steps: range) -> None:
+        self._steps, self._device_times, self._epoch_start = steps, [], self._read()
 
     def start_step(self, step: int) -> None:
-        """The ranks have agreed to make the step, and it begins."""
-        if not self._is_alone and is_clocked(step - self._steps.start, len(self._steps)):
-            self._since = self._idle_at()
+        position = step - self._steps.start
+        if self._world.size > 1 and is_timed(position, len(self._steps)):
+            self._step_start = self._wait_for_device()
 
-    def has_gradients(self) -> None:
-        """The step's gradients have been asked for."""
-        if self._since is not None:
-            self._clocked.append(self._idle_at() - self._since)
-            self._since = None
+    def end_gradients(self) -> None:
+        """To be called when the step's gradients have been computed, before they are reduced."""
+        if self._step_start is not None:
+            self._device_times.append(self._wait_for_device() - self._step_start)
+            self._step_start = None
 
-    def account(self, rank: int, host: str, end: Reading) -> Account:
-        """Of the epoch, whose steps are made."""
-        wall_s, data_s, device_s, ranks_s = (b - a for a, b in zip(self._start, end))
-        program_s = max(0.0, wall_s - device_s - ranks_s)
-        device_step_s = float(np.median(self._clocked)) if self._clocked else 0.0
-        return Account(rank, host, len(self._steps), wall_s, data_s, program_s, device_step_s)
+    def gather(self) -> list[RankTiming]:
+        """The timing of every rank since `start_epoch`; all ranks call it."""
+        wall_s, data_s, device_s, ranks_s = (
+            end - start for start, end in zip(self._epoch_start, self._read())
+        )
+        return self._world.gather(
+            RankTiming(
+                rank=self._world.rank,
+                host=self._world.host,
+                num_steps=len(self._steps),
+                wall_s=wall_s,
+                data_s=data_s,
+                host_s=max(0.0, wall_s - device_s - ranks_s),
+                device_step_s=float(np.median(self._device_times)) if self._device_times else 0.0,
+            )
+        )
 
-    def _idle_at(self) -> float:
-        since = time.perf_counter()
+    def _read(self) -> Reading:
+        return Reading(
+            now_s=time.perf_counter(),
+            data_s=self._loader.waited_s,
+            device_s=self._sync.waited_s + self._waited_s,
+            ranks_s=self._world.waited_s,
+        )
+
+    def _wait_for_device(self) -> float:
+        """Returns the time at which the device is idle."""
+        start = time.perf_counter()
         mx.nd.waitall()
-        now = time.perf_counter()
-        self.waited_s += now - since
-        return now
+        end = time.perf_counter()
+        self._waited_s += end - start
+        return end
 
 
-def is_clocked(position: int, num_steps: int) -> bool:
-    """Whether a step is, by its place in an epoch: the same ones on all ranks, never the first,
-    which compiles."""
-    every = max(CLOCKED_EVERY, num_steps // CLOCKED)
-    return position > 0 and position % every == min(every, num_steps) // 2
+def is_timed(position: int, num_steps: int) -> bool:
+    """True if the device is timed in the step at this position of an epoch.
+
+    The same on all ranks, and never the first step, in which MXNet compiles the graph.
+    """
+    period = max(MIN_TIMED_EVERY, num_steps // NUM_TIMED)
+    return position > 0 and position % period == min(period, num_steps) // 2
 
 
-def find(accounts: Sequence[Account]) -> tuple[Account, float] | None:
-    """The rank that holds the others up, if one does, and the median of their steps, s."""
-    if len(accounts) < 2:
+def find_slow_rank(timings: Sequence[RankTiming]) -> tuple[RankTiming, float] | None:
+    """The rank that slows the others down and the median step time of the others, s, or None."""
+    if len(timings) < 2:
         return None
-    slowest = max(accounts, key=lambda account: account.step_s)
-    median_s = float(np.median([a.step_s for a in accounts if a is not slowest]))
+    slowest = max(timings, key=lambda timing: timing.step_s)
+    median_s = float(np.median([timing.step_s for timing in timings if timing is not slowest]))
     lost_s = (slowest.step_s - median_s) * slowest.num_steps
-    is_slow = slowest.step_s > SLOWER * median_s and lost_s >= LEAST_LOST_S
+    is_slow = slowest.step_s > SLOW_RATIO * median_s and lost_s >= MIN_LOST_S
     return (slowest, median_s) if is_slow else None
 
 
-def word(accounts: Sequence[Account]) -> str | None:
-    """A line that names that rank, what it spends the time on, and a remedy."""
-    found = find(accounts)
+def slow_rank_message(timings: Sequence[RankTiming]) -> str | None:
+    """A line that names the slow rank, what takes the time, and a remedy; None without one."""
+    found = find_slow_rank(timings)
     if found is None:
         return None
     slow, median_s = found
     return (
-        f"rank {slow.rank} on {slow.host} holds the others up: a step takes it"
-        f" {slow.step_s * 1e3:,.0f} ms by itself, the others {median_s * 1e3:,.0f} ms;"
-        f" {_cause(slow, [a for a in accounts if a is not slow])}"
+        f"rank {slow.rank} on {slow.host} slows the others down: its step takes"
+        f" {slow.step_s * 1e3:,.0f} ms, theirs {median_s * 1e3:,.0f} ms;"
+        f" {_cause(slow, [timing for timing in timings if timing is not slow])}"
     )
 
 
-def _cause(slow: Account, others: Sequence[Account]) -> str:
-    """Where it takes longer than the others' median, most of all."""
+def _cause(slow: RankTiming, others: Sequence[RankTiming]) -> str:
+    """The part of a step that exceeds the others' median by most."""
 
-    def excess(of: Any) -> float:
-        return of(slow) - float(np.median([of(other) for other in others]))
+    def excess_s(part_s: Callable[[RankTiming], float]) -> float:
+        return part_s(slow) - float(np.median([part_s(other) for other in others]))
 
-    def program_s(account: Account) -> float:
-        return (account.program_s - account.data_s) / max(1, account.num_steps)
-
-    waits_s = excess(lambda account: account.data_s / max(1, account.num_steps))
-    computes_s, idles_s = excess(lambda account: account.device_step_s), excess(program_s)
-    if waits_s >= max(computes_s, idles_s):
-        return "it waits for data: --cache ram or disk, or a quicker disk there"
-    if computes_s >= idles_s / 2:  # Python's part of the gradients is in both
-        return "it is slow to compute: see what else its cores or GPU do (top, nvidia-smi there)"
+    data_s = excess_s(lambda timing: timing.data_s / max(1, timing.num_steps))
+    host_s = excess_s(lambda timing: (timing.host_s - timing.data_s) / max(1, timing.num_steps))
+    device_s = excess_s(lambda timing: timing.device_step_s)
+    if data_s >= max(device_s, host_s):
+        return "it waits for data: use --cache ram or disk, or a faster disk there"
+    if device_s >= host_s / 2:  # the time to launch the gradients' operators is in both
+        return "its computation is slow: see what else its cores or GPU do (top, nvidia-smi there)"
     return "it is slow between its steps: see what it writes, and what else its cores do"

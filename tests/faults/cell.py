@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+import dist_ft
+from dist_ft.errors import UserError
 from dist_ft.training import checkpoint
 from tests import test_elastic as elastic
 from tests.faults.jobs import ADDED, IS_ELASTIC, Ended, Place
@@ -78,7 +80,7 @@ def prepare(place: Place) -> None:
         make_folder(place.log / "other", (12, 9, 11, 10, 10), (21, 20, 20, 20, 20))
     if place.kind == "version":
         package = place.log / "other" / "dist_ft"
-        shutil.copytree(Path(checkpoint.__file__).parent, package)
+        shutil.copytree(Path(dist_ft.__file__).parent, package)
         name = package / "__init__.py"
         name.write_text(re.sub(r'__version__ = ".*"', '__version__ = "0.0.9"', name.read_text()))
 
@@ -118,8 +120,12 @@ def next_step(log: Path, since_s: float) -> float:
 
 def saved_in(run: Path) -> str:
     found = checkpoint.latest(run)
-    torn = [path.name for path in checkpoint._directories(run)]
-    torn = sorted(set(torn) - {whole.path.name for whole in checkpoint._whole(run)})
+    torn = []
+    for path in sorted((run / "checkpoints").glob("step-*")):
+        try:
+            checkpoint.read(path, (checkpoint.NET, checkpoint.TRAINER))
+        except UserError:
+            torn.append(path.name)
     return (f"step {found.step}" if found else "none") + (f", TORN {torn}" if torn else "")
 
 

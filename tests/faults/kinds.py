@@ -24,7 +24,7 @@ STANDS = (
     r"dist_ft: rank 1 of 2 on \S+: no progress .*\)",
     r"dist_ft: rank 0 of 2 on \S+: no progress .*\)",
 )
-ODD = (r"dist_ft: the ranks were not started alike: .*",)
+ODD = (r"dist_ft: the ranks do not have the same run: .*",)
 TAKEN_OUT = (
     r".*\[(?:localhost|127\.0\.0\.1|\w+)\] has been removed from elastic job.*",
     r"dist_ft: the other ranks go on .*",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import mxnet as mx
 
 from dist_ft.training import checkpoint
+from dist_ft.training.state import TrainingState
 
 NUMBERS = 10**6  # in the checkpoint: 4 MB
 
@@ -27,7 +28,7 @@ def run(kills: int, seed: int = 0) -> Summary:
     chance, cut, bad = random.Random(seed), 0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint.save(folder, {"step": 0}, {"w": mx.nd.zeros(NUMBERS)}, {}, keep=2)
+        checkpoint.save(folder, TrainingState(step=0), {"w": mx.nd.zeros(NUMBERS)}, {}, keep=2)
         mx.nd.waitall()
         for _ in range(kills):
             before = checkpoint.latest(folder).step
@@ -48,7 +49,9 @@ def save_for_ever(folder: Path, step: int) -> None:
     (folder / "finished").write_text(str(step))
     while True:
         step += 1
-        checkpoint.save(folder, {"step": step}, {"w": mx.nd.full(NUMBERS, step)}, {}, keep=2)
+        checkpoint.save(
+            folder, TrainingState(step=step), {"w": mx.nd.full(NUMBERS, step)}, {}, keep=2
+        )
         beside = folder / "finished.beside"
         beside.write_text(str(step))
         beside.replace(folder / "finished")

@@ -69,8 +69,8 @@ def hang_in_decode(run):
 
 def fill_disk(run):
     begin()
-    disk = os.statvfs(run.config.folder)
-    (run.config.folder / "filler").write_bytes(bytes(disk.f_bavail * disk.f_bsize))
+    disk = os.statvfs(run.options.folder)
+    (run.options.folder / "filler").write_bytes(bytes(disk.f_bavail * disk.f_bsize))
 
 
 def die_in_saving(run):

@@ -16,15 +16,16 @@ import mxnet as mx  # noqa: E402
 
 from dist_ft import train  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
+from dist_ft.training.saving import StateSaver  # noqa: E402
 
-commit, exchange, after = Run.commit, Run.begin_step, Run.end_step
+commit, exchange, after = StateSaver.commit, Run.begin_step, Run.end_step
 commits_ms, steps_ms, since = [], [], [0.0]
 
 
-def timed_commit(run):
+def timed_commit(saver):
     mx.nd.waitall()  # what the steps before have left to do is not the commit's
     start = time.perf_counter()
-    commit(run)
+    commit(saver)
     commits_ms.append(1e3 * (time.perf_counter() - start))
 
 
@@ -42,5 +43,5 @@ def timed_after(run, *step):
         file.write_text(json.dumps({"commits_ms": commits_ms, "steps_ms": steps_ms}))
 
 
-Run.commit, Run.begin_step, Run.end_step = timed_commit, timed_exchange, timed_after
+StateSaver.commit, Run.begin_step, Run.end_step = timed_commit, timed_exchange, timed_after
 train.main()

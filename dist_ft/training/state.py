@@ -1,0 +1,107 @@
+"""The state of a run between two steps: what a checkpoint holds besides arrays."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dist_ft.data.transforms import InputSpec
+from dist_ft.errors import UserError
+
+FORMAT_VERSION = 2  # increase it with every change of the format, and extend `_upgrade`
+
+INPUT_SPEC_KEYS = ("image_size", "resize", "keep_ratio")  # in the order of InputSpec's fields
+DEFAULT_INPUT_SPEC = InputSpec(224, 256, False)
+
+
+class UnknownFormat(UserError):
+    """A checkpoint that a newer version of dist_ft has written."""
+
+
+@dataclass
+class EpochSums:
+    """Sums over the training images of the epoch so far, on all ranks."""
+
+    loss_sum: float = 0.0
+    correct: int = 0
+    num_images: int = 0
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / max(1, self.num_images)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(1, self.num_images)
+
+
+@dataclass
+class TrainingState:
+    """Values that together with the network's and the optimizer's arrays determine the next step,
+    and those that are needed to use the network without the run's settings."""
+
+    step: int = 0  # steps made
+    epoch_sums: EpochSums = field(default_factory=EpochSums)
+    test_accuracy: float | None = None  # of these parameters; None if they were not evaluated
+    best_accuracy: float = -1.0
+    epochs_without_improvement: int = 0
+    elapsed_s: float = 0.0  # time spent in the epoch so far
+    loss_scale: list[float] | None = None  # value and good steps of precision.LossScale
+    # What the parameters belong to.
+    run_spec: dict[str, Any] = field(default_factory=dict)
+    num_ranks: int = 1
+    dtype: str = "float32"
+    classes: list[str] = field(default_factory=list)
+    input_spec: InputSpec = DEFAULT_INPUT_SPEC
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        spec = dict(zip(INPUT_SPEC_KEYS, self.input_spec))
+        return {"format_version": FORMAT_VERSION, **asdict(self), "input_spec": spec}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingState:
+        """Reads what any version of `to_dict` has returned.
+
+        Raises UnknownFormat for a newer version, and KeyError or TypeError for other values.
+        """
+        values = _upgrade(values)
+        values["epoch_sums"] = EpochSums(**values["epoch_sums"])
+        spec = values["input_spec"]
+        values["input_spec"] = InputSpec(*(spec[key] for key in INPUT_SPEC_KEYS))
+        return cls(**values)
+
+
+def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """Converts the values of an older version to those of FORMAT_VERSION."""
+    values = dict(values)
+    version = values.pop("format_version", 1)
+    if version == 1:
+        return _from_version_1(values)
+    if version == FORMAT_VERSION:
+        return values
+    raise UnknownFormat(
+        f"checkpoint format version {version}: this dist_ft reads versions 1 to {FORMAT_VERSION};"
+        " use the version of dist_ft that wrote the checkpoint, or a newer one"
+    )
+
+
+def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had other names and no format_version; its first writers lacked "dtype"."""
+    run_spec = dict(values["facts"])
+    if "images a step" in run_spec:
+        run_spec["images per step"] = run_spec.pop("images a step")
+    return {
+        "step": values["step"],
+        "epoch_sums": values["epoch_sums"],
+        "test_accuracy": values.get("test_accuracy"),
+        "best_accuracy": values["best_accuracy"],
+        "epochs_without_improvement": values["epochs_without_better"],
+        "elapsed_s": values["elapsed_s"],
+        "loss_scale": values.get("loss_scale"),
+        "run_spec": run_spec,
+        "num_ranks": values["ranks"],
+        "dtype": values.get("dtype") or run_spec.get("--dtype", "float32"),
+        "classes": values["classes"],
+        "input_spec": values["view"],
+    }
