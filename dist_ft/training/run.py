@@ -86,14 +86,9 @@ class Run:
             self.logger.close()
         if self.lock:
             self.lock.release()
-        if (
-            self.world.session.last_commit
-            and self.world.is_main
-            and error
-            and is_rank_failure(error)
-        ):
+        if self.world.is_main and is_rank_failure(error):
             with suppress(UserError):  # in case that too few ranks are left to continue
-                self.saver.write_last_commit()
+                self.saver.save_last_commit()
 
     @property
     def step(self) -> int:
