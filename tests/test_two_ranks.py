@@ -42,7 +42,6 @@ def test_two_ranks_train_stop_resume_and_are_evaluated(tiny, tmp_path):
     stopped = re.search(r"stopped by SIGTERM before step (\d+); saved as (\S+);", output)
     assert stopped, output
     step, path = int(stopped[1]), stopped[2]
-    assert "Traceback" not in output
     assert checkpoint.latest(run).step == step
 
     resumed = run_job([*flags, "--epochs", "1000", "--max-steps", str(step + 4)], 60, num_ranks=2)
