@@ -1,11 +1,12 @@
-"""Images without labels, as a command line names them, and what is wrong with the unreadable."""
+"""Lists and reads unlabelled images, as named on a command line."""
 
 from __future__ import annotations
 
 import glob
+import io
 import os
 import stat
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, Sequence, TextIO
 
 import numpy as np
 
@@ -15,39 +16,47 @@ from dist_ft.data.image_folder import EXTENSIONS
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 
-MAX_BYTES = 2**29  # of an encoded image
+MAX_FILE_BYTES = 2**29  # of an encoded image
+PREFETCH_MB = 64.0  # of images decoded ahead of the network on each rank
 
 
-def listed(words: Iterable[str], lines: Iterable[str]) -> list[str]:
-    """The images that a command line names, in its order; a folder's are sorted by name.
+def list_images(arguments: Sequence[str], stdin: TextIO) -> list[str]:
+    """The images that the arguments name, in their order; those of a folder are sorted by name.
 
-    lines: what '-' stands for. A name of nothing that exists stays, to be told of as unreadable.
-    Raises UserError for a folder that cannot be listed.
+    '-' stands for the lines of `stdin`. A path that does not exist is kept, to be reported as
+    unreadable. Raises UserError if a folder cannot be listed, or if there are no images.
     """
-    found: list[str] = []
-    for word in words:
-        if word == "-":
-            found += listed((line.rstrip("\r\n") for line in lines if line.strip()), ())
-        elif os.path.isdir(word):
-            found += _below(word)
-        elif not os.path.lexists(word) and glob.has_magic(word):
-            named = sorted(glob.glob(word, recursive=True))
-            if "**" in word:  # it has named what is in the folders, too
-                named = [path for path in named if not os.path.isdir(path)]
-            found += listed(named, ()) or [word]
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="surrogateescape")  # a path may contain any bytes
+    paths = list(_expand(arguments, stdin))
+    if not paths:
+        raise UserError(f"{' '.join(arguments)}: no images there")
+    return paths
+
+
+def _expand(arguments: Iterable[str], lines: Iterable[str] = ()) -> Iterator[str]:
+    for argument in arguments:
+        if argument == "-":
+            yield from _expand(line.rstrip("\r\n") for line in lines if line.strip())
+        elif os.path.isdir(argument):
+            yield from _images_below(argument)
+        elif not os.path.lexists(argument) and glob.has_magic(argument):
+            matches = sorted(glob.glob(argument, recursive=True))
+            if "**" in argument:  # which also matches the contents of the folders
+                matches = [path for path in matches if not os.path.isdir(path)]
+            yield from _expand(matches) if matches else [argument]
         else:
-            found.append(word)
-    return found
+            yield argument
 
 
-def _below(root: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Files in a folder that are images by their name, and in those below it, also through links;
-    hidden ones are left out, as by train.
+def _images_below(root: str, parents: tuple[str, ...] = ()) -> Iterator[str]:
+    """Files with an image's extension, first those in the folder, then those in subfolders.
 
-    above: what the folders around it really are: a link to one of them would have no end.
+    Links are followed; hidden files are left out, as in training. parents: real paths of the
+    folders above, to leave out a link to one of them.
     """
-    own = os.path.realpath(root)
-    if own in above:
+    real_root = os.path.realpath(root)
+    if real_root in parents:
         return
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
@@ -59,31 +68,31 @@ def _below(root: str, above: tuple[str, ...] = ()) -> Iterator[str]:
             yield entry.path
     for entry in visible:
         if os.path.isdir(entry.path):
-            yield from _below(entry.path, (*above, own))
+            yield from _images_below(entry.path, (*parents, real_root))
 
 
-class Pictures:
-    """The images to be labelled, and what is wrong with those that cannot be read."""
+class UnlabelledImages:
+    """Reads images for a Loader, and keeps what is wrong with the unreadable ones, by index."""
 
-    def __init__(self, paths: Sequence[str], views: InputSpec):
-        self.paths, self._views = paths, views
+    def __init__(self, paths: Sequence[str], spec: InputSpec):
+        self.paths, self._spec = paths, spec
         self.errors: dict[int, str] = {}
 
     def fill(self, index: int, row: np.ndarray) -> None:
-        """As dist_ft.data.loader.Loader has it. Raises CorruptImage."""
+        """Reads an image into `row`, (side, side, 3) uint8. Raises CorruptImage."""
         try:
             pixels = decoding.decode(_read(self.paths[index]))
-            row[:] = transforms.center_crop(pixels, *self._views)
-        except (OSError, ValueError) as error:  # a name with a null in it is a ValueError
+            row[:] = transforms.center_crop(pixels, *self._spec)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
             self.errors[index] = getattr(error, "strerror", None) or str(error)
             raise CorruptImage(self.errors[index]) from error
 
 
 def _read(path: str) -> bytes:
-    about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device never end
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
         raise CorruptImage("not a regular file")
-    if about.st_size > MAX_BYTES:
-        raise CorruptImage(f"{about.st_size:,} bytes, more than the {MAX_BYTES:,} that are read")
+    if status.st_size > MAX_FILE_BYTES:
+        raise CorruptImage(f"{status.st_size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
     with open(path, "rb") as file:
         return file.read()

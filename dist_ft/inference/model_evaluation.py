@@ -19,10 +19,9 @@ from dist_ft.errors import UserError
 from dist_ft.evaluation.assessment import Assessment
 from dist_ft.evaluation.evaluator import evaluate
 from dist_ft.evaluation.predictions import Predictions
+from dist_ft.inference.inputs import PREFETCH_MB
 from dist_ft.inference.trained_model import TrainedModel
 from dist_ft.text import as_json
-
-PREFETCH_MB = 64  # of images decoded ahead of the network on each rank
 
 
 def labelled_split(data: str, name: str, classes: Sequence[str]) -> Split:
