@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import importlib.util
 import logging
 import os
 import runpy
@@ -28,6 +29,14 @@ def main() -> None:
         sys.exit(f"usage: dist-ft {{{','.join(COMMANDS)}}} [--help] ...")
     del sys.argv[1]
     runpy.run_module(f"dist_ft.{name}", run_name="__main__", alter_sys=True)
+
+
+def require_mxnet() -> None:
+    """Exits with one line if MXNet is not installed: it is an extra, for a CPU or for GPUs."""
+    if importlib.util.find_spec("mxnet") is None:
+        sys.exit(
+            "dist_ft: MXNet is not installed: pip install 'dist-ft[cpu]', or see README.md for GPUs"
+        )
 
 
 # Standard output and messages
