@@ -6,8 +6,6 @@ interface docker0 with the same address on all of them.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import json
 import os
@@ -15,8 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -24,6 +20,7 @@ import pytest
 
 from tests.conftest import BIN, ENVIRONMENT, REPO, TINY, needs_mpi, train
 from tests.hosts.cluster import wait_until
+from tests.hosts.exposure import has_pickle, is_private, observe
 from tests.hosts.network import SSH_PORT, Network, unavailable
 
 REASON = unavailable()
@@ -70,36 +67,6 @@ def scores(run):
     return [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
 
 
-class Exposed(NamedTuple):
-    """What other hosts and users can see of a job."""
-
-    listening: set[tuple[str, str]]  # local address and program
-    connected: set[str]  # local addresses
-    command_lines: set[str]
-
-
-def observe(network, command, tmp_path, **env) -> tuple[Exposed, str]:
-    """Runs a command on the first host; returns what it exposed on all hosts, and its output."""
-    seen, log = Exposed(set(), set(), set()), tmp_path / "log"
-    with log.open("w") as file:
-        job = network.start("hosta", command, tmp_path, file, **env)
-    deadline = time.monotonic() + 240
-    while job.poll() is None:
-        assert time.monotonic() < deadline, log.read_text()
-        for host in network.addresses:
-            seen.listening.update(network.sockets(host, "listening"))
-            seen.connected.update(address for address, _ in network.sockets(host, "established"))
-            seen.command_lines.update(network.command_lines(host))
-        time.sleep(0.2)
-    assert job.returncode == 0, log.read_text()
-    return seen, log.read_text()
-
-
-def is_private(address):
-    """True for addresses of the network between the hosts and of loopback."""
-    return address.startswith(("10.77.0.", "127."))
-
-
 LAUNCHERS = [
     pytest.param("hosts.sh", "hosta:1,hostb:1,hostc:1", {"horovodrun"}, id="gloo"),
     pytest.param(
@@ -139,15 +106,6 @@ def test_a_job_on_several_hosts_equals_one_process_and_exposes_no_secret(
     assert {address for address in seen.connected if not is_private(address)} == set()
     assert SECRET["CLUSTER_TOKEN"] not in "\n".join([output, *seen.command_lines])
     assert not any(map(has_pickle, seen.command_lines))
-
-
-def has_pickle(command_line):
-    """True if a word is a base64 pickle, in which horovodrun passes the secret key of a service."""
-    for word in re.findall(r"[\w+/]{8,}={0,2}", command_line):
-        with contextlib.suppress(binascii.Error):
-            if base64.b64decode(word, validate=True).startswith((b"\x80\x04", b"\x80\x05")):
-                return True
-    return False
 
 
 def test_horovodrun_exposes_its_key_if_it_searches_for_the_interface_itself(network, tmp_path):
