@@ -46,6 +46,7 @@ def parse() -> tuple[argparse.Namespace, Config, list[str]]:
 def main() -> None:
     args, config, settings = parse()
     num_threads = threads.bind_cores()  # before MXNet is imported
+    cli.require_mxnet()
     with cli.standard_output():
         try:
             files.check_output_file(args.json, "--json")

@@ -36,6 +36,7 @@ def parse() -> tuple[Config, bool]:
 def main() -> None:
     config, is_data_named = parse()
     num_threads = threads.bind_cores()  # before MXNet is imported
+    cli.require_mxnet()
     from dist_ft.diagnostics import system_checks
     from dist_ft.distributed import startup
 

@@ -18,6 +18,7 @@ from dist_ft.text import on_one_line
 def main() -> None:
     args = _parser().parse_args()
     num_threads = threads.bind_cores()
+    cli.require_mxnet()
     from dist_ft.distributed import startup  # loads MXNet
     from dist_ft.inference import model_evaluation, trained_model
 

@@ -19,6 +19,7 @@ from dist_ft.inference import writers
 def main() -> None:
     args = _parser().parse_args()
     num_threads = threads.bind_cores()
+    cli.require_mxnet()
     from dist_ft.distributed import startup  # loads MXNet
     from dist_ft.inference import inputs, predictor, trained_model
 

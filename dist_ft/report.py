@@ -35,6 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or args.run / "report.html"
     num_threads = threads.bind_cores()
+    cli.require_mxnet()
     from dist_ft.distributed import startup  # imports MXNet
     from dist_ft.reporting import run_report
 

@@ -95,7 +95,7 @@ def train_step(
 
 def main() -> None:
     config = cli.parse()
-
+    cli.require_mxnet()
     from dist_ft.distributed import startup
     from dist_ft.distributed.elastic_world import ElasticWorld
     from dist_ft.distributed.horovod_world import HorovodWorld
