@@ -184,11 +184,9 @@ def _files_finding(severity: str, name: str, files: dict[str, str], remedy: str)
 
 def _balance_finding(counts: dict[str, int]) -> Finding:
     smallest, largest = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
-    detail = (
-        f"{counts[smallest]:,} ({smallest}) to {counts[largest]:,} ({largest}) training images per"
-        " class"
-    )
-    if counts[largest] < MAX_IMBALANCE * counts[smallest]:
+    low, high = counts[smallest], counts[largest]
+    detail = f"{low:,} ({smallest}) to {high:,} ({largest}) training images per class"
+    if high < MAX_IMBALANCE * low:
         return Finding(OK, "balance", detail)
     remedy = "collect more images of the small classes, and check the accuracy of each class"
     return Finding(NOTE, "balance", detail, remedy)

@@ -39,7 +39,7 @@ def check_horovod() -> Finding:
 def check_threads(num_threads: int) -> Finding:
     """num_threads: of this rank."""
     num_cores = threads.usable_cores()
-    detail = f"{num_cores} cores for the ranks of this host, {num_threads} threads for this rank"
+    detail = f"cores for the ranks of this host: {num_cores}, threads of this rank: {num_threads}"
     if threads.has_bfloat16():
         detail += "; the processor supports --dtype bfloat16"
     if num_cores < num_threads:
@@ -50,7 +50,7 @@ def check_threads(num_threads: int) -> Finding:
 
 def check_devices(world: World) -> Finding:
     num_gpus = mx.context.num_gpus()
-    detail = f"{num_gpus} GPUs, {world.local_size} ranks on this host, this one on {world.ctx}"
+    detail = f"GPUs: {num_gpus}, ranks on this host: {world.local_size}, this rank on {world.ctx}"
     if num_gpus > world.local_size:
         return Finding(NOTE, "devices", detail, f"horovodrun -np {num_gpus} uses all GPUs")
     if num_gpus == 0 and devices.built_for_cuda():

@@ -81,9 +81,13 @@ def check_images(
     )
     differences = run_spec.rank_differences(list(all_facts), list(names))
     if differences:
-        findings = [Finding(FAIL, "images", detail, "; ".join(differences))]
+        remedy = (
+            f"use the same settings, versions and images on all ranks: {'; '.join(differences)}"
+        )
+        findings = [Finding(FAIL, "images", detail, remedy)]
     else:
-        findings = [Finding(OK, "images", f"{detail}, the same on {len(gathered)} ranks")]
+        is_same = f", the same on {len(gathered)} ranks" if len(gathered) > 1 else ""
+        findings = [Finding(OK, "images", detail + is_same)]
     if world.is_main:  # as in a run
         findings.append(check_leaks(dataset, config.data, config.allow_leak))
     findings.append(check_loader(config, dataset, num_threads))
@@ -120,7 +124,7 @@ def check_loader(config: Config, dataset: Dataset, num_threads: int) -> Finding:
         examples = tuple(unreadable.values())
         remedy = "repair or remove them; python -m dist_ft.audit lists all of them"
         return Finding(NOTE, "loader", f"{len(unreadable)} unreadable images", remedy, examples)
-    return Finding(OK, "loader", f"{images_per_s:,.0f} images/s on {num_threads} threads")
+    return Finding(OK, "loader", f"{images_per_s:,.0f} images/s with --num-workers {num_threads}")
 
 
 def check_allreduce(world: World) -> Finding:
