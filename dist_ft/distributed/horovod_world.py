@@ -30,7 +30,7 @@ class HorovodWorld(World):
         """
         num_gpus = devices.count_gpus(device)
         settings.apply(on_gpu=num_gpus > 0)
-        self._settings = settings
+        self.settings = settings
         self._hvd = _initialise_horovod()
         self._update_rank()
         self._mpi = _duplicate_communicator(self.size)
@@ -56,7 +56,7 @@ class HorovodWorld(World):
         """
         with self.raise_on_all_ranks():
             if self.is_main:
-                self._hvd.start_timeline(self._settings.create_timeline_file())
+                self._hvd.start_timeline(self.settings.create_timeline_file())
 
     def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         local = mx.nd.array(values, ctx=mx.cpu(), dtype="float64")
@@ -88,9 +88,9 @@ class HorovodWorld(World):
     def trainer(
         self, params: mx.gluon.ParameterDict, optimizer: mx.optimizer.Optimizer
     ) -> mx.gluon.Trainer:
-        compression = getattr(self._hvd.Compression, self._settings.compression)
+        compression = getattr(self._hvd.Compression, self.settings.compression)
         return self._hvd.DistributedTrainer(
-            params, optimizer, compression=compression, num_groups=self._settings.num_groups
+            params, optimizer, compression=compression, num_groups=self.settings.num_groups
         )
 
     @contextmanager

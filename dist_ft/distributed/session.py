@@ -38,7 +38,8 @@ class Session:
     Attributes:
         last_commit: the state that a run resumes from after a failure; None before the first one.
         resize_pending: hosts were added or removed since the ranks connected.
-        resized_from: for messages: the former number of ranks and where they were, or "".
+        resized_from: for messages: the former number of ranks and their last step, such as "2 until
+            step 17"; "" before the first change.
     """
 
     last_commit: Commit | None = None

@@ -1,6 +1,6 @@
-"""How often those that outlive a killed rank die too, of three on three names of this machine.
+"""How often the survivors of a killed rank die, too: three ranks on three names of this machine.
 
-With all gradients as one sum, as dist_ft/elastic.py has it, and each on its own.
+With all gradients in one allreduce, as ElasticWorld has it, and with one for each gradient.
 """
 
 from __future__ import annotations
@@ -13,63 +13,65 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import test_elastic as elastic
+from tests import elastic_jobs
 from tests.faults.cell import next_step
 from tests.images import make_folder
 
-# A process that is asked to end ends with 143. That Horovod ends a rank itself, since its host was
-# taken out, is told by a line of its own.
+# A process that is asked to end exits with 143. That Horovod itself ends a rank, since its host was
+# removed, is reported by a line of its own.
 DEATH = re.compile(r"Process \S+ exit with status code (?!137|143)(\d+)")
+CRASH = re.compile(r"double free or corruption|Segmentation fault|corrupted")
 REMOVED = "has been removed from elastic job"
+FINISHED = "best test acc"  # of the last message of a run
 
 
 class Summary(NamedTuple):
     runs: int
-    died: int  # runs in which a survivor died of itself
-    how: list[str]  # what was said of it, or exit statuses
-    unfinished: int  # runs that did not come to their end
+    died: int  # runs in which a survivor died
+    how: list[str]  # messages or exit statuses
+    unfinished: int  # runs that did not finish
     after_s: list[float]  # of each run, from the kill to the next step
 
 
-def run(runs: int, is_hasty: bool, seed: int = 0) -> Summary:
-    """Kills one of three at a random step, in as many runs."""
+def run(runs: int, ungrouped: bool, seed: int = 0) -> Summary:
+    """Kills one of three ranks at a random step, in as many runs."""
     random.seed(seed)
-    hosts, how, died, unfinished, after_s = elastic.local_names()[:3], [], 0, 0, []
-    words = ["hasty"] if is_hasty else []
+    hosts = elastic_jobs.local_names()[:3]
+    how: list[str] = []
+    after_s: list[float] = []
+    num_died = num_unfinished = 0
     with tempfile.TemporaryDirectory() as folder:
         data = make_folder(Path(folder, "data"), (13, 9, 11, 10, 10), (21, 20, 20, 20, 20))
         for number in range(runs):
             root = Path(folder, str(number))
             root.mkdir()
-            slot, step = f"{random.choice(hosts)}:0", random.choice(elastic.STEPS)
-            output = told(root, hosts, data, "kill", slot, str(step), *words)
-            unfinished += "best test acc" not in output
-            found = DEATH.findall(output) if REMOVED not in output else []
-            found += re.findall(r"double free or corruption|Segmentation fault|corrupted", output)
-            if "best test acc" not in output:
+            slot, step = f"{random.choice(hosts)}:0", random.choice(elastic_jobs.STEPS)
+            flags = ["--fault", "kill", slot, str(step)]
+            output = run_to_end(root, hosts, data, *flags, *(["--ungrouped"] if ungrouped else []))
+            deaths = DEATH.findall(output) if REMOVED not in output else []
+            deaths += CRASH.findall(output)
+            if FINISHED not in output:
+                num_unfinished += 1
                 print(output.split("\nProcess ")[0], flush=True)
-            died += bool(found)
-            how += sorted(set(found))
-            log = root / "log"
-            killed_s = grief_in(log)
-            after_s.append(round(next_step(log, killed_s) - killed_s, 1))
-            hasty = ", hasty" if is_hasty else ""
-            print(
-                f"{number + 1:3} {slot} at step {step}{hasty}: {found}, {after_s[-1]} s", flush=True
-            )
-    return Summary(runs, died, how, unfinished, after_s)
+            num_died += bool(deaths)
+            how += sorted(set(deaths))
+            killed_at = fault_time(root / "log")
+            after_s.append(round(next_step(root / "log", killed_at) - killed_at, 1))
+            print(f"{number + 1:3} {slot} at step {step}: {deaths}, {after_s[-1]} s", flush=True)
+    return Summary(runs, num_died, how, num_unfinished, after_s)
 
 
-def grief_in(log: Path) -> float:
-    return next(told["grief"] for told in elastic.records(log) if "grief" in told)
+def fault_time(log: Path) -> float:
+    return next(rec["fault_at"] for rec in elastic_jobs.records(log) if "fault_at" in rec)
 
 
-def told(root: Path, hosts: list[str], data: Path, *words: str) -> str:
+def run_to_end(root: Path, hosts: list[str], data: Path, *flags: str) -> str:
+    """The output, also of a run that fails."""
     try:
-        return elastic.start(root, hosts, data, *words).output
+        return elastic_jobs.train_elastic(root, hosts, data, *flags).output
     except (AssertionError, pytest.fail.Exception) as error:
         return str(error)
 
 
-def summary(runs: int) -> dict[str, Summary]:
+def summary(runs: int) -> dict[str, dict]:
     return {"one": run(runs, False)._asdict(), "each": run(runs, True)._asdict()}

@@ -1,4 +1,4 @@
-"""Jobs for the fault table: started by the launchers, watched to their end, and never for ever."""
+"""Jobs for the fault table: started by the launchers, watched to their end, with time limits."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Callable, NamedTuple
 import psutil
 
 from tests.conftest import ENVIRONMENT, REPO
+from tests.elastic_jobs import HOSTS, RECIPE
 from tests.hosts.network import SSH_PORT, Network
-from tests.test_elastic import HOSTS, RECIPE
 
-WORKER = REPO / "tests" / "workers" / "befall.py"
+WORKER = REPO / "tests" / "workers" / "table_fault.py"
 STALL_TIMEOUT_S = 10
-LINK_STALL_TIMEOUT_S = 60  # so that what notices a dead link is what would by default
+LINK_STALL_TIMEOUT_S = 60  # longer than the timeouts that detect a dead link by default
 SAVE_EVERY = 4
-LONGEST_S = 240.0  # that a job may take, with all its restarts
-CLEARS_S = 150.0  # that its processes may outlive it
+JOB_TIMEOUT_S = 240.0  # including all restarts
+CLEANUP_TIMEOUT_S = 150.0  # for processes that outlive the job
 
-# A python that runs, for dist_ft.train, a run that a fault befalls.
+# Stands in for python: `-m dist_ft.train` runs table_fault.py instead.
 PYTHON = """#!/bin/sh
 [ "$1 $2" = "-m dist_ft.train" ] || exec {python} "$@"
 shift 2
-exec {python} {worker} {kind} {log} "$@"
+exec {python} {worker} {fault} {log} "$@"
 """
 
 LAUNCHERS = {
@@ -36,65 +36,65 @@ LAUNCHERS = {
     "elastic": ["elastic.sh"],
     "restart": ["elastic.sh"],
 }
-IS_ELASTIC = ("elastic", "restart")
-ADDED = ("add", "slow")  # to these a second host is added
+ELASTIC_LAUNCHERS = ("elastic", "restart")
+ADDING_HOSTS = ("add", "slow")  # these faults start on one host
 
 
 class Ended(NamedTuple):
-    status: int | None  # None: it did not end
+    status: int | None  # None: the job did not end
     output: str
-    at: float  # by the clock
+    at: float  # time.time()
     left_s: float | None  # until its last process had ended; None: it had to be killed
 
 
-class Place:
-    """The folder of a run, what is to befall it there, and the hosts that carry it."""
+class FaultyJob:
+    """A run in a folder, with the fault to inject and the hosts that it runs on."""
 
-    def __init__(self, root: Path, kind: str, data: Path, network: Network | None = None):
-        self.root, self.kind, self.data, self.network = root, kind, data, network
-        self.log, self.run = root / "log", root / "run"
+    def __init__(self, root: Path, fault: str, data: Path, network: Network | None = None):
+        self.root, self.fault, self.data, self.network = root, fault, data, network
+        self.log, self.out = root / "log", root / "run"
         self.log.mkdir(parents=True)
         python = root / "venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
-        told = {"python": sys.executable, "worker": WORKER, "kind": kind, "log": self.log}
-        python.write_text(PYTHON.format(**told))
+        names = {"python": sys.executable, "worker": WORKER, "fault": fault, "log": self.log}
+        python.write_text(PYTHON.format(**names))
         python.chmod(0o755)
 
     def command(self, launcher: str) -> list[str]:
         script, *words = LAUNCHERS[launcher]
-        flags = ["--data", self.data, "--out", self.run, *RECIPE, "--save-every", SAVE_EVERY]
+        flags = ["--data", self.data, "--out", self.out, *RECIPE, "--save-every", SAVE_EVERY]
         flags += ["--stall-timeout", LINK_STALL_TIMEOUT_S if self.network else STALL_TIMEOUT_S]
-        if launcher in IS_ELASTIC:
+        if launcher in ELASTIC_LAUNCHERS:
             flags += ["--commit-every", SAVE_EVERY, "--check-every", "1"]
         if self.network:
             words += ["--port", SSH_PORT, "--key", self.network.key, "--interface", "eth0"]
             words += ["hosta:1,hostb:1"]
         elif launcher == "elastic":
-            self.set_hosts(HOSTS[: 1 if self.kind in ADDED else 2])
+            self.set_hosts(HOSTS[: 1 if self.fault in ADDING_HOSTS else 2])
             words += ["--interface", "lo", self.root / "hosts"]
         else:
             words += ["127.0.0.1:2"]
         return [str(word) for word in (REPO / "launch" / script, *words, *flags)]
 
     def set_hosts(self, names: list[str]) -> None:
-        beside = self.root / "hosts.beside"
-        beside.write_text("".join(f"{name} slots=1\n" for name in names))
-        beside.replace(self.root / "hosts")
+        temporary = self.root / "hosts.new"
+        temporary.write_text("".join(f"{name} slots=1\n" for name in names))
+        temporary.replace(self.root / "hosts")
 
-    def launch(self, launcher: str, meanwhile: Callable[[str], None]) -> Ended:
-        """Runs it to its end; `meanwhile` is called again and again with what was said so far."""
-        told = self.root / f"told-{time.time():.0f}"
-        with told.open("w") as output:
+    def run(self, launcher: str, meanwhile: Callable[[str], None]) -> Ended:
+        """Runs it to its end; `meanwhile` is called repeatedly with the output so far."""
+        file = self.root / f"output-{time.time():.0f}"
+        with file.open("w") as output:
             job = self._start(self.command(launcher), output)
-        deadline = time.monotonic() + LONGEST_S
+        deadline = time.monotonic() + JOB_TIMEOUT_S
         while job.poll() is None and time.monotonic() < deadline:
-            meanwhile(told.read_text(errors="replace"))
+            meanwhile(file.read_text(errors="replace"))
             time.sleep(0.1)
         at, status = time.time(), job.poll()
-        left_s = self._clear(CLEARS_S if status is not None else 0)
+        left_s = self._clear(CLEANUP_TIMEOUT_S if status is not None else 0)
         job.wait()
-        words = re.sub(r"\[(1,)?\d+\]<std(out|err)>:", "", told.read_text(errors="replace"))
-        return Ended(status, words, at, left_s)
+        output = re.sub(r"\[(1,)?\d+\]<std(out|err)>:", "", file.read_text(errors="replace"))
+        return Ended(status, output, at, left_s)
 
     def _start(self, words: list[str], output) -> subprocess.Popen:
         venv = str(self.root / "venv")
@@ -111,7 +111,7 @@ class Place:
         )
 
     def _clear(self, wait_s: float) -> float | None:
-        """Waits for what is still there of the job; ends it after that long."""
+        """Waits for the job's processes to end, and kills them after that time."""
         start = time.monotonic()
         while left := self._processes():
             if time.monotonic() - start > wait_s:
@@ -122,7 +122,7 @@ class Place:
         return round(time.monotonic() - start, 1)
 
     def _processes(self) -> list[psutil.Process]:
-        """All of the job, by the folder that their command lines name."""
+        """All processes of the job: their command lines contain its folder."""
         every = psutil.process_iter(["cmdline", "status"])
         return [
             process

@@ -1,10 +1,10 @@
-"""Makes faults happen in real jobs and writes what came of them: docs/faults.md.
+"""Injects faults into real jobs and writes docs/faults.md from what happened.
 
     python -m tests.faults.measure [--only FAULT...] [--under LAUNCHER...] [--runs 20]
 
-Takes more than an hour on two cores. What was measured is kept in --kept, so that a part can be
-measured anew with --only and --under; the page is written once all is there. The exit status is 1
-where a job did not end, a checkpoint was not whole or a result differs.
+Takes more than an hour on two cores. The file --results keeps all measurements, so that a part of
+them can be repeated with --only and --under; the page is written when all exist. The exit status is
+1 if a job did not end, a checkpoint was incomplete or a result differs.
 """
 
 from __future__ import annotations
@@ -17,76 +17,85 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests import elastic_jobs
 from tests.faults import cell, commits, deaths, elastic_runs, page, saves
 from tests.faults.cell import Cell
-from tests.faults.jobs import LAUNCHERS, Place
+from tests.faults.jobs import LAUNCHERS, FaultyJob
 from tests.faults.kinds import FAULTS
 from tests.hosts.network import Network
 from tests.images import make_folder
 
-MORE = {
+SUMMARIES = {
     "saves": saves.summary,
     "random": elastic_runs.summary,
     "deaths": deaths.summary,
     "commits": commits.summary,
 }
-CELLS = [(f, name) for f in FAULTS for name in LAUNCHERS if name in FAULTS[f].at]
+CELLS = [(fault, name) for fault in FAULTS for name in LAUNCHERS if name in FAULTS[fault].launchers]
 
 
-def befall(fault: str, launcher: str, folder: Path, data: Path, alone: Path) -> Cell:
+def inject(fault: str, launcher: str, folder: Path, data: Path, undisturbed: Path) -> Cell:
     with contextlib.ExitStack() as stack:
         network = None
         if fault == "link":
             (folder / f"net-{launcher}").mkdir()
             network = Network(folder / f"net-{launcher}", ["hosta", "hostb"])
             stack.enter_context(network)
-        place = Place(folder / f"{fault}-{launcher}", fault, data, network)
-        stack.callback(clear, place)
-        return cell.measure(fault, launcher, place, alone)
+        job = FaultyJob(folder / f"{fault}-{launcher}", fault, data, network)
+        stack.callback(clean_up, job)
+        return cell.measure(fault, launcher, job, undisturbed)
 
 
-def clear(place: Place) -> None:
-    if place.kind == "disk":
-        subprocess.run(["umount", "--lazy", str(place.run)], check=True)
-    if place.kind == "oom":
+def clean_up(job: FaultyJob) -> None:
+    if job.fault == "disk":
+        subprocess.run(["umount", "--lazy", str(job.out)], check=True)
+    if job.fault == "oom":
         for group in Path("/sys/fs/cgroup/memory").glob("dist_ft-*"):
             group.rmdir()
 
 
-def is_bad(found: Cell) -> bool:
-    torn = "TORN" in found.saved or (found.saved == "none" and found.fault not in cell.EARLY)
-    return found.status is None or torn or found.left_s is None or found.result != "the same"
+def is_bad(result: Cell) -> bool:
+    is_early = result.fault in cell.BEFORE_STEP_0
+    bad_checkpoint = "TORN" in result.saved or (result.saved == "none" and not is_early)
+    did_not_end = result.status is None or result.left_s is None
+    return did_not_end or bad_checkpoint or result.result != cell.IDENTICAL
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=[*FAULTS, *MORE], default=[*FAULTS, *MORE])
-    parser.add_argument("--under", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
-    parser.add_argument(
-        "--runs", type=int, default=20, help="of each kind where chance decides (default: 20)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs/faults.md"))
-    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir(), "faults.json"))
-    given = parser.parse_args()
-    kept = json.loads(given.kept.read_text()) if given.kept.exists() else {}
-    wrong = 0
+    args = parse()
+    results = json.loads(args.results.read_text()) if args.results.exists() else {}
+    num_bad = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = make_folder(folder / "data", (13, 9, 11, 10, 10), (21, 20, 20, 20, 20))
-        alone = elastic_runs.alone(folder / "alone", data)
+        undisturbed = elastic_jobs.train_undisturbed(folder / "undisturbed", data)
         for fault, launcher in CELLS:
-            if fault in given.only and launcher in given.under:
-                found = befall(fault, launcher, folder, data, alone)
-                wrong += is_bad(found)
-                print(*found, sep="; ", flush=True)
-                kept[f"{fault} {launcher}"] = found._asdict()
-                given.kept.write_text(json.dumps(kept, indent=1))
-    for what in set(MORE).intersection(given.only):
-        kept[what] = MORE[what](given.runs)
-        given.kept.write_text(json.dumps(kept, indent=1))
-    if all(f"{fault} {launcher}" in kept for fault, launcher in CELLS) and set(MORE) <= set(kept):
-        given.out.write_text(page.of(kept))
-    sys.exit(1 if wrong else 0)
+            if fault in args.only and launcher in args.under:
+                result = inject(fault, launcher, folder, data, undisturbed)
+                num_bad += is_bad(result)
+                print(*result, sep="; ", flush=True)
+                results[f"{fault} {launcher}"] = result._asdict()
+                args.results.write_text(json.dumps(results, indent=1))
+    for name in set(SUMMARIES).intersection(args.only):
+        results[name] = SUMMARIES[name](args.runs)
+        args.results.write_text(json.dumps(results, indent=1))
+    required = {f"{fault} {launcher}" for fault, launcher in CELLS} | set(SUMMARIES)
+    if required <= set(results):
+        args.out.write_text(page.render(results, page.describe_machine()))
+    sys.exit(1 if num_bad else 0)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [*FAULTS, *SUMMARIES]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--under", nargs="+", choices=LAUNCHERS, default=list(LAUNCHERS))
+    parser.add_argument(
+        "--runs", type=int, default=20, help="of each kind of random fault (default: 20)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/faults.md"))
+    parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir(), "faults.json"))
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""A run that tells what it does:
-`elastic.py LOG [GRIEF SLOT STEP] [await STEP] [hasty] FLAGS...`.
+"""A training run that records what it does: `elastic.py LOG [OPTIONS] [FLAGS of train]...`.
 
-LOG is a folder; each process writes there, line by line: when the ranks have come together, how
-many, and at which step they begin; and for each step that it has made, the images of its share and
-how many operations summed its gradients over the ranks. The process of that slot, as in
-localhost:0, comes to grief (kill, stop or leave) at some moment of the step, once; `await` names a
-step before which one rank waits for more; `hasty` ones sum gradients as Horovod's trainer does by
-itself: each on its own, and an update does not wait for all of them.
+Each process writes a file of JSON lines to the folder LOG: when ranks were connected, how many and
+their first step; and for every step made, hashes of this rank's images and the number of allreduce
+operations.
+
+--fault FAULT SLOT STEP: happens once, on the process of that slot (such as localhost:0), at a
+    random moment of the step; FAULT: kill, stop (SIGSTOP) or terminate (SIGTERM).
+--wait-at STEP: a single rank waits before this step until hosts are added.
+--ungrouped: reduce every gradient on its own and do not wait for all before an update.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -19,86 +21,93 @@ import threading
 import time
 from pathlib import Path
 
-log, words = Path(sys.argv[1]), sys.argv[2:]
-grief, slot, at_step, await_step = None, None, None, None
-if words[0] in ("kill", "stop", "leave"):
-    grief, slot, at_step, words = words[0], words[1], int(words[2]), words[3:]
-if words[0] == "await":
-    await_step, words = int(words[1]), words[2:]
-is_hasty = words[0] == "hasty"
-words = words[is_hasty:]
-sys.argv[1:] = words
+parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+parser.add_argument("log", type=Path)
+parser.add_argument("--fault", nargs=3, default=["", "", "-1"])
+parser.add_argument("--wait-at", type=int)
+parser.add_argument("--ungrouped", action="store_true")
+args, sys.argv[1:] = parser.parse_known_args()
+fault, slot, fault_step = args.fault
 
 from dist_ft import train  # noqa: E402
 from dist_ft.distributed.elastic_world import ElasticWorld  # noqa: E402
 from dist_ft.distributed.horovod_world import HorovodWorld  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
-SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "leave": signal.SIGTERM}
-MINE = f"{os.environ.get('HOROVOD_HOSTNAME')}:{os.environ.get('HOROVOD_LOCAL_RANK')}"
+SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "terminate": signal.SIGTERM}
+MY_SLOT = f"{os.environ.get('HOROVOD_HOSTNAME')}:{os.environ.get('HOROVOD_LOCAL_RANK')}"
+HOST_TIMEOUT_S = 60
 
-log.mkdir(parents=True, exist_ok=True)
-lines = (log / f"{time.time():.3f}-{os.getpid()}").open("w", buffering=1)
-enter, exchange, after = Run.__enter__, Run.begin_step, Run.end_step
-held = {}
-sums = []
+args.log.mkdir(parents=True, exist_ok=True)
+log = (args.log / f"{time.time():.3f}-{os.getpid()}").open("w", buffering=1)
+enter, begin_step, end_step = Run.__enter__, Run.begin_step, Run.end_step
+images = {}  # of each step
+reductions = []  # since the step began
 
 
-def count(module, name):
+def record(**values):
+    log.write(json.dumps(values) + "\n")
+
+
+def count_calls(module, name):
     operation = getattr(module, name)
 
     def counted(*args, **kwargs):
-        sums.append(name)
+        reductions.append(name)
         return operation(*args, **kwargs)
 
     setattr(module, name, counted)
 
 
-def come_to_grief():
-    time.sleep(random.uniform(0, 0.05))  # in whatever the step does then
-    lines.write(json.dumps({"grief": time.time()}) + "\n")
-    os.kill(os.getpid(), SIGNALS[grief])
+def inject_fault():
+    time.sleep(random.uniform(0, 0.05))  # at any point of the step
+    record(fault_at=time.time())
+    os.kill(os.getpid(), SIGNALS[fault])
 
 
-def telling_enter(run):
-    since = run.world.gather(time.time())[0]
-    lines.write(json.dumps({"since": since, "begins": run.step, "size": run.world.size}) + "\n")
+def recording_enter(run):
+    connected_at = run.world.gather(time.time())[0]
+    record(connected_at=connected_at, first_step=run.step, size=run.world.size)
     return enter(run)
 
 
-def telling_exchange(run, step, batch, stop):
-    marked = log / "grief"
-    if step == at_step and slot == MINE and not marked.exists():
-        marked.touch()
-        threading.Thread(target=come_to_grief).start()
-    if step == await_step and run.world.size == 1:
-        deadline = time.monotonic() + 60
-        while not run.world.session.resize_pending and time.monotonic() < deadline:
-            time.sleep(0.05)
-            run.world.heartbeat("waiting for hosts")
-    sums.clear()  # of a step that was not finished
+def wait_for_hosts(world):
+    deadline = time.monotonic() + HOST_TIMEOUT_S
+    while not world.session.resize_pending and time.monotonic() < deadline:
+        time.sleep(0.05)
+        world.heartbeat("waiting for hosts")
+
+
+def recording_begin_step(run, step, batch, *rest):
+    happened = args.log / "fault"
+    if step == int(fault_step) and slot == MY_SLOT and not happened.exists():
+        happened.touch()
+        threading.Thread(target=inject_fault).start()
+    if step == args.wait_at and run.world.size == 1:
+        wait_for_hosts(run.world)
+    reductions.clear()  # of a step that was not completed
     real = batch.x[batch.mask > 0]
-    held[step] = [hashlib.sha256(image.tobytes()).hexdigest()[:12] for image in real]
-    return exchange(run, step, batch, stop)
+    images[step] = [hashlib.sha256(image.tobytes()).hexdigest()[:12] for image in real]
+    return begin_step(run, step, batch, *rest)
 
 
-def telling_after(run, step, *sums_and_images):
-    told = {"step": step, "images": held[step], "sums": len(sums)}
-    lines.write(json.dumps({**told, "at": time.time()}) + "\n")
-    after(run, step, *sums_and_images)
+def recording_end_step(run, step, *rest):
+    record(step=step, images=images[step], num_reductions=len(reductions), at=time.time())
+    end_step(run, step, *rest)
 
 
-def trainer_of_horovod(world, params, optimizer):
-    world._settings = world._settings._replace(num_groups=0)
+def ungrouped_trainer(world, params, optimizer):
+    world.settings = world.settings._replace(num_groups=0)
     return HorovodWorld.trainer(world, params, optimizer)
 
 
-if is_hasty:
-    ElasticWorld.trainer = trainer_of_horovod
+if args.ungrouped:
+    ElasticWorld.trainer = ungrouped_trainer
 if "HOROVOD_ELASTIC" in os.environ:
     import horovod.mxnet as hvd
 
-    count(hvd, "allreduce_")
-    count(hvd, "grouped_allreduce_")
-Run.__enter__, Run.begin_step, Run.end_step = telling_enter, telling_exchange, telling_after
+    count_calls(hvd, "allreduce_")
+    count_calls(hvd, "grouped_allreduce_")
+Run.__enter__, Run.begin_step = recording_enter, recording_begin_step
+Run.end_step = recording_end_step
 train.main()

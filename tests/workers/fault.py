@@ -1,43 +1,34 @@
-"""A training run in which one rank comes to grief: `fault.py KIND RANK STEP [flags of train]`."""
+"""A training run with a fault on one rank before a step: `fault.py FAULT RANK STEP FLAGS...`."""
 
 import os
 import signal
 import sys
 import time
 
-kind, rank, at_step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+fault, rank, at_step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 sys.argv[1:4] = []
 
 from dist_ft import train  # noqa: E402
 from dist_ft.training.run import Run  # noqa: E402
 
-
-def part(run):
-    """This rank's parameters are no longer the others'."""
-    parameter = next(p for p in run.core.collect_params().values() if p.grad_req != "null")
-    parameter.set_data(parameter.data() + 1e-7)
-
-
 FAULTS = {
-    "part": part,
-    "exception": lambda run: 1 / 0,
-    "exit": lambda run: sys.exit(3),
-    "kill": lambda run: os.kill(os.getpid(), signal.SIGKILL),
-    "stop": lambda run: os.kill(os.getpid(), signal.SIGSTOP),
-    "hang": lambda run: time.sleep(10_000),
-    "terminate": lambda run: os.kill(os.getpid(), signal.SIGTERM),
-    "interrupt": lambda run: os.kill(os.getpid(), signal.SIGINT),
+    "exception": lambda: 1 / 0,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "hang": lambda: time.sleep(10_000),
+    "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
 }
 
-exchange = Run.begin_step
+begin_step = Run.begin_step
 
 
-def faulty_exchange(self, step, batch, stop):
-    if step == at_step and self.world.rank == rank:
-        print(f"rank {rank} comes to grief at {time.time():.3f}", file=sys.stderr, flush=True)
-        FAULTS[kind](self)
-    return exchange(self, step, batch, stop)
+def faulty_begin_step(run, step, *args):
+    if step == at_step and run.world.rank == rank:
+        print(f"fault on rank {rank}: {fault}", file=sys.stderr, flush=True)
+        FAULTS[fault]()
+    return begin_step(run, step, *args)
 
 
-Run.begin_step = faulty_exchange
+Run.begin_step = faulty_begin_step
 train.main()

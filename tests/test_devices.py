@@ -1,4 +1,4 @@
-"""The device that a rank computes on, and that nothing of a run is left on another one."""
+"""Each rank has its own device, and a run uses no other."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.conftest import run_job
 
 @pytest.fixture
 def world():
-    """A rank on a device that is not the one where arrays are made: MXNet keeps cpu(0) and cpu(1)
-    apart as it does a CPU and a GPU."""
+    """A rank on another device than the default: to MXNet, cpu(0) and cpu(1) differ as a CPU and a
+    GPU do."""
     world = World("cpu", 300)
     world.ctx = mx.cpu(1)
     yield world
@@ -35,7 +35,7 @@ def world():
 
 
 @pytest.mark.parametrize(
-    "asked, num_gpus, local_rank, local_size, placed",
+    "device, num_gpus, local_rank, local_size, ctx",
     [
         ("auto", 0, 3, 4, mx.cpu()),
         ("cpu", 0, 0, 1, mx.cpu()),
@@ -44,45 +44,46 @@ def world():
         ("auto", 8, 3, 4, mx.gpu(3)),
     ],
 )
-def test_each_rank_of_a_host_has_a_gpu_of_its_own(
-    asked, num_gpus, local_rank, local_size, placed, monkeypatch
+def test_each_local_rank_has_its_own_gpu(
+    device, num_gpus, local_rank, local_size, ctx, monkeypatch
 ):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert devices.assign(asked, num_gpus, local_rank, local_size) == placed
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices.assign(device, num_gpus, local_rank, local_size) == ctx
 
 
-def test_a_launcher_may_show_each_rank_its_own_gpu_only(monkeypatch):
+def test_a_launcher_may_restrict_each_rank_to_its_own_gpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert devices.assign("auto", 1, local_rank=3, local_size=4) == mx.gpu(0)
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch):
-    for shown, num_gpus in ((None, 1), ("0,1", 2)):
+    for visible, num_gpus in ((None, 1), ("0,1", 2)):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if shown:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-        with pytest.raises(UserError, match=rf"4 ranks on \S+, which has {num_gpus} GPUs: start"):
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(UserError, match=rf"4 ranks on \S+, which has {num_gpus} GPUs; start"):
             devices.assign("auto", num_gpus, local_rank=0, local_size=4)
 
 
 @pytest.mark.parametrize(
-    "cuda, remedy", [(False, "install a CUDA build"), (True, "see that nvidia-smi shows one")]
+    "cuda, remedy", [(False, "install a CUDA build"), (True, "check that nvidia-smi shows one")]
 )
-def test_a_gpu_that_is_not_there_is_told_with_what_may_be_missing(cuda, remedy, world, monkeypatch):
+def test_a_missing_gpu_is_reported_with_a_remedy(cuda, remedy, world, monkeypatch):
     monkeypatch.setattr(devices, "built_for_cuda", lambda: cuda)
     with pytest.raises(UserError, match=rf"--device gpu: MXNet .* sees no GPU on .*{remedy}"):
         devices.assign("gpu", 0, 0, 1)
     finding = machine_checks.check_devices(world)
     assert finding.severity == (NOTE if cuda else OK)
-    told = list(startup_summary.describe_device("auto", world.ctx))
-    assert len(told) == cuda and all("sees no GPU" in line and remedy in line for line in told)
+    lines = list(startup_summary.describe_device("auto", world.ctx))
+    assert len(lines) == cuda and all("sees no GPU" in line and remedy in line for line in lines)
     assert not list(startup_summary.describe_device("cpu", world.ctx))
     assert not list(startup_summary.describe_device("auto", mx.gpu(0)))
 
 
+@pytest.mark.jobs
 @pytest.mark.parametrize("freeze", [(), ("features",)])
-def test_a_run_computes_on_its_device_alone(world, tiny, tmp_path, freeze):
-    """Trained, stopped, gone on with and scored; frozen, from features that are kept."""
+def test_a_run_computes_on_its_device_only(world, tiny, tmp_path, freeze):
+    """While it trains, stops, resumes and evaluates; also from cached features."""
     config = Config(
         **{"data": str(tiny), "model": "mobilenet0.25", "weights": "none", "image_size": 32},
         **{"batch_size": 24, "lr": 0.05, "momentum": 0.9, "num_workers": 2, "freeze": freeze},
@@ -93,22 +94,23 @@ def test_a_run_computes_on_its_device_alone(world, tiny, tmp_path, freeze):
     assert {
         a.context for a in run.core.collect_params()["mobilenet0_conv0_weight"].list_data()
     } == {world.ctx}
-    found = trained_model.load(Path(config.out))
-    net = found.network(world)
-    feed = RankBatches(scan(str(tiny)), found.spec, 0, 0, 1, 2, 8)
-    scores = evaluator.evaluate(net, feed.test(), 5, world)
-    feed.close()
+    model = trained_model.load(Path(config.out))
+    net = model.network(world)
+    batches = RankBatches(scan(str(tiny)), model.spec, 0, 0, 1, 2, 8)
+    scores = evaluator.evaluate(net, batches.test(), 5, world)
+    batches.close()
     assert scores.num_images == 101
     assert np.isclose(scores.accuracy, checkpoint.best(tmp_path / "run").accuracy)
 
 
+@pytest.mark.jobs
 def test_building_a_network_computes_nothing():
-    """In float16, which a GPU has and a CPU has not; MXNet tells it at the next wait only."""
+    """In float16, which a CPU cannot compute: MXNet would raise that at the wait."""
     code = (
         "import mxnet as mx; from mxnet.contrib import amp; amp.init(target_dtype='float16');"
         "from dist_ft.models import zoo; net = zoo.build('resnet18_v2', 5, 32, 0); mx.nd.waitall();"
         "print(sum(p.data().size for p in net.collect_params().values()))"
     )
-    built = run_job(["-c", code], 60)
-    assert built.status == 0, built.output
-    assert int(built.output.split()[-1]) > 1e7
+    ended = run_job(["-c", code], 60)
+    assert ended.status == 0, ended.output
+    assert int(ended.output.split()[-1]) > 1e7
