@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dist_ft.errors import UserError
-from dist_ft.models import parameters, transfer, weight_file
+from dist_ft.models import parameters, transfer, weight_file, zoo
 from tests.conftest import WEIGHTS
 from tests.networks import WEIGHT_FILES, small_network
 
@@ -56,9 +56,7 @@ def test_the_model_of_a_resnet_file_is_suggested():
 def test_real_weights_of_96_classes_fit_a_network_of_five():
     if not WEIGHTS.is_file():
         pytest.skip(f"no {WEIGHTS}; DIST_FT_WEIGHTS names a resnet34_v2 .params file")
-    net = mx.gluon.model_zoo.vision.resnet34_v2(classes=5)
-    net.initialize()
-    net.infer_shape(mx.nd.zeros((1, 3, 64, 64)))
+    net = zoo.build("resnet34_v2", 5, 64, seed=0)
     arrays = weight_file.read(WEIGHTS)
     assert len(transfer.copy_backbone(arrays, net)) == 176
     first = net.features[1].weight.data().asnumpy()
