@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Iterator
 
 import mxnet as mx
 
@@ -19,23 +19,14 @@ from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
 from dist_ft.evaluation.evaluator import Evaluator
 from dist_ft.files import user_errors
-from dist_ft.models import (
-    backbone,
-    batch_norm,
-    optimizers,
-    parameters,
-    precision,
-    pretrained,
-    transfer,
-    weight_file,
-    zoo,
-)
+from dist_ft.models import backbone, optimizers, precision, zoo
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.run_logger import RunLogger
 from dist_ft.training import feature_cache, resume, schedule, startup_summary
 from dist_ft.training.checkpoint import Checkpoint
 from dist_ft.training.consistency import check_leaks, check_same_spec
+from dist_ft.training.network import Network, build_network
 from dist_ft.training.resume import RunLock
 from dist_ft.training.run import Run, RunOptions
 from dist_ft.training.run_spec import RunSpec, describe
@@ -45,14 +36,7 @@ from dist_ft.training.state import TrainingState
 from dist_ft.training.step_sync import StepSync
 from dist_ft.training.step_timing import StepTimer
 
-DOWNLOAD_TIMEOUT_S = 3600.0  # for the watchdog; downloads have timeouts of their own
 SCAN_TIMEOUT_S = 3600.0  # a million files on a network file system
-
-
-class Network(NamedTuple):
-    core: mx.gluon.HybridBlock  # (n, 3, side, side) float32, normalised, to (n, C) logits
-    net: mx.gluon.HybridBlock  # (n, side, side, 3) uint8 pixels to (n, C) logits
-    dtype: str
 
 
 def build_run(config: Config, world: World) -> Run:
@@ -60,7 +44,6 @@ def build_run(config: Config, world: World) -> Run:
 
     Raises CollectiveError on all ranks.
     """
-    input_spec = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
     dataset, run_spec = _read_dataset(config, world)
     plan, learning_rate = schedule.build_schedule(
         config, config.batch_size, len(dataset.train), world.size
@@ -69,7 +52,9 @@ def build_run(config: Config, world: World) -> Run:
     dtype = precision.fastest_dtype(world) if config.dtype == "auto" else config.dtype
     with world.raise_on_all_ranks():
         lock, source = _find_state(config, run_spec, world)
-        network = _build_network(config, dataset, dtype, world, is_new=source is None)
+        network = build_network(
+            config, len(dataset.classes), config.image_size, config.seed, dtype, not source, world
+        )
         optimizer = optimizers.build(config.optimizer, config.momentum, config.wd)
         trainer = world.trainer(network.net.collect_params(), optimizer)
     restored = resume.restore(source, network.core, trainer, world)
@@ -79,18 +64,22 @@ def build_run(config: Config, world: World) -> Run:
         num_ranks=world.size,
         dtype=dtype,
         classes=list(dataset.classes),
-        input_spec=input_spec,
+        input_spec=InputSpec(config.image_size, config.resize_px, config.keep_ratio),
     )
     loss_scale = DynamicLossScale(*(state.loss_scale or ())) if dtype == "float16" else UNSCALED
     with world.raise_on_all_ranks():
         starts_over = config.resume == "never" and restored is None
         logger, lock = _open_logger(config, dataset, state, lock, starts_over, world)
-    _log_start(config, dataset, network, plan, learning_rate.peak, state, source, logger, world)
+    lines = _startup_lines(
+        config, dataset, network, plan, learning_rate.peak, source, state.step, world
+    )
+    for line in lines:
+        logger.info(line)
     sync = StepSync(world, state.epoch_sums)
     saver = StateSaver(
         config.folder, config.keep, world, network.core, trainer, sync, state, loss_scale
     )
-    batches, trained_net = _open_batches(config, dataset, network, input_spec, logger, world)
+    batches, trained_net = _open_batches(config, dataset, network, state.input_spec, world)
     timer = StepTimer(world, sync, batches.train_loader)
     if config.elastic:
         saver.commit()
@@ -143,26 +132,6 @@ def _find_state(
     return lock, source
 
 
-def _build_network(
-    config: Config, dataset: Dataset, dtype: str, world: World, is_new: bool
-) -> Network:
-    """The network on this rank's device. On rank 0 of a new run, with its pretrained weights."""
-    precision.use_dtype(dtype, world.ctx)
-    core = zoo.build(config.model, len(dataset.classes), config.image_size, config.seed)
-    world.heartbeat("reading the pretrained weights", DOWNLOAD_TIMEOUT_S)
-    if world.is_main and is_new:
-        path = pretrained.locate(config.weights, config.model)
-        if path:
-            transfer.copy_backbone(weight_file.read(path), core)
-    parameters.set_lr_multipliers(
-        core, config.head_lr_mult, config.backbone_lr_mult, config.lr_mult, config.freeze
-    )
-    if config.bn == "frozen":
-        batch_norm.freeze(batch_norm.layers(core))
-    core.collect_params().reset_ctx(world.ctx)
-    return Network(core, zoo.with_normalization(core), dtype)
-
-
 def _open_logger(
     config: Config,
     dataset: Dataset,
@@ -191,38 +160,29 @@ def _open_logger(
     return logger, lock
 
 
-def _log_start(
+def _startup_lines(
     config: Config,
     dataset: Dataset,
     network: Network,
     plan: Plan,
     peak_lr: float,
-    state: TrainingState,
-    source: Any,
-    logger: NullLogger,
+    source: Checkpoint | Commit | None,
+    step: int,
     world: World,
-) -> None:
-    if world.session.last_commit:
-        logger.info(
-            f"continuing on {world.size} x {world.ctx} from step {state.step}"
+) -> Iterator[str]:
+    if isinstance(source, Commit):
+        yield (
+            f"continuing on {world.size} x {world.ctx} from step {step}"
             f" (before: {world.session.resized_from})"
         )
         return
-    for line in (
-        *startup_summary.describe_dataset(config.data, dataset),
-        *startup_summary.describe_device(config.device, world.ctx),
-        *startup_summary.describe_network(
-            config.model, network.core, network.dtype, plan, peak_lr, world
-        ),
-    ):
-        logger.info(line)
-    if source and state.step < plan.num_steps:
-        logger.info(f"resuming from {source.path} at step {state.step} of {plan.num_steps}")
-    elif source:
-        logger.info(
-            f"{source.path} has made all {plan.num_steps} steps; increase --epochs or --max-steps"
-            " to train longer"
-        )
+    yield from startup_summary.describe_dataset(config.data, dataset)
+    yield from startup_summary.describe_device(config.device, world.ctx)
+    yield from startup_summary.describe_network(
+        config.model, network.core, network.dtype, plan, peak_lr, world
+    )
+    if source:
+        yield startup_summary.describe_resume(source.path, step, plan.num_steps)
 
 
 def _open_batches(
@@ -230,7 +190,6 @@ def _open_batches(
     dataset: Dataset,
     network: Network,
     spec: InputSpec,
-    logger: NullLogger,
     world: World,
 ) -> tuple[Any, mx.gluon.HybridBlock]:
     """The batches, and the part of the network that is trained on them.
