@@ -1,9 +1,11 @@
-"""export: what is written is the network, or is not written."""
+"""dist_ft.export writes the trained network, or nothing."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import sys
 import textwrap
 from pathlib import Path
 
@@ -13,261 +15,276 @@ import onnx
 import pytest
 from PIL import Image
 
-from dist_ft.config import Config
+from dist_ft import export as command
 from dist_ft.data.decoding import decode
-from dist_ft.data.transforms import center_crop
+from dist_ft.data.transforms import InputSpec, center_crop
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
-from dist_ft.inference import exporter, trained_model
-from dist_ft.inference.exporter import Shown
+from dist_ft.inference import exporter, int8, trained_model
+from dist_ft.inference.export_comparison import TOLERANCE, Comparison, noise
 from dist_ft.inference.model_evaluation import labelled_split
 from dist_ft.inference.predictor import predict
+from dist_ft.inference.split_images import split_batches
 from dist_ft.models import zoo
-from dist_ft.train import fit
 from tests.conftest import FOOD5, REPO, run_job
 
-SIDE = 32
+SQUARE = InputSpec(side=32, resize=37, keep_ratio=False)
+# Of float32 sums over 256 channels in each of 28 layers.
+FLOAT32_TOLERANCE = 28 * 256 * float(np.finfo(np.float32).eps)
 
 
 @pytest.fixture(scope="module")
-def run(tiny, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    recipe = {"epochs": 4, "batch_size": 8, "momentum": 0.9, "head_lr_mult": 1.0, "lr": 0.02}
-    net = {"model": "resnet18_v2", "weights": "none", "image_size": SIDE}
-    world = World(device="cpu", stall_timeout_s=600)
-    fit(Config(data=str(tiny), out=str(out), num_workers=2, **net, **recipe), world)
+def world():
+    world = World("cpu", stall_timeout_s=600)
+    yield world
     world.close()
-    return out
 
 
 @pytest.fixture(scope="module")
-def found(run):
-    return trained_model.load(run)
+def model(trained_run):
+    """A mobilenet0.25, to which images are shown as squares."""
+    return trained_model.load(trained_run)._replace(spec=SQUARE)
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    return next(exporter.noise(SIDE)).x[:9]
+    return noise(SQUARE.side)[0].x[:9]
 
 
 @pytest.fixture(scope="module")
-def expected(found, pixels):
-    return exporter.classifier(exporter.on_pixels(found.core(mx.cpu())))(pixels)
+def expected(model, pixels):
+    net = exporter.probabilities_from_pixels(model.core(mx.cpu()))
+    return net(mx.nd.array(pixels, dtype="uint8")).asnumpy()
 
 
-def load(folder):
-    files = str(folder / "model-symbol.json"), ["data"], str(folder / "model-0000.params")
-    return mx.gluon.SymbolBlock.imports(*files)
+def run_gluon(folder, pixels):
+    symbol, parameters = folder / "model-symbol.json", folder / "model-0000.params"
+    net = mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(parameters))
+    return net(mx.nd.array(pixels, dtype="uint8")).asnumpy()
 
 
-def test_gluon_files_are_the_network_from_pixels_on(run, tiny, tmp_path, pixels, expected):
+def test_gluon_files_contain_the_network_from_pixels_to_probabilities(
+    model, tiny, world, tmp_path, pixels, expected
+):
     out = tmp_path / "net"
-    words = ["-m", "dist_ft.export", str(run), "--to", "gluon", "--out", str(out)]
-    ended = run_job([*words, "--data", str(tiny)], 60)
-    assert ended.status == 0, ended.output
-    assert "101 of 101 labels equal" in ended.output and "on the test images" in ended.output
-    assert "warning" not in ended.output.lower()
-    given = load(out)(mx.nd.array(pixels, dtype="uint8")).asnumpy()
-    np.testing.assert_allclose(given, expected, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(given.sum(axis=1), 1, rtol=1e-5)
-    told = json.loads((out / "model.json").read_text())
-    assert told["classes"] == [f"class_{letter}" for letter in "abcde"]
-    assert (told["image_size"], told["resize"], told["keep_ratio"]) == (32, 37, False)
+    comparison = exporter.export(model, "gluon", out, world, str(tiny))
+    assert (comparison.num_images, comparison.num_equal) == (101, 101)
+    actual = run_gluon(out, pixels)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=FLOAT32_TOLERANCE)
+    np.testing.assert_allclose(actual.sum(axis=1), 1, rtol=1e-5)
+    description = json.loads((out / "model.json").read_text())
+    assert description["classes"] == [f"class_{letter}" for letter in "abcde"]
+    assert InputSpec(
+        description["image_size"], description["resize"], description["keep_ratio"]
+    ) == (32, 37, False)
 
 
-def test_an_export_that_is_there_is_not_written_over(found, tmp_path):
+def test_the_command_prints_the_comparison(trained_run, tiny, tmp_path, monkeypatch, capfd):
+    arguments = ["--to", "gluon", "--out", str(tmp_path / "net"), "--data", str(tiny)]
+    monkeypatch.setattr(sys, "argv", ["export", str(trained_run), *arguments])
+    command.main()
+    output, errors = capfd.readouterr()
+    assert f"{tmp_path / 'net'}: 101 of 101 labels equal" in output
+    assert "on the test images" in output
+    assert "warning" not in errors.lower()
+
+
+def test_an_existing_folder_is_not_overwritten(model, world, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="already exists"):
-        exporter.export(found, "gluon", tmp_path)
+        exporter.export(model, "gluon", tmp_path, world)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_onnx_takes_pixels_and_tells_its_classes(found, tmp_path):
-    path = tmp_path / "net.onnx"
-    exporter.export(found, "onnx", path)
-    made = onnx.load(str(path))
-    (taken,), (given,) = made.graph.input, made.graph.output
+@pytest.fixture(scope="module")
+def onnx_export(model, tiny, world, tmp_path_factory):
+    """(file, comparison with the network)"""
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    return path, exporter.export(model, "onnx", path, world, str(tiny))
+
+
+def test_onnx_takes_pixels_and_contains_its_classes(model, onnx_export):
+    exported = onnx.load(str(onnx_export[0]))
+    (pixels,), (probabilities,) = exported.graph.input, exported.graph.output
     shapes = [
         [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]
-        for value in (taken, given)
+        for value in (pixels, probabilities)
     ]
-    assert (taken.name, given.name) == ("pixels", "probabilities")
-    assert taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert (pixels.name, probabilities.name) == ("pixels", "probabilities")
+    assert pixels.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert shapes == [["n", 32, 32, 3], ["n", 5]]
-    told = {entry.key: entry.value for entry in made.metadata_props}
-    assert json.loads(told["classes"]) == list(found.classes)
-    assert "37 x 37" in told["preprocessing"]
-    used = {name for node in made.graph.node for name in node.input}
-    assert {weight.name for weight in made.graph.initializer} <= used
+    metadata = {entry.key: entry.value for entry in exported.metadata_props}
+    assert json.loads(metadata["classes"]) == list(model.classes)
+    assert "37 x 37" in metadata["preprocessing"]
+    used = {name for node in exported.graph.node for name in node.input}
+    assert {weight.name for weight in exported.graph.initializer} <= used
 
 
-def test_onnx_is_the_network_for_any_number_of_images(found, tiny, tmp_path, pixels, expected):
+def test_onnx_is_the_network_for_any_number_of_images(onnx_export, pixels, expected):
     runtime = pytest.importorskip("onnxruntime")
-    path = tmp_path / "net.onnx"
-    made = exporter.export(found, "onnx", path, str(tiny))
-    assert (made.num_images, made.num_equal, made.num_clear) == (101, 101, 0)
-    assert made.largest < 1e-4
+    path, comparison = onnx_export
+    assert (comparison.num_images, comparison.num_clear) == (101, 0)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for num in (1, 4, 9):
-        (given,) = session.run(None, {"pixels": pixels[:num]})
-        np.testing.assert_allclose(given, expected[:num], rtol=0, atol=1e-5)
+        (actual,) = session.run(None, {"pixels": pixels[:num]})
+        np.testing.assert_allclose(actual, expected[:num], rtol=0, atol=FLOAT32_TOLERANCE)
 
 
-def test_the_readmes_lines_say_what_predict_says(found, tiny, tmp_path, monkeypatch, capsys):
-    """Of a photograph on its side, much larger than what the network sees."""
+def test_onnx_without_its_packages_is_an_error_or_not_compared(model, world, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert exporter.export(model, "onnx", tmp_path / "net.onnx", world) is None
+    assert (tmp_path / "net.onnx").is_file()
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match="--to onnx: needs onnx .*pip install"):
+        exporter.export(model, "onnx", tmp_path / "other.onnx", world)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_the_documented_onnx_program_prints_what_predict_says(
+    model, onnx_export, world, tmp_path, monkeypatch, capsys
+):
+    """Of a photograph on its side, much larger than the network's input."""
     pytest.importorskip("onnxruntime")
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
-    begin = readme.index("    import cv2, json, onnxruntime")
-    lines = textwrap.dedent(readme[begin : readme.index("\n\n##", begin)])
-    for told, here in (
+    page = (REPO / "docs" / "deployment.md").read_text(encoding="utf-8")
+    begin = page.index("    import cv2, json, onnxruntime")
+    program = textwrap.dedent(page[begin : page.index("\n\n`cv2", begin)])
+    for size, size_here in (
         ("(256, 256)", "(37, 37)"),
         ("[16:240, 16:240, ::-1]", "[2:34, 2:34, ::-1]"),
     ):
-        assert lines.count(told) == 1
-        lines = lines.replace(told, here)  # this network's sizes
-    exporter.export(found, "onnx", tmp_path / "food.onnx", str(tiny))
+        assert program.count(size) == 1
+        program = program.replace(size, size_here)
+    (tmp_path / "food.onnx").symlink_to(onnx_export[0])
     photograph = np.random.RandomState(0).randint(0, 256, (300, 400, 3)).astype(np.uint8)
     tags = Image.Exif()
     tags[0x112] = 6
     Image.fromarray(photograph).save(tmp_path / "dish.jpg", exif=tags)
     monkeypatch.chdir(tmp_path)
-    exec(lines, {})
-    world = World(device="cpu", stall_timeout_s=600)
-    ((row,),) = predict(found.network(world), found, ["dish.jpg"], world)
-    world.close()
+    exec(program, {})
+    ((row,),) = predict(model.network(world), model, ["dish.jpg"], world)
     label, probability = capsys.readouterr().out.splitlines()[-1].split()
     assert label == row.top[0][0]
-    assert float(probability) == pytest.approx(row.top[0][1], abs=1e-4)
+    assert float(probability) == pytest.approx(row.top[0][1], abs=FLOAT32_TOLERANCE)
 
 
-def test_int8_files_hold_the_quantized_network(found, tiny, tmp_path, pixels, expected):
-    views = list(exporter.views_of(labelled_split(str(tiny), "train", found.classes), found.spec))
-    core = exporter.quantized(found.core(mx.cpu()), views)
-    told = exporter.write_gluon(core, found, tmp_path)(pixels)
+def test_int8_files_contain_the_quantised_network(model, tiny, tmp_path, pixels, expected):
+    train = labelled_split(str(tiny), "train", model.classes)
+    core = int8.quantize(model.core(mx.cpu()), split_batches(train, model.spec, 2))
+    written = exporter.write_gluon(core, model, tmp_path)
     assert "quantized_sg_mkldnn_conv" in (tmp_path / "model-symbol.json").read_text()
-    given = load(tmp_path)(mx.nd.array(pixels, dtype="uint8")).asnumpy()
-    np.testing.assert_array_equal(given, told)
-    np.testing.assert_allclose(given.sum(axis=1), 1, rtol=1e-5)
-    assert 1e-4 < np.abs(given - expected).mean() < 0.2
+    actual = run_gluon(tmp_path, pixels)
+    np.testing.assert_array_equal(actual, written(mx.nd.array(pixels, dtype="uint8")).asnumpy())
+    np.testing.assert_allclose(actual.sum(axis=1), 1, rtol=1e-5)
+    assert np.abs(actual - expected).max() > FLOAT32_TOLERANCE  # it is not in float32
 
 
-def test_int8_that_changes_labels_is_not_written_unless_it_may(found, tiny, tmp_path):
-    """A network that has hardly learned is sure of nothing: every fifth label is another."""
-    with pytest.raises(
-        UserError, match="of 101 labels equal.* nothing is written; --equal-share 0.97"
-    ):
-        exporter.export(found, "int8", tmp_path / "net", str(tiny))
-    assert list(tmp_path.iterdir()) == []
-    made = exporter.export(found, "int8", tmp_path / "net", str(tiny), equal_share=0.5)
-    assert 0.5 * 101 <= made.num_equal < 0.97 * 101
-    assert (tmp_path / "net" / "model-0000.params").is_file()
-
-
-@pytest.mark.parametrize("name", ["resnet18_v2", "mobilenetv2_0.25", "vgg11", "squeezenet1.1"])
-def test_int8_leaves_the_first_convolution_and_the_head_in_float(name):
+@pytest.mark.parametrize("name", ["resnet18_v2", "mobilenetv2_0.25", "vgg11"])
+def test_int8_leaves_the_first_convolution_and_the_head_in_float32(name):
     net = zoo.build(name, 5, 224, seed=0)
     nodes = json.loads(net(mx.sym.var("data")).tojson())["nodes"]
-    kinds = {node["name"]: node["op"] for node in nodes}
-    first, *head = exporter._left_in_float(nodes)
-    convolutions = [own for own, kind in kinds.items() if kind == "Convolution"]
-    assert first == convolutions[0]
+    operations = {node["name"]: node["op"] for node in nodes}
+    first, *head = int8.sensitive_layers(nodes)
+    assert first == next(own for own, op in operations.items() if op == "Convolution")
     assert head[-1] == nodes[-1]["name"]
     if name == "vgg11":  # which has no mean over an image
-        assert [kinds[own] for own in head] == ["FullyConnected"]
+        assert [operations[layer] for layer in head] == ["FullyConnected"]
     else:
-        assert kinds[head[0]] == "Pooling" and len(head) <= 4
+        assert operations[head[0]] == "Pooling" and len(head) <= 4
 
 
 @pytest.mark.parametrize("to", ["gluon", "int8"])
-def test_an_export_that_is_not_the_network_is_not_written(found, tiny, tmp_path, to, monkeypatch):
-    """The files are those of a network with other weights, as a broken exporter's would be."""
-    other = found.core(mx.cpu())
-    other.output.weight.set_data(-other.output.weight.data())
+def test_an_export_that_differs_from_the_network_is_not_written(
+    model, tiny, world, tmp_path, to, monkeypatch
+):
+    """The files contain another network, as those of a broken exporter would."""
+    other = zoo.build(model.model, len(model.classes), 32, seed=1)
     original = exporter.write_gluon
     monkeypatch.setattr(exporter, "write_gluon", lambda core, *rest: original(other, *rest))
-    with pytest.raises(UserError, match="not as the network: .* labels equal"):
-        exporter.export(found, to, tmp_path / "net", str(tiny))
+    with pytest.raises(UserError, match="differs from the network: .* labels equal"):
+        exporter.export(model, to, tmp_path / "net", world, str(tiny))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("shift, good", [(0, True), (1e-4, True), (0.01, False), (np.nan, False)])
-def test_a_difference_counts_from_the_tolerance_on(pixels, expected, shift, good):
-    made = exporter.compare(lambda x: expected, lambda x: expected + shift, [Shown(pixels, None)])
-    assert made.is_good("gluon") == good
-    assert made.num_images == 9
+@pytest.mark.parametrize(
+    "difference, is_same",
+    [(0, True), (TOLERANCE / 10, True), (10 * TOLERANCE, False), (math.nan, False)],
+)
+def test_a_difference_above_the_tolerance_counts(expected, difference, is_same):
+    comparison = Comparison()
+    comparison.add(np.full(9, -1), expected, expected + np.float32(difference))
+    assert comparison.is_same_network() == is_same
+    assert comparison.num_images == 9
+    assert comparison.keeps_labels(0.5) == (not math.isnan(difference))
 
 
-def test_an_export_is_told_with_its_accuracy_and_the_networks(pixels):
-    ours = np.float32([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
-    theirs = np.float32([[0.6, 0.4], [0.7, 0.3], [0.7, 0.3]])
-    shown = [Shown(pixels[:3], np.array([0, 1, 1]))]
-    made = exporter.compare(lambda x: ours, lambda x: theirs, shown)
-    assert made == (3, 2, 1, pytest.approx(0.5), 3, 2, 1)
-    assert str(made).endswith("accuracy 0.3333 (the network's 0.6667)")
-    assert "accuracy" not in str(
-        exporter.compare(lambda x: ours, lambda x: theirs, [(pixels, None)])
-    )
+def test_a_comparison_with_labels_has_accuracies():
+    network = np.float32([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    exported = np.float32([[0.6, 0.4], [0.7, 0.3], [0.7, 0.3]])
+    comparison = Comparison()
+    comparison.add(np.array([0, 1, 1]), network, exported)
+    assert comparison == Comparison(3, 2, 1, pytest.approx(0.5), 3, 2, 1)
+    assert str(comparison).endswith("accuracy 0.3333 (the network's 0.6667)")
+    assert comparison.keeps_labels(2 / 3) and not comparison.keeps_labels(0.97)
+    without_labels = Comparison()
+    without_labels.add(np.full(3, -1), network, exported)
+    assert "accuracy" not in str(without_labels)
 
 
-def test_labels_may_differ_only_where_the_network_is_not_sure(pixels):
-    sure, unsure = np.float32([[0.6, 0.4]]), np.float32([[0.5002, 0.4998]])
-    for ours, clear in ((sure, 1), (unsure, 0)):
-        made = exporter.compare(
-            lambda x, p=ours: p, lambda x, p=ours: p[:, ::-1], [Shown(pixels[:1], None)]
-        )
-        assert (made.num_equal, made.num_clear) == (0, clear)
-        assert made.is_good("gluon") == (clear == 0)
+def test_labels_may_differ_only_if_the_network_is_undecided():
+    for network, num_clear in (([[0.6, 0.4]], 1), ([[0.5002, 0.4998]], 0)):
+        comparison = Comparison()
+        comparison.add(np.array([-1]), np.float32(network), np.float32(network)[:, ::-1])
+        assert (comparison.num_equal, comparison.num_clear) == (0, num_clear)
 
 
-def test_int8_wants_images_and_no_one_wants_two_processes(run, tmp_path):
-    words = ["-m", "dist_ft.export", str(run), "--out", str(tmp_path / "net"), "--to"]
-    ended = run_job([*words, "int8"], 60)
+@pytest.mark.jobs
+def test_int8_needs_images_and_every_export_a_single_process(trained_run, tmp_path):
+    arguments = ["-m", "dist_ft.export", str(trained_run), "--out", str(tmp_path / "net"), "--to"]
+    ended = run_job([*arguments, "int8"], 60)
     assert (ended.status, "--data DIR" in ended.output) == (2, True)
-    ended = run_job([*words, "gluon"], 60, num_ranks=2)
+    ended = run_job([*arguments, "gluon"], 60, num_ranks=2)
     assert ended.status != 0
-    assert "leave horovodrun out" in ended.output
+    assert "without horovodrun" in ended.output
     assert list(tmp_path.iterdir()) == []
 
 
-def outcome(words):
-    ended = run_job(words, 100)
+def run_command(*arguments):
+    ended = run_job(["-m", *map(str, arguments)], 100)
     assert ended.status == 0, ended.output
-    return ended.output
 
 
-def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, tmp_path):
-    """On real photographs; gluon's files are run here as they are."""
-    run, said = fine_tuned, tmp_path / "said.json"
-    row = json.loads((run / "scores.jsonl").read_text().splitlines()[-1])
-    outcome(["-m", "dist_ft.evaluate", str(run), str(FOOD5), "--json", str(said)])
-    report = json.loads(said.read_text())
-    assert (report["images"], report["correct"]) == (row["test_images"], row["test_correct"])
-    assert report["confusion"] == row["confusion"]
-    rows = tmp_path / "rows.jsonl"
-    outcome(["-m", "dist_ft.predict", str(run), str(FOOD5 / "test"), "--output", str(rows)])
-    labels = [json.loads(line) for line in rows.read_text().splitlines()]
+@pytest.mark.jobs
+def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, world, tmp_path):
+    """On real photographs."""
+    report_file, rows_file = tmp_path / "report.json", tmp_path / "rows.jsonl"
+    epoch = json.loads((fine_tuned / "scores.jsonl").read_text().splitlines()[-1])
+    run_command("dist_ft.evaluate", fine_tuned, FOOD5, "--json", report_file)
+    report = json.loads(report_file.read_text())
+    assert report["images"] == epoch["test_images"]
+    assert report["correct"] == epoch["test_correct"]
+    assert report["confusion"] == epoch["confusion"]
+    run_command("dist_ft.predict", fine_tuned, FOOD5 / "test", "--output", rows_file)
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
     confusion = np.zeros((5, 5), int)
     classes = list(report["classes"])
-    for one in labels:
-        label = Path(one["path"]).parent.name
-        confusion[classes.index(label), classes.index(one["label"])] += 1
-    assert confusion.tolist() == row["confusion"]
-    found = trained_model.load(run)
-    made = exporter.export(found, "gluon", tmp_path / "net", str(FOOD5))
-    assert made.num_images == made.num_equal == 750
-    files = [str(tmp_path / "net" / f"model-{part}") for part in ("symbol.json", "0000.params")]
-    net = mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])
-    told = json.loads((tmp_path / "net" / "model.json").read_text())
-    for one in labels[::50]:
-        pixels = center_crop(
-            decode(Path(one["path"]).read_bytes()), 64, told["resize"], told["keep_ratio"]
-        )
-        (p,) = net(mx.nd.array(pixels[None], dtype="uint8")).asnumpy()
-        assert told["classes"][p.argmax()] == one["label"]
-        assert p.max() == pytest.approx(one["probability"], abs=1e-4)
-    made = exporter.export(found, "onnx", tmp_path / "net.onnx", str(FOOD5))
+    for row in rows:
+        label = Path(row["path"]).parent.name
+        confusion[classes.index(label), classes.index(row["label"])] += 1
+    assert confusion.tolist() == epoch["confusion"]
+    model = trained_model.load(fine_tuned)
+    comparison = exporter.export(model, "gluon", tmp_path / "net", world, str(FOOD5))
+    assert comparison.num_images == comparison.num_equal == 750
+    description = json.loads((tmp_path / "net" / "model.json").read_text())
+    for row in rows[::50]:
+        image = decode(Path(row["path"]).read_bytes())
+        pixels = center_crop(image, 64, description["resize"], description["keep_ratio"])
+        (probabilities,) = run_gluon(tmp_path / "net", pixels[None])
+        assert description["classes"][probabilities.argmax()] == row["label"]
+        assert probabilities.max() == pytest.approx(row["probability"], abs=TOLERANCE)
+    comparison = exporter.export(model, "onnx", tmp_path / "net.onnx", world, str(FOOD5))
     if importlib.util.find_spec("onnxruntime"):
-        assert made.num_images == made.num_equal == 750
-    made = exporter.export(found, "int8", tmp_path / "int8", str(FOOD5))
-    assert made.num_equal >= 0.97 * 750
-    assert abs(made.correct - row["test_correct"]) <= made.num_images - made.num_equal
+        assert comparison.num_images == 750 and comparison.num_clear == 0
+    comparison = exporter.export(model, "int8", tmp_path / "int8", world, str(FOOD5))
+    assert comparison.keeps_labels(0.97)
+    num_changed = comparison.num_images - comparison.num_equal
+    assert abs(comparison.correct_exported - comparison.correct) <= num_changed

@@ -1,89 +1,112 @@
-"""A network as an ONNX file of opset 13, which MXNet's exporter speaks, and that file run."""
+"""Writes a network as an ONNX file, and runs such a file with onnxruntime."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any
 
 import mxnet as mx
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
+from dist_ft.errors import UserError
+from dist_ft.evaluation.evaluator import Network
 from dist_ft.models.zoo import MEAN, STD
 
-OPSET, IR_VERSION = 13, 7
+if TYPE_CHECKING:
+    import onnx
 
-try:
-    import onnxruntime
-except ImportError:  # nothing but the comparison asks for it
-    onnxruntime = None
+OPSET, IR_VERSION = 13, 7  # the opset that MXNet's exporter writes
 
 
-def write(core: mx.gluon.HybridBlock, side: int, described: dict[str, Any], path: Path) -> None:
-    """Writes (n, side, side, 3) uint8 'pixels' to (n, C) 'probabilities'.
+def write(core: mx.gluon.HybridBlock, side: int, description: dict[str, Any], path: Path) -> None:
+    """Writes a network from (n, side, side, 3) uint8 'pixels' to (n, C) 'probabilities'.
 
-    core: normalised pixels, (n, 3, side, side), to logits; described: goes into the metadata.
+    core: maps normalised pixels, (n, 3, side, side), to logits; description: the metadata, with the
+    "classes". Raises UserError if onnx is missing.
     """
-    x = mx.sym.var("normalised")
-    net = mx.sym.softmax(core(x), name="probabilities")
-    values = {name: parameter.data() for name, parameter in core.collect_params().items()}
-    shape = (1, 3, side, side)
-    mx.onnx.export_model(
-        net,
-        values,
-        [shape],
-        [np.float32],
-        str(path),
-        dynamic=True,
-        dynamic_input_shapes=[("n", *shape[1:])],
-    )
-    found = onnx.load(str(path))
-    made = _with_normalisation(found.graph, side, len(described["classes"]))
-    made = helper.make_model(
-        made, producer_name="dist_ft", opset_imports=[helper.make_opsetid("", OPSET)]
-    )
-    made.ir_version = IR_VERSION
-    told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in described.items()}
-    # A class's name may be no UTF-8, which protobuf insists on.
-    utf8 = {k: v.encode("utf-8", "replace").decode() for k, v in told.items()}
-    helper.set_model_props(made, utf8)
-    onnx.checker.check_model(made, full_check=True)
-    onnx.save(made, str(path))
+    onnx = _import_onnx()
+    graph = _export_core(core, side, path)
+    graph = _with_normalization(graph, side, len(description["classes"]))
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(graph, producer_name="dist_ft", opset_imports=[opset])
+    model.ir_version = IR_VERSION
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in description.items()}
+    # Names of classes may contain any bytes, but protobuf accepts UTF-8 only.
+    utf8 = {k: v.encode("utf-8", "replace").decode() for k, v in texts.items()}
+    onnx.helper.set_model_props(model, utf8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
 
 
-def _with_normalisation(graph: onnx.GraphProto, side: int, num_classes: int) -> onnx.GraphProto:
-    """The graph from raw pixels on; its parameters are no longer inputs, which could be fed."""
-    by_channel = (1, 3, 1, 1)
-    constants = {  # as model.Normalize has them, in its order
-        "pixels_largest": np.array(255, np.float32),
-        "pixels_mean": np.array(MEAN, np.float32).reshape(by_channel),
-        "pixels_std": np.array(STD, np.float32).reshape(by_channel),
-    }
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["pixels_float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["pixels_float"], ["pixels_nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Div", ["pixels_nchw", "pixels_largest"], ["pixels_unit"]),
-        helper.make_node("Sub", ["pixels_unit", "pixels_mean"], ["pixels_centred"]),
-        helper.make_node("Div", ["pixels_centred", "pixels_std"], ["normalised"]),
-    ]
-    weights = [part for part in graph.initializer if any(part.name in n.input for n in graph.node)]
-    output, single = graph.output[0].name, TensorProto.FLOAT
-    return helper.make_graph(
-        [*nodes, *graph.node],
-        "classifier",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", side, side, 3])],
-        [helper.make_tensor_value_info(output, single, ["n", num_classes])],
-        [*(numpy_helper.from_array(array, name) for name, array in constants.items()), *weights],
-    )
-
-
-def running(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What the file holds, as onnxruntime runs it; None where that is not installed."""
-    if onnxruntime is None:
+def load(path: Path) -> Network | None:
+    """The network of a file, run by onnxruntime; None if that is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
         return None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"pixels": x})[0]
+    return lambda x: mx.nd.array(session.run(None, {"pixels": x.asnumpy()})[0])
+
+
+def _export_core(core: mx.gluon.HybridBlock, side: int, path: Path) -> onnx.GraphProto:
+    """MXNet's export: normalised pixels to probabilities, for any number of images."""
+    onnx = _import_onnx()
+    symbol = mx.sym.softmax(core(mx.sym.var("normalised")), name="probabilities")
+    arrays = {name: parameter.data() for name, parameter in core.collect_params().items()}
+    mx.onnx.export_model(
+        symbol,
+        arrays,
+        [(1, 3, side, side)],
+        [np.float32],
+        str(path),
+        dynamic=True,
+        dynamic_input_shapes=[("n", 3, side, side)],
+    )
+    return onnx.load(str(path)).graph
+
+
+def _with_normalization(graph: onnx.GraphProto, side: int, num_classes: int) -> onnx.GraphProto:
+    """The graph with the normalisation of zoo.Normalize before it.
+
+    MXNet lists the parameters as inputs, too, which keeps onnxruntime from folding them. Here
+    'pixels' is the only input.
+    """
+    onnx = _import_onnx()
+    helper, types = onnx.helper, onnx.TensorProto
+    channels = (1, 3, 1, 1)
+    constants = {
+        "pixels_max": np.array(255, np.float32),
+        "pixels_mean": np.array(MEAN, np.float32).reshape(channels),
+        "pixels_std": np.array(STD, np.float32).reshape(channels),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["pixels_float"], to=types.FLOAT),
+        helper.make_node("Transpose", ["pixels_float"], ["pixels_nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["pixels_nchw", "pixels_max"], ["pixels_unit"]),
+        helper.make_node("Sub", ["pixels_unit", "pixels_mean"], ["pixels_centred"]),
+        helper.make_node("Div", ["pixels_centred", "pixels_std"], ["normalised"]),
+    ]
+    used = {name for node in graph.node for name in node.input}
+    weights = [weight for weight in graph.initializer if weight.name in used]
+    arrays = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    pixels = helper.make_tensor_value_info("pixels", types.UINT8, ["n", side, side, 3])
+    output = graph.output[0].name
+    probabilities = helper.make_tensor_value_info(output, types.FLOAT, ["n", num_classes])
+    return helper.make_graph(
+        [*nodes, *graph.node], "classifier", [pixels], [probabilities], [*arrays, *weights]
+    )
+
+
+def _import_onnx() -> Any:
+    """Raises UserError if onnx, or the module of it that MXNet needs, is missing."""
+    try:
+        import onnx
+        import onnx.mapping  # for MXNet's exporter; onnx 1.19 removed it
+    except ImportError as error:
+        raise UserError(
+            f"--to onnx: needs onnx ({error}); pip install 'onnx>=1.16.2,<1.19'"
+        ) from error
+    return onnx
