@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
 from dist_ft.config import DEVICES, DTYPES, GROUPS, Config
-from dist_ft.settings import ConfigError, flag_of, item_type
+from dist_ft.settings import ConfigError, declared_type, flag_of, item_type
 
 COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate", "export")
 YAML_BOOLEANS = {"off": False, "no": False, "on": True, "yes": True}  # YAML 1.1's words for them
@@ -123,7 +123,7 @@ def parse(argv: Sequence[str] | None = None) -> Config:
     try:
         return Config(**{**(read_settings(path) if path else {}), **given})
     except ConfigError as error:
-        exit_for_settings(parser, error)
+        return exit_for_settings(parser, error)
 
 
 def exit_for_settings(parser: argparse.ArgumentParser, error: ConfigError) -> Any:
@@ -182,19 +182,19 @@ def _share(text: str) -> float:
 
 
 def _add_flag(group: Any, f: Field) -> None:
-    choices, flag = f.metadata["choices"], flag_of(f.name)
+    choices, flag, declared = f.metadata["choices"], flag_of(f.name), declared_type(f)
     has_default = f.default not in (None, (), "") and f.default is not False
     help = f.metadata["help"] + (f" (default: {f.default})" if has_default else "")
     # Flags have no defaults, so that the file's values count; Config checks choices, of both.
-    if f.type == "bool":
+    if declared == "bool":
         group.add_argument(flag, type=_boolean, nargs="?", const=True, metavar="yes|no", help=help)
-    elif f.type.startswith("tuple"):
-        item = str if item_type(f.type) == "str" else float
+    elif declared.startswith("tuple"):
+        item: type = str if item_type(declared) == "str" else float
         group.add_argument(
             flag, action="append", type=item, metavar="X", help=help + "; repeatable"
         )
     else:
-        item = {"int": int, "str": str}.get(f.type, float)
+        item = {"int": int, "str": str}.get(declared, float)
         metavar = "{" + ",".join(choices) + "}" if choices else f.name[0].upper()
         group.add_argument(flag, type=item, metavar=metavar, help=help)
 
@@ -226,10 +226,11 @@ def read_settings(path: str) -> dict[str, Any]:
     unknown = [_unknown(name, known) for name in values if name not in known]
     if unknown:
         raise ConfigError("\n".join(f"--config {path}: {line}" for line in unknown))
-    return {
-        name: _from_yaml(_intended(value, known[name].metadata["choices"] or ()), known[name].type)
-        for name, value in values.items()
-    }
+    settings = {}
+    for name, value in values.items():
+        intended = _intended(value, known[name].metadata["choices"] or ())
+        settings[name] = _from_yaml(intended, declared_type(known[name]))
+    return settings
 
 
 def _intended(value: Any, choices: Sequence[str]) -> Any:

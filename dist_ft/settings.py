@@ -48,8 +48,13 @@ def type_problems(settings: Any) -> Iterator[str]:
     """One line for each field whose value is not of its declared type."""
     for f in fields(settings):
         value = getattr(settings, f.name)
-        if not _has_type(value, f.type):
+        if not _has_type(value, declared_type(f)):
             yield f"{flag_of(f.name)} {value!r}: must be of type {f.type}"
+
+
+def declared_type(f: Field) -> str:
+    """A field's type as it is written: annotations are strings here."""
+    return str(f.type)
 
 
 def _has_type(value: Any, declared: str) -> bool:
