@@ -99,10 +99,7 @@ def open_cache(
             if world.local_rank == 0 and place == "ram":
                 _build_in_memory(files, num_workers, log, until_opened)
             elif world.local_rank == 0:
-                for file in files:
-                    if not file.is_valid():
-                        log(_progress(file))
-                        build(file, num_workers)
+                _build_missing(files, num_workers, log)
         with world.raise_on_all_ranks():
             train, test = (PixelFile(file.path, file.key) for file in files)
     size_mb = (train.num_bytes + test.num_bytes) / 1e6
@@ -131,6 +128,15 @@ def load_resized(split: Split, side: int, index: int) -> np.ndarray:
 
 def _load_center_crop(split: Split, spec: InputSpec, index: int) -> np.ndarray:
     return transforms.center_crop(decoding.decode(split.read(index)), *spec)
+
+
+def _build_missing(
+    files: Sequence[CacheFile], num_workers: int, log: Callable[[str], None]
+) -> None:
+    for file in files:
+        if not file.is_valid():
+            log(_progress(file))
+            build(file, num_workers)
 
 
 def _build_in_memory(

@@ -29,9 +29,9 @@ def scan(root: str) -> Dataset:
     train_root, test_root = _find_splits(Path(root))
     classes = list_classes(train_root)
     if len(classes) < 2:
-        found = f"only {classes[0]!r}" if classes else "no class directory with images"
+        content = f"only {classes[0]!r}" if classes else "no class directory with images"
         raise DatasetError(
-            f"{train_root}: {found}; a classifier needs at least two, as train/CLASS/IMAGE.jpg"
+            f"{train_root}: {content}; a classifier needs at least two, as train/CLASS/IMAGE.jpg"
         )
     test_classes = list_classes(test_root)
     missing = [
@@ -76,8 +76,10 @@ def _find_splits(root: Path) -> tuple[Path, Path]:
     train = root / "train"
     test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if not train.is_dir() or test is None:
-        found = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:8]) or "nothing"
-        raise DatasetError(f"{root}: needs the folders train and test (or val); has {found}")
+        folders = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:8])
+        raise DatasetError(
+            f"{root}: needs the folders train and test (or val); has {folders or 'nothing'}"
+        )
     return train, test
 
 

@@ -19,7 +19,7 @@ from dist_ft.files import atomic_file
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
-# How the parts are marked of a record that is split where it contains the magic number.
+# Marks of the parts of a record, which is split where it contains the magic number.
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 HEADER = struct.Struct("<IfQQ")  # number of labels after the header, label, two identifiers
 
