@@ -1,4 +1,4 @@
-"""Image folders made in no time: small pictures that a small network can tell apart."""
+"""Generates folders of small images whose classes a small network can tell apart."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from typing import Sequence
 import numpy as np
 from PIL import Image
 
+GOLDEN_ANGLE = 2.4  # radians: multiples of it are never close to each other
+
 
 def make_folder(
     root: Path, train: Sequence[int], test: Sequence[int], side: int = 40, seed: int = 0
 ) -> Path:
-    """root/train/class_a/000.jpg and so on: a class for each entry, with that many images.
+    """Writes root/train/class_a/000.jpg and so on; returns root.
 
-    Every fourth is a PNG. The pictures of a class share a direction and a width of stripes and,
-    loosely, a colour; no two pictures are alike, and a picture depends on (seed, split, class,
-    number) alone. Returns root.
+    train, test: number of images per class. Every fourth image is a PNG. An image depends only on
+    (seed, split, class, number), and no two are the same.
     """
-    for split, counts in enumerate((train, test)):
+    for split, (split_name, counts) in enumerate((("train", train), ("test", test))):
         for label, count in enumerate(counts):
-            directory = root / ("train", "test")[split] / f"class_{string.ascii_lowercase[label]}"
-            directory.mkdir(parents=True)
+            folder = root / split_name / f"class_{string.ascii_lowercase[label]}"
+            folder.mkdir(parents=True)
             for number in range(count):
-                chance = np.random.RandomState([seed, split, label, number])
-                image = Image.fromarray(picture(label, side, chance))
+                rng = np.random.RandomState([seed, split, label, number])
+                image = Image.fromarray(picture(label, side, rng))
                 if number % 4 == 3:
-                    image.save(directory / f"{number:03}.png", compress_level=1)
+                    image.save(folder / f"{number:03}.png", compress_level=1)
                 else:
-                    image.save(directory / f"{number:03}.jpg", quality=90)
+                    image.save(folder / f"{number:03}.jpg", quality=90)
     return root
 
 
-def picture(label: int, side: int, chance: np.random.RandomState) -> np.ndarray:
-    """(h, w, 3) uint8 of about `side` px: the class's stripes in noise and a random light."""
-    height, width = side + chance.randint(0, side // 4 + 1, 2)
+def picture(label: int, side: int, rng: np.random.RandomState) -> np.ndarray:
+    """(h, w, 3) uint8 of about `side` px: noisy stripes, whose direction, width and, loosely,
+    colour are those of the class."""
+    height, width = side + rng.randint(0, side // 4 + 1, 2)
     y, x = np.mgrid[:height, :width] / side
-    angle, stripes = label * 2.4, 3 + 2 * (label % 3)  # 2.4: the golden angle, no two near
-    wave = np.sin(2 * np.pi * (stripes * (x * np.cos(angle) + y * np.sin(angle)) + chance.rand()))
+    angle, stripes = label * GOLDEN_ANGLE, 3 + 2 * (label % 3)
+    phase = stripes * (x * np.cos(angle) + y * np.sin(angle)) + rng.rand()
+    wave = np.sin(2 * np.pi * phase)
     hue = np.cos(angle + 2 * np.pi * np.arange(3) / 3)
-    light = 128 + chance.uniform(-20, 20) + 60 * wave[..., None] * chance.uniform(0.6, 1)
-    noise = chance.normal(0, 12, (height, width, 3))
-    return np.clip(light + 35 * hue + noise, 0, 255).astype(np.uint8)
+    brightness = 128 + rng.uniform(-20, 20) + 60 * wave[..., None] * rng.uniform(0.6, 1)
+    noise = rng.normal(0, 12, (height, width, 3))
+    return np.clip(brightness + 35 * hue + noise, 0, 255).astype(np.uint8)
