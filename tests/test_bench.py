@@ -33,8 +33,8 @@ def test_the_scaling_table_compares_the_speed_per_process():
 
 
 def bench(tmp_path, mode, *flags, num_ranks=0):
-    words = ["-m", "dist_ft.bench", mode, "--steps", "3", "--json", str(tmp_path / "b.json")]
-    ended = run_job([*words, *flags], 100, num_ranks)
+    arguments = ["-m", "dist_ft.bench", mode, "--steps", "3", "--json", str(tmp_path / "b.json")]
+    ended = run_job([*arguments, *flags], 100, num_ranks)
     assert ended.status == 0, ended.output
     return ended.output, json.loads((tmp_path / "b.json").read_text())
 

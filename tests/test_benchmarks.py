@@ -23,9 +23,9 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 BRIEF = ["--rounds", "1", "--steps", "1", "--epochs", "1", "--batch-size", "4"]
 
 
-def run(*words: str, timeout_s: float = 90) -> subprocess.CompletedProcess:
+def run(*arguments: str, timeout_s: float = 90) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-m", *arguments],
         cwd=REPO,
         env=ENVIRONMENT,
         capture_output=True,

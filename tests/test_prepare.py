@@ -53,8 +53,8 @@ def prepare(
 
 
 def command(source: Path, out: Path, *flags: object) -> list[str]:
-    words = [source, "--out", out, "--classes", *CLASSES, "--train", 5, "--test", 4, *flags]
-    return [sys.executable, str(FOOD5 / "prepare.py"), *map(str, words)]
+    arguments = [source, "--out", out, "--classes", *CLASSES, "--train", 5, "--test", 4, *flags]
+    return [sys.executable, str(FOOD5 / "prepare.py"), *map(str, arguments)]
 
 
 def run_script(source: Path, out: Path, *flags: object, **environment: str):
@@ -337,9 +337,13 @@ def test_the_command_line_reports_errors_in_one_line_and_never_loads_mxnet(food1
         "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'food5');"
         "runpy.run_path(sys.argv[0], run_name='__main__'); assert 'mxnet' not in sys.modules"
     )
-    words = command(source, tmp_path / "out")[1:]
+    arguments = command(source, tmp_path / "out")[1:]
     ended = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=REPO, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *arguments],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert ended.returncode == 0, ended.stderr
     assert "5 train and 4 test images per class, built from" in ended.stdout
