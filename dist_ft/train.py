@@ -1,7 +1,7 @@
 """`python -m dist_ft.train`: fine-tunes a network. `fit` is the training loop.
 
 Modules that import MXNet are imported inside the functions: `--help` does not need them, and the
-number of threads has to be set first.
+number of threads must be set before (`threads.bind_cores`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ if TYPE_CHECKING:
     import mxnet as mx
 
     from dist_ft.config import Config
-    from dist_ft.distributed.horovod_settings import HorovodSettings
     from dist_ft.distributed.world import World
     from dist_ft.models.loss_scale import FixedLossScale
     from dist_ft.training.gradients import DeviceBatch
     from dist_ft.training.run import Run
-
-# README's example imports this module before those that import MXNet.
-threads.bind_cores()
 
 
 def fit(config: Config, world: World) -> Run:
@@ -96,31 +92,18 @@ def train_step(
 def main() -> None:
     config = cli.parse()
     cli.require_mxnet()
-    from dist_ft.distributed import startup
+    threads.bind_cores()  # before MXNet is imported, which reads the number of threads
+
+    from dist_ft.distributed import horovod_settings, startup
     from dist_ft.distributed.elastic_world import ElasticWorld
     from dist_ft.distributed.horovod_world import HorovodWorld
 
     job_world = ElasticWorld if config.elastic else HorovodWorld
-    settings = horovod_settings(config)
+    settings = horovod_settings.from_flags(config)
     with cli.standard_output(), startup.start(
         config.device, config.stall_timeout, settings, job_world
     ) as world:
         fit(config, world)
-
-
-def horovod_settings(config: Config) -> HorovodSettings:
-    """How Horovod reduces gradients, by the flags."""
-    from dist_ft.distributed.horovod_settings import HorovodSettings
-
-    return HorovodSettings(
-        compression=config.compression,
-        num_groups=config.num_groups,
-        fusion_mb=config.fusion_mb,
-        cycle_ms=config.cycle_ms,
-        hierarchical_allreduce=config.hierarchical_allreduce,
-        timeline=config.horovod_timeline,
-        autotune=config.autotune,
-    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from dist_ft import train
 from dist_ft.config import Config
 from dist_ft.data.loader import Batch
 from dist_ft.diagnostics.benchmark_report import ALLREDUCE, WAIT_FOR_DATA, advice, report
-from dist_ft.distributed import startup, threads
+from dist_ft.distributed import horovod_settings, startup, threads
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import precision
@@ -40,7 +40,7 @@ def run(mode: str, config: Config, num_steps: int, num_threads: int) -> tuple[Re
     num_steps: that are timed, after a warm-up; num_threads: of this rank. Ends the process on all
     ranks but the first, and if the mode cannot be measured.
     """
-    settings = train.horovod_settings(config)
+    settings = horovod_settings.from_flags(config)
     with startup.start(config.device, config.stall_timeout, settings) as world:
         result = measure(mode, config, num_steps, world)
         text = report(mode, result, f"{world.size} x {world.ctx}")

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from dist_ft.config import DistributedSettings
 from dist_ft.errors import UserError
 
 FUSION, CYCLE = "HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"  # bytes, ms
@@ -84,3 +85,15 @@ class HorovodSettings(NamedTuple):
 
 
 DEFAULTS = HorovodSettings()
+
+
+def from_flags(flags: DistributedSettings) -> HorovodSettings:
+    return HorovodSettings(
+        compression=flags.compression,
+        num_groups=flags.num_groups,
+        fusion_mb=flags.fusion_mb,
+        cycle_ms=flags.cycle_ms,
+        hierarchical_allreduce=flags.hierarchical_allreduce,
+        timeline=flags.horovod_timeline,
+        autotune=flags.autotune,
+    )
