@@ -132,6 +132,15 @@ def exit_for_settings(parser: argparse.ArgumentParser, error: ConfigError) -> An
     parser.exit(2, f"dist_ft: these settings cannot be used:\n{problems}\n")
 
 
+def command_parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows the description, the command's docstring, line by line."""
+    return argparse.ArgumentParser(
+        prog=f"python -m dist_ft.{command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Adds RUN, the positional argument that names a trained network."""
     help = "folder of a run, whose best checkpoint is used, or of a checkpoint"

@@ -29,14 +29,10 @@ def main() -> None:
             model = trained_model.load(args.run)
             split = model_evaluation.labelled_split(args.data, args.split, model.classes)
         net = model.network(world, args.dtype)
-        assessment = model_evaluation.assess(
-            net, model, split, world, args.num_workers or num_threads
-        )
+        workers = args.num_workers or num_threads
+        assessment = model_evaluation.assess(net, model, split, world, workers)
         if world.is_main:
-            if args.json:
-                model_evaluation.write_json(assessment, args.json)
-            if args.png:
-                model_evaluation.write_png(assessment, args.png)
+            model_evaluation.write_files(assessment, args.json, args.png)
             print("\n".join(assessment.lines()), flush=True)
             for reason in assessment.unreadable.values():
                 print(on_one_line(reason), file=sys.stderr)
@@ -46,13 +42,9 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    flag = parser.add_argument
+    parser = cli.command_parser("evaluate", __doc__)
     cli.add_run(parser)
+    flag = parser.add_argument
     flag("data", metavar="DATA", help="folder of labelled images")
     flag("--split", default="test", choices=("test", "train"), help="default: %(default)s")
     flag("--json", type=Path, metavar="FILE", help="also write all results to FILE")

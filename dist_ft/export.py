@@ -22,8 +22,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.to == "int8" and not args.data:
         parser.error("--to int8: needs images to calibrate with; add --data DIR")
-    cli.require_mxnet()
     num_threads = threads.bind_cores()
+    cli.require_mxnet()
     from dist_ft.distributed import startup  # loads MXNet
     from dist_ft.inference import exporter, trained_model
 
@@ -40,11 +40,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.command_parser("export", __doc__)
     cli.add_run(parser)
     text = "int8: gluon files with 8-bit convolutions, for a CPU"
     parser.add_argument("--to", required=True, choices=("gluon", "onnx", "int8"), help=text)

@@ -36,27 +36,20 @@ def main() -> None:
         parts = predictor.predict(net, model, paths, world, args.top, workers, args.out)
         if world.is_main:
             with writers.open_writer(kind, args.output, args.top, paths, model.classes) as writer:
-                for rows in parts:
-                    writer.write(rows)
-                    num_unreadable += sum(bool(row.error) for row in rows)
+                num_unreadable = writers.write_all(writer, parts)
         deque(parts, maxlen=0)  # the other ranks' rows are part of rank 0's
     if num_unreadable:
         sys.exit(f"dist_ft: {num_unreadable} of {len(paths)} images cannot be read")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.command_parser("predict", __doc__)
     cli.add_run(parser)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="image, folder, pattern, or '-'")
     cli.add_count(parser, "--top", 1, "labels per image")
     text = "default: from FILE's extension, else a table on a terminal, else csv"
     parser.add_argument("--format", choices=writers.FORMATS, help=text)
-    text = "write the rows to FILE, completely or not at all"
-    parser.add_argument("--output", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the rows to FILE")
     text = "write a thumbnail of each image to DIR/LABEL, an empty or new folder"
     parser.add_argument("--out", type=Path, metavar="DIR", help=text)
     cli.add_device(parser)

@@ -22,22 +22,17 @@ Network = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 
 def forward(
     net: Network, batches: Iterable[Batch], world: World, activity: str = "evaluation"
-) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields each batch with the network's output for its rows, (n, ...) float32.
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yields the network's output for the rows of each batch, (n, ...) float32, and the batch.
 
     Rows with a mask of 0 are computed, too. activity: what the watchdog reports if it hangs.
     """
     reader = DelayedReader()
-
-    def finished(results: Iterable[tuple]) -> Iterator[tuple[Batch, np.ndarray]]:
-        for output, batch in results:
-            world.heartbeat(activity)
-            yield batch, output
-
     for batch in batches:
+        world.heartbeat(activity)
         x, _, _ = batch.on(world.ctx)
-        yield from finished(reader.push(net(x).astype("float32"), batch))
-    yield from finished(reader.rest())
+        yield from reader.push(net(x).astype("float32"), batch)
+    yield from reader.rest()
 
 
 def evaluate(
@@ -49,7 +44,7 @@ def evaluate(
     All ranks call it; the results are the same on all of them.
     """
     scores = Scores.zero(num_classes)
-    for batch, output in forward(net, batches, world):
+    for output, batch in forward(net, batches, world):
         real = batch.mask > 0
         rows = output[real]
         outputs = Outputs(

@@ -73,7 +73,7 @@ def compare(
     comparison = Comparison()
     first, second = itertools.tee(batches)
     runs = forward(network, first, world, "export"), forward(exported, second, world, "export")
-    for (batch, expected), (_, actual) in zip(*runs):
+    for (expected, batch), (actual, _) in zip(*runs):
         comparison.add(batch.labels, expected, actual)
     return comparison
 

@@ -119,16 +119,17 @@ def test_batches(
         batches.close()
 
 
-def write_json(assessment: Assessment, path: Path) -> None:
-    """Raises UserError if the file cannot be written."""
-    with files.output_file(path, "--json") as temporary:
-        temporary.write_text(as_json(assessment.as_json(), indent=1), encoding="utf-8")
+def write_files(assessment: Assessment, json: Path | None, png: Path | None) -> None:
+    """Writes all results as JSON, and the confusion matrix as a figure, if a path is given.
 
+    Raises UserError if a file cannot be written.
+    """
+    if json:
+        with files.output_file(json, "--json") as temporary:
+            temporary.write_text(as_json(assessment.as_json(), indent=1), encoding="utf-8")
+    if png:
+        from dist_ft.tracking import figures  # loads matplotlib
 
-def write_png(assessment: Assessment, path: Path) -> None:
-    """Draws the confusion matrix; raises UserError if the file cannot be written."""
-    from dist_ft.tracking import figures  # loads matplotlib
-
-    with files.output_file(path, "--png") as temporary:
         figure = figures.confusion(assessment.scores.confusion, assessment.classes)
-        figure.savefig(str(temporary), format="png", dpi=120)
+        with files.output_file(png, "--png") as temporary:
+            figure.savefig(str(temporary), format="png", dpi=120)

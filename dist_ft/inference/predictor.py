@@ -46,7 +46,7 @@ def predict(
     shares = sampler.sequential_shares(len(paths), TEST_BATCH_SIZE, world.rank, world.size)
     batches = loader.batches(shares, images.fill)
     try:
-        for batch, logits in forward(net, batches, world, "prediction"):
+        for logits, batch in forward(net, batches, world, "prediction"):
             rows = _rows(batch, logits, images, model.classes, top)
             if thumbnails:
                 _write_thumbnails(rows, batch.x, thumbnails)

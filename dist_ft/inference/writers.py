@@ -7,7 +7,7 @@ import io
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Protocol, Sequence, TextIO
+from typing import Any, Iterable, Iterator, NamedTuple, Protocol, Sequence, TextIO
 
 from dist_ft import files
 from dist_ft.errors import UserError
@@ -131,6 +131,15 @@ def check_output(kind: str, output: Path | None) -> None:
             raise UserError("--format parquet: needs a file, --output FILE")
         _pyarrow()
     files.check_output_file(output, "--output")
+
+
+def write_all(writer: Writer, parts: Iterable[list[Row]]) -> int:
+    """Returns how many of the images could not be read."""
+    num_unreadable = 0
+    for rows in parts:
+        writer.write(rows)
+        num_unreadable += sum(bool(row.error) for row in rows)
+    return num_unreadable
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from dist_ft.data.dataset import Split
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.distributed.world import World
-from dist_ft.evaluation.evaluator import DelayedReader
+from dist_ft.evaluation.evaluator import forward
 from dist_ft.files import atomic_file, user_errors
 
 logger = logging.getLogger(__name__)
@@ -187,18 +187,9 @@ def _features_of_all_ranks(
 
     Every rank has the same number of batches: see sampler.sequential_shares.
     """
-
-    def gather(finished: Iterable[tuple[np.ndarray, Batch]]):
-        for x, batch in finished:
-            is_image = batch.indices >= 0
-            yield from world.gather((batch.indices[is_image], x[is_image], batch.mask[is_image]))
-
-    reader = DelayedReader()
-    for batch in batches:
-        world.heartbeat("computing features")
-        x = extractor(batch.on(world.ctx)[0]).astype("float32")
-        yield from gather(reader.push(x, batch))
-    yield from gather(reader.rest())
+    for x, batch in forward(extractor, batches, world, "computing features"):
+        is_image = batch.indices >= 0
+        yield from world.gather((batch.indices[is_image], x[is_image], batch.mask[is_image]))
 
 
 def _cache_errors(path: Path):

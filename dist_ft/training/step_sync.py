@@ -17,7 +17,7 @@ import mxnet as mx
 
 from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError
-from dist_ft.evaluation.evaluator import DelayedReader
+from dist_ft.evaluation.delayed_reader import DelayedReader
 from dist_ft.training.state import EpochSums
 
 # Signals that stop a run, with its exit status. If ranks receive different ones, the first wins.
