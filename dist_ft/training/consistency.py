@@ -8,9 +8,8 @@ from typing import Dict
 import mxnet as mx
 import numpy as np
 
-from dist_ft.data.dataset import Dataset
+from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.leakage import find_leaks, leak_message
-from dist_ft.data.loader import Loader
 from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, UserError
 from dist_ft.training.run_spec import RunSpec, rank_differences
@@ -36,22 +35,31 @@ def check_same_spec(spec: RunSpec, world: World) -> None:
 
 
 def check_unreadable(
-    num_unreadable: int, max_bad_share: float, loader: Loader, world: World
+    num_unreadable: int,
+    max_bad_share: float,
+    split: Split,
+    unreadable: dict[str, str],
+    world: World,
 ) -> None:
     """Raises CollectiveError if too large a share of the split's files is unreadable.
 
-    num_unreadable: on all ranks together.
+    num_unreadable: on all ranks together; unreadable: the reasons by path, on this rank.
     """
-    split = loader.split
     if num_unreadable > max_bad_share * len(split):
-        reasons = [
-            reason for errors in world.gather(dict(loader.unreadable)) for reason in errors.values()
-        ]
+        reasons = list(merge(unreadable, world).values())
         raise CollectiveError(
             f"{num_unreadable} of {len(split)} images in {split.root} cannot be read, more than"
             f" --max-bad-share {max_bad_share} allows; repair or remove them: "
             + "; ".join(reasons[:5])
         )
+
+
+def merge(unreadable: dict[str, str], world: World) -> dict[str, str]:
+    """The unreadable files of all ranks; all ranks call it."""
+    merged: dict[str, str] = {}
+    for of_rank in world.gather(dict(unreadable)):
+        merged.update(of_rank)
+    return merged
 
 
 def check_finite(arrays: Arrays, step: int) -> None:

@@ -6,10 +6,10 @@ import fcntl
 import os
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import mxnet as mx
 
+from dist_ft.distributed.session import Commit
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import optimizers, parameters
@@ -46,7 +46,10 @@ def find_checkpoint(resume: str, run: Path, spec: RunSpec) -> checkpoint.Checkpo
 
 
 def restore(
-    source: Any, core: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, world: World
+    source: checkpoint.Checkpoint | Commit | None,
+    core: mx.gluon.HybridBlock,
+    trainer: mx.gluon.Trainer,
+    world: World,
 ) -> TrainingState | None:
     """Gives all ranks the parameters and optimizer state of one checkpoint; all ranks call it.
 

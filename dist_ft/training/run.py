@@ -16,6 +16,7 @@ import numpy as np
 from dist_ft.data import sampler
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.loader import Batch
+from dist_ft.data.rank_batches import RankBatches
 from dist_ft.distributed.rank_failure import is_rank_failure
 from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
@@ -26,7 +27,8 @@ from dist_ft.files import user_errors
 from dist_ft.models import batch_norm, parameters
 from dist_ft.models.loss_scale import FixedLossScale
 from dist_ft.tracking.null_logger import NullLogger
-from dist_ft.training.consistency import check_finite, check_identical, check_unreadable
+from dist_ft.training.consistency import check_finite, check_identical, check_unreadable, merge
+from dist_ft.training.feature_cache import FeatureBatches
 from dist_ft.training.resume import RunLock
 from dist_ft.training.saving import StateSaver
 from dist_ft.training.schedule import LearningRate, Plan
@@ -60,7 +62,7 @@ class Run:
     options: RunOptions
     world: World
     dataset: Dataset
-    batches: Any  # RankBatches, or FeatureBatches for cached features
+    batches: RankBatches | FeatureBatches
     plan: Plan
     learning_rate: LearningRate
     core: mx.gluon.HybridBlock  # (n, 3, side, side) float32, normalised, to (n, C) logits
@@ -130,14 +132,15 @@ class Run:
             mx.random.seed(seed, self.world.ctx)
         if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
             self.logger.log_batch(batch.x, step)
-        loader = self.batches.train_loader
-        status = self.sync.exchange(batch.num_images, len(loader.unreadable), stop.received)
+        split, unreadable = self.dataset.train, self.batches.train_loader.unreadable
+        status = self.sync.exchange(batch.num_images, len(unreadable), stop.received)
         if status.stop_signal:
             self._stop(status, step, stop)
         if status.resize:
             self.saver.commit()
             raise WorldResized
-        check_unreadable(status.num_unreadable, self.options.max_bad_share, loader, self.world)
+        max_bad_share = self.options.max_bad_share
+        check_unreadable(status.num_unreadable, max_bad_share, split, unreadable, self.world)
         self.timer.start_step(step)
         return max(1, status.num_images)  # if all files are unreadable, the gradient is 0
 
@@ -240,16 +243,11 @@ class Run:
 
     def _report_unreadable(self, scores: Scores) -> None:
         """Names the unreadable files of the epoch; every other test image must have been scored."""
-        train_errors: dict[str, str] = {}
-        test_errors: dict[str, str] = {}
-        own = self.batches.train_loader.unreadable, self.batches.test_loader.unreadable
-        for train, test in self.world.gather(own):
-            train_errors.update(train)
-            test_errors.update(test)
-        assert scores.num_images + len(test_errors) == len(self.dataset.test)
-        check_unreadable(
-            len(test_errors), self.options.max_bad_share, self.batches.test_loader, self.world
-        )
+        train_errors = merge(self.batches.train_loader.unreadable, self.world)
+        test_errors = merge(self.batches.test_loader.unreadable, self.world)
+        split, max_bad_share = self.dataset.test, self.options.max_bad_share
+        assert scores.num_images + len(test_errors) == len(split)
+        check_unreadable(len(test_errors), max_bad_share, split, test_errors, self.world)
         self.logger.log_bad_images({**train_errors, **test_errors})
 
     def _writing(self) -> Any:

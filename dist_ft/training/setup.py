@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Iterator
+from typing import Iterator
 
 import mxnet as mx
 
@@ -26,6 +26,7 @@ from dist_ft.tracking.run_logger import RunLogger
 from dist_ft.training import feature_cache, resume, schedule, startup_summary
 from dist_ft.training.checkpoint import Checkpoint
 from dist_ft.training.consistency import check_leaks, check_same_spec
+from dist_ft.training.feature_cache import FeatureBatches
 from dist_ft.training.network import Network, build_network
 from dist_ft.training.resume import RunLock
 from dist_ft.training.run import Run, RunOptions
@@ -58,14 +59,7 @@ def build_run(config: Config, world: World) -> Run:
         optimizer = optimizers.build(config.optimizer, config.momentum, config.wd)
         trainer = world.trainer(network.net.collect_params(), optimizer)
     restored = resume.restore(source, network.core, trainer, world)
-    state = replace(
-        restored or TrainingState(),
-        run_spec=run_spec,
-        num_ranks=world.size,
-        dtype=dtype,
-        classes=list(dataset.classes),
-        input_spec=InputSpec(config.image_size, config.resize_px, config.keep_ratio),
-    )
+    state = _state_of_run(restored or TrainingState(), config, run_spec, dataset, dtype, world)
     loss_scale = DynamicLossScale(*(state.loss_scale or ())) if dtype == "float16" else UNSCALED
     with world.raise_on_all_ranks():
         starts_over = config.resume == "never" and restored is None
@@ -132,6 +126,25 @@ def _find_state(
     return lock, source
 
 
+def _state_of_run(
+    state: TrainingState,
+    config: Config,
+    run_spec: RunSpec,
+    dataset: Dataset,
+    dtype: str,
+    world: World,
+) -> TrainingState:
+    """The initial or restored state with the properties of this run."""
+    return replace(
+        state,
+        run_spec=run_spec,
+        num_ranks=world.size,
+        dtype=dtype,
+        classes=list(dataset.classes),
+        input_spec=InputSpec(config.image_size, config.resize_px, config.keep_ratio),
+    )
+
+
 def _open_logger(
     config: Config,
     dataset: Dataset,
@@ -150,12 +163,7 @@ def _open_logger(
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock or RunLock(folder)
         logger = RunLogger(
-            folder,
-            config.as_dict(),
-            dataset,
-            state.input_spec,
-            state.step,
-            config.board_every,
+            folder, config.as_dict(), dataset, state.input_spec, state.step, config.board_every
         )
     return logger, lock
 
@@ -191,7 +199,7 @@ def _open_batches(
     network: Network,
     spec: InputSpec,
     world: World,
-) -> tuple[Any, mx.gluon.HybridBlock]:
+) -> tuple[RankBatches | FeatureBatches, mx.gluon.HybridBlock]:
     """The batches, and the part of the network that is trained on them.
 
     If only the head is trained, the features of a few views of each image are computed once.
@@ -209,14 +217,7 @@ def _open_batches(
             world,
         )
     batches = RankBatches(
-        dataset,
-        spec,
-        config.seed,
-        world.rank,
-        world.size,
-        num_workers,
-        config.prefetch_mb,
-        cache,
+        dataset, spec, config.seed, world.rank, world.size, num_workers, config.prefetch_mb, cache
     )
     extractor = backbone.frozen_feature_extractor(network.core) if config.views else None
     if extractor is None:
@@ -226,7 +227,7 @@ def _open_batches(
     features = feature_cache.load_or_compute(
         extractor, batches, num_views, key, config.cache_folder, world
     )
-    return feature_cache.FeatureBatches(batches, features), backbone.head(network.core)
+    return FeatureBatches(batches, features), backbone.head(network.core)
 
 
 def _run_options(config: Config, core: mx.gluon.HybridBlock) -> RunOptions:
