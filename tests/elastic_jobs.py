@@ -108,28 +108,37 @@ def write_hosts(file: Path, hosts: list[str]) -> None:
 
 
 def launch(
-    root: Path, hosts: list[str], words: list[str], gloo_timeout_s: int = 60, timeout_s: float = 150
+    root: Path,
+    hosts: list[str],
+    words: list[str],
+    gloo_timeout_s: int = 60,
+    cooldown_s: int = 5,
+    timeout_s: float = 150,
 ) -> Ended:
     """Runs `python WORDS` elastically on the hosts that the file ROOT/hosts lists at each moment.
 
-    gloo_timeout_s: after which Gloo gives up a rank that does not answer.
+    gloo_timeout_s: after which Gloo gives up a rank that does not answer or does not start;
+    cooldown_s: after which a host is used again on which a process has failed. Within a second or
+    two, Horovod's driver may count on the host before it can start a process there.
     """
     write_hosts(root / "hosts", hosts)
     launcher = [
         *("horovodrun", "-np", str(len(hosts)), "--min-np", "1", "--gloo", "--disable-cache"),
         *("--network-interface", "lo", "--gloo-timeout-seconds", str(gloo_timeout_s)),
-        *("--blacklist-cooldown-range", "1", "2", "--host-discovery-script", f"cat {root}/hosts"),
+        *("--blacklist-cooldown-range", str(cooldown_s), str(cooldown_s + 1)),
+        *("--host-discovery-script", f"cat {root}/hosts"),
     ]
     return run_command([*launcher, sys.executable, *words], timeout_s)
 
 
-def train_elastic(
-    root: Path, hosts: list[str], data: Path, *flags: str, gloo_timeout_s: int = 60
-) -> Ended:
-    """The recipe below ROOT, which must succeed; flags: of workers/elastic.py and of train."""
+def train_elastic(root: Path, hosts: list[str], data: Path, *flags: str, **timeouts: int) -> Ended:
+    """The recipe below ROOT, which must succeed.
+
+    flags: of workers/elastic.py and of train; timeouts: of `launch`.
+    """
     paths = ["--data", str(data), "--out", str(root / "run")]
     words = [WORKER, str(root / "log"), *paths, *RECIPE, *ELASTIC, *flags]
-    ended = launch(root, hosts, words, gloo_timeout_s)
+    ended = launch(root, hosts, words, **timeouts)
     assert ended.status == 0, ended.output
     return ended
 
