@@ -1,4 +1,4 @@
-"""A job in which one rank has a flag of its own: `odd_one.py train|doctor RANK FLAG VALUE ...`."""
+"""A job in which one rank gets an additional flag: `odd_one.py COMMAND RANK FLAG VALUE ARGS...`."""
 
 import os
 import runpy
