@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from dist_ft.data import decoding
 from dist_ft.data.decoding import CorruptImage, DecodedImage, JpegImage, decode, open_image
 
 EXIF_ORIENTATION = 0x112
@@ -321,7 +320,3 @@ def test_a_buffer_of_a_larger_image_does_not_affect_the_next_crop():
         image = open_image(data)
         pixels = image.crop((0, 0, image.width, image.height), 8 * image.width)
         assert mean_error(pixels, decode(data)) < 4
-
-
-def test_the_limit_is_that_of_pillow():
-    assert decoding.MAX_PIXELS == Image.MAX_IMAGE_PIXELS
