@@ -36,6 +36,8 @@ from tests.conftest import run_command, run_job
 # Of float32 sums over 256 channels in each of 28 layers.
 TOLERANCE = 28 * 256 * float(np.finfo(np.float32).eps)
 
+PROBABILITIES = ["probability", "probability_2", "probability_3"]
+
 
 @pytest.fixture(scope="module")
 def world():
@@ -120,22 +122,20 @@ def test_a_float16_checkpoint_is_computed_in_float32_where_that_is_missing(model
 
 
 @pytest.mark.jobs
-def test_two_processes_write_the_rows_of_one(trained_run, tiny, tmp_path):
-    rows = []
-    for size in (0, 2):
-        out = tmp_path / f"{size}.csv"
-        arguments = [str(trained_run), str(tiny / "test"), "--top", "3", "--output", str(out)]
-        ended = run_job(["-m", "dist_ft.predict", *arguments], 60, num_ranks=size)
-        assert ended.status == 0, ended.output
-        with open(out, newline="") as file:
-            rows.append(list(csv.DictReader(file)))
-    one, two = rows
-    assert len(one) == 101
-    for left, right in zip(one, two):
-        assert left["path"] == right["path"]
+def test_two_processes_write_the_rows_of_one(trained_run, model, net, tiny, world, tmp_path):
+    out = tmp_path / "rows.csv"
+    arguments = [str(trained_run), str(tiny / "test"), "--top", "3", "--output", str(out)]
+    ended = run_job(["-m", "dist_ft.predict", *arguments], 60, num_ranks=2)
+    assert ended.status == 0, ended.output
+    with open(out, newline="") as file:
+        two = list(csv.DictReader(file))
+    paths = list_images([str(tiny / "test")], sys.stdin)
+    one = rows_of(predictor.predict(net, model, paths, world, top=3, num_workers=2))
+    assert [row["path"] for row in two] == [row.path for row in one] == paths
+    for row, expected in zip(two, one):
         # An image's row in its batch differs, and with it the order of float32 sums.
-        for name in ("probability", "probability_2", "probability_3"):
-            assert float(left[name]) == pytest.approx(float(right[name]), abs=TOLERANCE + 1e-6)
+        for name, (_, probability) in zip(PROBABILITIES, expected.top):
+            assert float(row[name]) == pytest.approx(probability, abs=TOLERANCE + 1e-6)
 
 
 @pytest.fixture(scope="module")
