@@ -58,6 +58,6 @@ def test_a_job_near_its_time_limit_saves_a_checkpoint_and_is_requeued(slurm, tin
     def resumes():
         # A requeued job would wait for two minutes from the time when its node is free again.
         slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-        return re.search(rf"resuming from {tmp_path}", log.read_text())
+        return f"resuming from {tmp_path}" in log.read_text()
 
     wait_until(resumes, 180, details)
