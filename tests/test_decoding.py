@@ -3,6 +3,8 @@
 import io
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from dist_ft.data.decoding import CorruptImage, DecodedImage, JpegImage, decode, open_image
+from tests.conftest import ENVIRONMENT
 
 EXIF_ORIENTATION = 0x112
 
@@ -251,6 +254,30 @@ def test_the_word_exif_in_the_compressed_pixels_is_not_an_orientation():
     scan = JPEG.index(b"\xff\xda")
     with_word = JPEG[: scan + 40] + b"Exif\0\0" + JPEG[scan + 46 :]
     assert isinstance(open_image(with_word), JpegImage)
+
+
+def test_images_are_decoded_after_horovod_is_imported(tmp_path):
+    """Horovod makes the symbols of libmxnet.so global, among them those of a libjpeg."""
+    pytest.importorskip("horovod.mxnet")
+    (tmp_path / "rotated.jpg").write_bytes(encoded(IMAGE, "JPEG", exif=exif(6)))
+    (tmp_path / "image.webp").write_bytes(encoded(IMAGE, "WEBP"))
+    program = (
+        "from dist_ft.distributed import horovod_world\n"
+        "assert horovod_world.horovod_build()\n"
+        "from pathlib import Path\n"
+        "from dist_ft.data.decoding import decode\n"
+        "for name in ('rotated.jpg', 'image.webp'):\n"
+        "    print(*decode(Path(name).read_bytes()).shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "53 37 3\n37 53 3\n", done.stderr
 
 
 def test_only_rotated_jpegs_leave_the_fast_path():

@@ -10,6 +10,10 @@ from typing import Any, Iterator, Sequence
 import mxnet as mx
 import numpy as np
 
+# Horovod makes the symbols of libmxnet.so global. Its libjpeg would replace Pillow's if Pillow were
+# loaded later, and Pillow could not decode JPEG files.
+import PIL.Image  # noqa: F401
+
 from dist_ft.distributed import devices, exits, launcher
 from dist_ft.distributed.horovod_settings import TIMELINE, HorovodSettings
 from dist_ft.distributed.session import Arrays
