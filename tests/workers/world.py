@@ -12,11 +12,13 @@ from dist_ft.distributed import threads
 
 threads.set_num_threads()
 
+from dist_ft import cli  # noqa: E402
 from dist_ft.distributed import startup  # noqa: E402
 from tests.workers import runs, world_checks  # noqa: E402
 
 out, data = Path(sys.argv[1]), sys.argv[2:]
 results: dict = {"checks": [], "errors": {}}
+cli.configure_logging()
 
 with startup.start(device="cpu", stall_timeout_s=60) as world:
     for name, check in vars(world_checks).items():
