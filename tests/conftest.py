@@ -168,6 +168,16 @@ def tiny(tmp_path_factory) -> Path:
     return make_folder(root, train=(13, 9, 11, 10, 10), test=(21, 20, 20, 20, 20))
 
 
+@pytest.fixture(scope="module")
+def no_figures():
+    """Drawing them takes most of the time of a tiny run; test_run_logger tests them."""
+    from dist_ft.tracking.evaluation_figures import EvaluationFigures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EvaluationFigures, "draw_pending", lambda figures: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained_run(tiny, tmp_path_factory) -> Path:
     """A run of a few epochs on the tiny data set, in this process. Not to be changed."""

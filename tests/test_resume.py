@@ -24,6 +24,9 @@ from tests.runs import arrays_of, rows_of, stop_before, tiny_config
 VERSION_1_RUN = Path(__file__).parent / "fixtures" / "run_of_version_1"
 
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+
 @pytest.fixture(scope="module")
 def world():
     world = World(device="cpu", stall_timeout_s=600)

@@ -21,6 +21,8 @@ from dist_ft.training.step_sync import stop_requests
 from tests.conftest import TINY, run_command, run_job
 from tests.runs import arrays_of, rows_of, tiny_config
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture(scope="module")
 def world():
@@ -42,6 +44,7 @@ def test_the_number_of_workers_does_not_change_any_byte(config, world, tmp_path)
     assert arrays_of(tmp_path / "1") == arrays_of(tmp_path / "5")
 
 
+@pytest.mark.jobs
 def test_a_head_on_features_that_are_not_flat_is_trained(config, world):
     """The features of gluon's first ResNets are (n, 512, 1, 1)."""
     frozen = replace(config, model="resnet18_v1", backbone_lr_mult=0.0)
