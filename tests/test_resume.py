@@ -73,9 +73,9 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_bytes(
 
 
 @pytest.mark.jobs
-@pytest.mark.parametrize("optimizer, momentum", [("sgd", 0.9), ("adam", 0.0)])
-def test_the_same_at_every_step(config, world, tmp_path, optimizer, momentum):
-    config = replace(config, optimizer=optimizer, momentum=momentum)
+def test_the_same_at_every_step_of_adam(config, world, tmp_path):
+    """Its bias correction depends on the number of updates."""
+    config = replace(config, optimizer="adam", momentum=0.0)
     fit(replace(config, out=str(tmp_path / "uninterrupted")), world)
     for step in range(6):
         out = tmp_path / f"stopped-before-{step}"
