@@ -1,9 +1,10 @@
-"""Errors that the person at the keyboard can mend, shown as a message, without a traceback; and
-what the ranks of an elastic run raise where they part."""
+"""Errors that the user can fix, and the errors by which all ranks of a job stop together."""
+
+from __future__ import annotations
 
 
 class UserError(Exception):
-    """The message names the thing, its value and the remedy."""
+    """An error shown as one message without a traceback: the thing, its value and the remedy."""
 
     exit_code = 1
 
@@ -14,18 +15,18 @@ class UserError(Exception):
 
 
 class Unavailable(UserError):
-    """Something that had to be fetched cannot be had."""
+    """Something that had to be downloaded is unavailable."""
 
     exit_code = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 class CollectiveError(UserError):
-    """An error that every rank raises alike, at the same place: one of them prints it."""
+    """An error that every rank raises at the same place; rank 0 prints it."""
 
 
 class WorldResized(Exception):
-    """The ranks of an elastic run raise it alike: it goes on with those that there are now."""
+    """All ranks of an elastic run raise it together, to continue with the ranks there are now."""
 
 
 class RankStopped(UserError):
-    """A rank that was asked to stop raises it where the others raise Resized: it ends alone."""
+    """Raised by a rank that was asked to stop while the others raise WorldResized."""
