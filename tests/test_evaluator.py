@@ -21,7 +21,7 @@ from dist_ft.evaluation.outputs import Outputs
 from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS, PrecisionRecall
 from dist_ft.evaluation.predictions import Predictions
 from dist_ft.evaluation.scores import Scores
-from dist_ft.models import backbone, zoo
+from dist_ft.models import zoo
 from tests.networks import normalized_mobilenet
 
 NUM_IMAGES, CLASSES, SIDE = 101, 7, 4
@@ -215,18 +215,18 @@ def test_the_evaluator_returns_scores_and_features_of_the_network(images, world)
     assert (evaluation.scores.confusion == scores.confusion).all()
     assert evaluation.scores.num_images == 30
     assert evaluation.precision_recall.counts.sum() == 30 * CLASSES
-    features = backbone.feature_extractor(images.core)(mx.nd.array(images.x, dtype="uint8"))
-    logits = backbone.head(images.core)(features).asnumpy()
+    features = zoo.feature_extractor(images.core)(mx.nd.array(images.x, dtype="uint8"))
+    logits = zoo.head(images.core)(features).asnumpy()
     assert evaluation.features.indices.tolist() == list(range(30))
     tolerance = 256 * float(np.finfo(np.float32).eps) * np.abs(logits).max()
     # The last layer maps the collected features to the logits.
-    again = backbone.head(images.core)(mx.nd.array(evaluation.features.features)).asnumpy()
+    again = zoo.head(images.core)(mx.nd.array(evaluation.features.features)).asnumpy()
     np.testing.assert_allclose(again, logits, rtol=0, atol=100 * tolerance)
 
 
 def test_batches_of_features_are_evaluated_by_the_head_alone(images, world):
     """As a run with cached features does."""
-    below = backbone.feature_extractor(images.core)
+    below = zoo.feature_extractor(images.core)
 
     def of_features():
         for batch in batches(images, 8):

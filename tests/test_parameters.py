@@ -1,4 +1,4 @@
-"""models.parameters: learning-rate multipliers and freezing."""
+"""models.parameters and models.batch_norm: learning-rate multipliers and freezing."""
 
 import mxnet as mx
 import pytest
@@ -37,59 +37,61 @@ def changed_by_training(net):
     return {path for path in before if (before[path] != after[path].asnumpy()).any()}
 
 
-def test_head_and_backbone_have_their_multipliers():
-    assert multipliers(small_network()) == {
-        **{CONVOLUTION: 1.0, GAMMA: 1.0, BETA: 1.0},
-        **{"output.weight": 10.0, "output.bias": 10.0},
-    }
+@pytest.mark.parametrize(
+    "rules, expected",
+    [
+        ({}, [1, 1, 1, 10, 10]),
+        # later rules override earlier ones, and freeze overrides all
+        (
+            {"lr_mult": ("weight$=2", r"^features\.1\.=3", "output=4"), "freeze": ("gamma",)},
+            [2, 0, 3, 4, 4],
+        ),
+        ({"lr_mult": (r"^features\.(?=0\.weight)=0.5",)}, [0.5, 1, 1, 10, 10]),
+    ],
+)
+def test_rules_set_the_multipliers(rules, expected):
+    paths = [CONVOLUTION, GAMMA, BETA, "output.weight", "output.bias"]
+    assert multipliers(small_network(), **rules) == dict(zip(paths, expected))
 
 
-def test_later_rules_override_earlier_ones_and_freeze_overrides_all():
-    rules = ("weight$=2", r"^features\.1\.=3", "output=4")
-    assert multipliers(small_network(), lr_mult=rules, freeze=(r"gamma",)) == {
-        **{CONVOLUTION: 2.0, GAMMA: 0.0, BETA: 3.0},
-        **{"output.weight": 4.0, "output.bias": 4.0},
-    }
-
-
-def test_a_pattern_may_contain_an_equals_sign():
-    by_path = multipliers(small_network(), lr_mult=(r"^features\.(?=0\.weight)=0.5",))
-    assert [path for path, mult in by_path.items() if mult == 0.5] == [CONVOLUTION]
-
-
-@pytest.mark.parametrize("rules", [{"lr_mult": ("convv=1",)}, {"freeze": ("convv",)}])
-def test_a_pattern_that_matches_nothing_is_rejected_with_examples(rules):
-    with pytest.raises(UserError, match=r"'convv': matches no parameter; .*features\.0\.weight"):
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        ({"lr_mult": ("convv=1",)}, r"'convv': matches no parameter; .*features\.0\.weight"),
+        ({"freeze": ("convv",)}, r"'convv': matches no parameter; .*features\.0\.weight"),
+        ({"freeze": (".",)}, "all parameters are frozen"),
+        ({"head_lr_mult": 0, "backbone_lr_mult": 0}, "all parameters are frozen"),
+    ],
+)
+def test_rules_that_match_nothing_or_freeze_everything_are_rejected(rules, message):
+    with pytest.raises(UserError, match=message):
         multipliers(small_network(), **rules)
 
 
-@pytest.mark.parametrize("rules", [{"freeze": (".",)}, {"head_lr_mult": 0, "backbone_lr_mult": 0}])
-def test_freezing_everything_is_rejected(rules):
-    with pytest.raises(UserError, match="all parameters are frozen"):
-        multipliers(small_network(), **rules)
-
-
-def test_without_freezing_everything_changes():
+@pytest.mark.parametrize(
+    "rules, expected",
+    [
+        ({}, {CONVOLUTION, GAMMA, BETA, *STATISTICS, *HEAD}),
+        ({"freeze": (r"^features\.0\.",)}, {GAMMA, BETA, *STATISTICS, *HEAD}),
+        ({"backbone_lr_mult": 0}, HEAD),
+        ({"backbone_lr_mult": 0, "lr_mult": ("0.weight=1",)}, {CONVOLUTION, *HEAD}),
+    ],
+)
+def test_training_changes_only_what_is_not_frozen(rules, expected):
     net = small_network()
-    multipliers(net)
-    assert changed_by_training(net) == set(parameters.arrays(net))
+    multipliers(net, **rules)
+    assert changed_by_training(net) == expected
+    assert parameters.has_frozen_backbone(net) == (expected == HEAD)
 
 
-def test_a_frozen_backbone_and_its_statistics_do_not_change():
+def test_a_backbone_that_normalises_by_the_batch_is_not_frozen():
     net = small_network()
-    multipliers(net, backbone_lr_mult=0)
-    assert changed_by_training(net) == HEAD
-
-
-def test_only_the_frozen_part_stays_as_it_is():
-    net = small_network()
-    multipliers(net, freeze=(r"^features\.0\.",))
-    assert changed_by_training(net) == {GAMMA, BETA, *STATISTICS, *HEAD}
+    multipliers(net, backbone_lr_mult=0, lr_mult=("running_mean=1",))
+    assert not parameters.has_frozen_backbone(net)
 
 
 def test_frozen_batch_norm_keeps_its_statistics_while_gamma_and_beta_learn():
     net = small_network()
-    multipliers(net)
     batch_norm.freeze(batch_norm.layers(net))
     assert changed_by_training(net) == {CONVOLUTION, GAMMA, BETA, *HEAD}
 
@@ -98,8 +100,8 @@ def test_groups_count_every_parameter_once():
     net = small_network()
     multipliers(net, lr_mult=("gamma=2",), freeze=(r"^features\.0\.",))
     assert parameters.groups(net) == [
-        ("head", 10.0, 2, 8 * 3 + 3),
-        ("features", 2.0, 1, 8),
-        ("features", 1.0, 1, 8),
-        ("features", 0.0, 1, 8 * 3 * 3 * 3),
+        ("head", 10.0, 8 * 3 + 3),
+        ("features", 2.0, 8),
+        ("features", 1.0, 8),
+        ("features", 0.0, 8 * 3 * 3 * 3),
     ]

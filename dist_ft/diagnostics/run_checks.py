@@ -17,7 +17,7 @@ from dist_ft.data.transforms import InputSpec
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
-from dist_ft.models import pretrained, transfer, weight_file, zoo
+from dist_ft.models import pretrained, weight_file, zoo
 from dist_ft.training import consistency, run_spec
 
 NUM_CLASSES = 2  # of a network that is built as a test; any number does
@@ -45,7 +45,7 @@ def check_weights(weights: str, model: str, net: mx.gluon.HybridBlock | None) ->
     try:
         path = pretrained.find_local(weights, model)
         if path is not None and net is not None:
-            transfer.copy_backbone(weight_file.read(path), net)
+            weight_file.load_backbone(path, net)
     except UserError as error:
         return Finding(FAIL, "weights", f"--weights {weights}", str(error))
     if path is None and weights == "auto":

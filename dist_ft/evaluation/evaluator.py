@@ -15,7 +15,7 @@ from dist_ft.evaluation.outputs import Metric, Outputs
 from dist_ft.evaluation.precision_recall import PrecisionRecall
 from dist_ft.evaluation.predictions import Predictions
 from dist_ft.evaluation.scores import Scores
-from dist_ft.models import backbone
+from dist_ft.models import zoo
 
 Network = Callable[[mx.nd.NDArray], mx.nd.NDArray]
 
@@ -77,8 +77,8 @@ class Evaluator:
     """
 
     def __init__(self, core: mx.gluon.HybridBlock, net: Network, num_classes: int):
-        features = backbone.feature_extractor(core)
-        self._net = net if features is None else _WithFeatures(features, backbone.head(core))
+        features = zoo.feature_extractor(core)
+        self._net = net if features is None else _WithFeatures(features, zoo.head(core))
         self._num_classes = num_classes
 
     def evaluate(self, batches: Iterable[Batch], num_images: int, world: World) -> Evaluation:

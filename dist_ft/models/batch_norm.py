@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Iterable
 
 import mxnet as mx
 import numpy as np
@@ -18,7 +18,7 @@ def layers(net: mx.gluon.Block) -> list[nn.BatchNorm]:
     return zoo.layers(net, nn.BatchNorm)
 
 
-def freeze(blocks: Sequence[nn.BatchNorm]) -> None:
+def freeze(blocks: Iterable[nn.BatchNorm]) -> None:
     """Makes layers normalise by their running statistics in training, too, and keep these."""
     for block in blocks:
         set_use_running_statistics(block)
@@ -33,16 +33,13 @@ def pool_statistics(net: mx.gluon.Block, world: World) -> None:
     blocks = [block for block in layers(net) if not uses_running_statistics(block)]
     if world.size == 1 or not blocks:
         return
-    means = _concatenate(block.running_mean for block in blocks)
-    variances = _concatenate(block.running_var for block in blocks)
-    sums = world.sum(np.concatenate([means, variances + means**2]))
+    parameters = [block.running_mean for block in blocks], [block.running_var for block in blocks]
+    mean, variance = (
+        np.concatenate([p.data().asnumpy() for p in part]).astype(np.float64) for part in parameters
+    )
+    sums = world.sum(np.concatenate([mean, variance + mean**2]))
     mean, mean_square = np.split(sums / world.size, 2)
     ends = np.cumsum([block.running_mean.shape[0] for block in blocks])[:-1]
-    pooled_means, pooled_variances = np.split(mean, ends), np.split(mean_square - mean**2, ends)
-    for block, pooled_mean, pooled_variance in zip(blocks, pooled_means, pooled_variances):
-        block.running_mean.set_data(mx.nd.array(pooled_mean))
-        block.running_var.set_data(mx.nd.array(pooled_variance))
-
-
-def _concatenate(parameters) -> np.ndarray:
-    return np.concatenate([p.data().asnumpy() for p in parameters]).astype(np.float64)
+    for part, pooled in zip(parameters, (mean, mean_square - mean**2)):
+        for parameter, values in zip(part, np.split(pooled, ends)):
+            parameter.set_data(mx.nd.array(values))

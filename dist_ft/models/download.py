@@ -32,9 +32,8 @@ class DownloadError(Exception):
 def fetch(url: str, path: Path, digest: str) -> None:
     """Downloads a file, or the member path.name of a .zip archive, unless `path` has the digest.
 
-    digest: the hexadecimal sha1 (40 digits) or sha256 (64 digits) of `path`. Of several processes
-    one downloads, and the others wait for it. Raises DownloadError, and OSError if the local disk
-    fails.
+    digest: hexadecimal sha1 (40 digits) or sha256 (64 digits). Of several processes one downloads,
+    and the others wait for it. Raises DownloadError, and OSError if the local disk fails.
     """
     with _locked(path):
         if has_digest(path, digest):
@@ -76,10 +75,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _download(url: str, file: Path) -> None:
     """Downloads to `file`; errors that may pass are retried."""
     download = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=CHUNK_BYTES,
-        timeout=TIMEOUT_S,
-        headers={"User-Agent": "dist_ft"},
+        sys.stderr.isatty(), CHUNK_BYTES, timeout=TIMEOUT_S, headers={"User-Agent": "dist_ft"}
     )
     for attempt in range(ATTEMPTS):
         try:
@@ -93,10 +89,7 @@ def _download(url: str, file: Path) -> None:
 
 
 def _may_pass(error: requests.RequestException) -> bool:
-    """True if the server is overloaded or the connection broke.
-
-    False if the server refuses or does not respond: the user would only wait longer.
-    """
+    """False if the server refuses or does not respond: the user would only wait longer."""
     if error.response is not None:
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     return any(isinstance(cause, ProtocolError) for cause in error.args)

@@ -5,37 +5,27 @@ They are those of MXNet 1.9.1, the last release of MXNet 1.
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from types import ModuleType
 
 import mxnet as mx
 from mxnet.gluon import nn
-from mxnet.gluon.model_zoo import model_store
-
-Parameters = Dict[str, mx.gluon.Parameter]
 
 
-def parameters_by_path(net: mx.gluon.Block) -> Parameters:
-    """The parameters by attribute path, as in 'features.0.gamma'.
+def parameters_by_path(net: mx.gluon.Block) -> dict[str, mx.gluon.Parameter]:
+    """The parameters by attribute path, as in 'features.0.gamma', the same in every process.
 
-    The public `collect_params` gives names with a prefix that counts the networks of the process;
-    `save_parameters` uses the paths, which are the same in every process.
+    The public `collect_params` gives names with a prefix that counts the networks of the process.
     """
     return net._collect_params_with_prefix()
 
 
 def uses_running_statistics(block: nn.BatchNorm) -> bool:
-    """True when the layer normalises by its running statistics in training, too.
-
-    `use_global_stats` is an argument of the constructor only.
-    """
+    """True when the layer normalises by its running statistics in training, too."""
     return block._kwargs["use_global_stats"]
 
 
 def set_use_running_statistics(block: nn.BatchNorm) -> None:
-    """Makes the layer normalise by its running statistics in training, too.
-
-    The zoo builds the layers, so the constructor's `use_global_stats` is out of reach.
-    """
+    """`use_global_stats` is an argument of the constructor only, which the zoo calls."""
     block._kwargs["use_global_stats"] = True
 
 
@@ -61,26 +51,18 @@ def optimizer_of(trainer: mx.gluon.Trainer) -> mx.optimizer.Optimizer:
     return trainer._optimizer
 
 
-def updater_of(trainer: mx.gluon.Trainer) -> Any:
-    """The mx.optimizer.Updater that holds the optimizer's state arrays, by parameter index.
+def updater_of(trainer: mx.gluon.Trainer) -> mx.optimizer.Updater:
+    """Holds the optimizer's state arrays by parameter index; one, for the process's one device.
 
     The public `save_states` and `load_states` pickle them, with the contexts and the learning rate
-    of the run that saved. A package that never unpickles needs the arrays. There is one updater per
-    device, and a process has one device.
+    of the run that saved. A package that never unpickles needs the arrays.
     """
     return trainer._updaters[0]
 
 
-def gluon_sha1() -> dict[str, str]:
-    """The sha1 of each .params file that MXNet publishes, by model name.
+def published_sha1(model_store: ModuleType) -> dict[str, str]:
+    """The sha1 by model name of the .params files that MXNet or gluoncv publish.
 
     The public `get_model_file` looks one up and downloads it without retries or a lock.
     """
     return model_store._model_sha1
-
-
-def gluoncv_sha1() -> dict[str, str]:
-    """The sha1 of each .params file that gluoncv publishes, by model name; needs gluoncv."""
-    from gluoncv.model_zoo import model_store as gluoncv_store  # takes 2 s
-
-    return gluoncv_store._model_sha1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from typing import NamedTuple, Sequence
 
 import mxnet as mx
 
 from dist_ft.errors import UserError
 from dist_ft.models import batch_norm, zoo
-from dist_ft.models.mxnet_internals import parameters_by_path
+from dist_ft.models.mxnet_internals import parameters_by_path, uses_running_statistics
 
 
 def arrays(net: mx.gluon.Block) -> dict[str, mx.nd.NDArray]:
@@ -37,41 +38,36 @@ def set_lr_multipliers(
     multipliers = {
         path: head_lr_mult if path.startswith(head) else backbone_lr_mult for path in parameters
     }
-    for rule in lr_mult:
-        pattern, _, multiplier = rule.rpartition("=")
-        for path in _matching(pattern, multipliers):
-            multipliers[path] = float(multiplier)
-    for pattern in freeze:
-        for path in _matching(pattern, multipliers):
-            multipliers[path] = 0.0
+    rules = [rule.rpartition("=")[::2] for rule in lr_mult] + [(rule, "0") for rule in freeze]
+    for pattern, multiplier in rules:
+        matching = [path for path in parameters if re.search(pattern, path)]
+        if not matching:
+            examples = ", ".join(list(parameters)[:: max(1, len(parameters) // 6)])
+            raise UserError(
+                f"--lr-mult or --freeze {pattern!r}: matches no parameter; examples of their"
+                f" names: {examples}"
+            )
+        multipliers.update(dict.fromkeys(matching, float(multiplier)))
 
     for path, parameter in parameters.items():
         parameter.lr_mult = multipliers[path]
         if multipliers[path] == 0:
             parameter.grad_req = "null"
-    if not trainable(net):
+    if all(parameter.grad_req == "null" for parameter in parameters.values()):
         raise UserError(
             "all parameters are frozen, so nothing would be trained: change --freeze, --lr-mult,"
             " --head-lr-mult or --backbone-lr-mult"
         )
-    frozen = {parameters[path] for path in parameters if multipliers[path] == 0}
-    batch_norm.freeze([layer for layer in batch_norm.layers(net) if layer.running_mean in frozen])
+    batch_norm.freeze(b for b in batch_norm.layers(net) if b.running_mean.lr_mult == 0)
 
 
-def _matching(pattern: str, paths: dict[str, float]) -> list[str]:
-    matching = [path for path in paths if re.search(pattern, path)]
-    if not matching:
-        examples = list(paths)[:: max(1, len(paths) // 6)]
-        raise UserError(
-            f"--lr-mult or --freeze {pattern!r}: matches no parameter; examples of their names:"
-            f" {', '.join(examples)}"
-        )
-    return matching
-
-
-def trainable(net: mx.gluon.Block) -> list[str]:
-    """The paths of the parameters that are trained."""
-    return [path for path, p in parameters_by_path(net).items() if p.grad_req != "null"]
+def has_frozen_backbone(net: mx.gluon.Block) -> bool:
+    """True if training changes no features: BatchNorm, too, uses its running statistics."""
+    head = zoo.head_prefix(net)
+    return all(uses_running_statistics(block) for block in batch_norm.layers(net)) and all(
+        path.startswith(head) or parameter.grad_req == "null"
+        for path, parameter in parameters_by_path(net).items()
+    )
 
 
 class Group(NamedTuple):
@@ -79,18 +75,15 @@ class Group(NamedTuple):
 
     name: str  # "head" or "features"
     lr_mult: float
-    num_tensors: int
     num_values: int
 
 
 def groups(net: mx.gluon.Block) -> list[Group]:
     """The head's and the features' parameters by multiplier, without BatchNorm's statistics."""
-    sizes: dict[tuple[str, float], list[int]] = {}
+    sizes: Counter[tuple[str, float]] = Counter()
     for path, parameter in parameters_by_path(net).items():
-        if "running_" in path:
-            continue
-        name = "head" if path.startswith(zoo.head_prefix(net)) else "features"
-        multiplier = 0.0 if parameter.grad_req == "null" else parameter.lr_mult
-        sizes.setdefault((name, multiplier), []).append(math.prod(parameter.shape))
-    ordered = sorted(sizes.items(), key=lambda item: (item[0][0] != "head", -item[0][1]))
-    return [Group(*key, len(values), sum(values)) for key, values in ordered]
+        if "running_" not in path:
+            name = "head" if path.startswith(zoo.head_prefix(net)) else "features"
+            multiplier = 0.0 if parameter.grad_req == "null" else parameter.lr_mult
+            sizes[name, multiplier] += math.prod(parameter.shape)
+    return [Group(*key, num_values) for key, num_values in sorted(sizes.items(), reverse=True)]

@@ -14,7 +14,7 @@ from mxnet.gluon.model_zoo import model_store
 from dist_ft.errors import Unavailable, UserError
 from dist_ft.files import user_errors
 from dist_ft.models import download, zoo
-from dist_ft.models.mxnet_internals import gluon_sha1, gluoncv_sha1
+from dist_ft.models.mxnet_internals import published_sha1
 
 logger = logging.getLogger(__name__)
 
@@ -44,28 +44,29 @@ class PublishedFile(NamedTuple):
 def published_files(model: str) -> list[PublishedFile]:
     """The files that MXNet, gluoncv and the ONNX Model Zoo publish for a network of the zoo.
 
-    The environment variables MXNET_GLUON_REPO and DIST_FT_ONNX_REPO replace their servers.
+    The environment variables MXNET_GLUON_REPO and DIST_FT_ONNX_REPO replace their servers. Raises
+    UserError if there are no files.
     """
-    files = []
-    sha1 = _published_sha1(model)
-    if sha1:
-        stem = f"{model}-{sha1[:8]}"
+    name, files = model.lower(), []
+    sha1_by_name = published_sha1(model_store)
+    if name not in sha1_by_name:
+        sha1_by_name = published_sha1(zoo.import_gluoncv(model).model_store)
+    if name in sha1_by_name:
+        stem = f"{name}-{sha1_by_name[name][:8]}"
         repo = os.environ.get("MXNET_GLUON_REPO", model_store.apache_repo_url).rstrip("/")
-        files.append(PublishedFile(f"{stem}.params", sha1, f"{repo}/gluon/models/{stem}.zip"))
-    stem = f"{model.replace('_', '-')}-7"
+        url = f"{repo}/gluon/models/{stem}.zip"
+        files.append(PublishedFile(f"{stem}.params", sha1_by_name[name], url))
+    stem = f"{name.replace('_', '-')}-7"
     if stem in ONNX_SHA256:
         repo = os.environ.get("DIST_FT_ONNX_REPO", ONNX_REPO).rstrip("/")
         url = f"{repo}/{ONNX_FOLDER}{stem}.onnx"
         files.append(PublishedFile(f"{stem}.onnx", ONNX_SHA256[stem], url))
+    if not files:
+        raise UserError(
+            f"--weights auto: no published weights for {model}; pass --weights FILE, or start from"
+            " random weights with --weights none"
+        )
     return files
-
-
-def _published_sha1(model: str) -> str | None:
-    sha1_by_model = gluon_sha1()
-    if model not in sha1_by_model:
-        with zoo.gluoncv_required(model):
-            sha1_by_model = gluoncv_sha1()
-    return sha1_by_model.get(model)
 
 
 def find_local(weights: str, model: str) -> Path | None:
@@ -76,57 +77,37 @@ def find_local(weights: str, model: str) -> Path | None:
     """
     if weights == "none":
         return None
-    if weights != "auto":
-        with _readable(weights):
-            is_file = Path(weights).is_file()
-        if not is_file:
-            raise UserError(
-                f"--weights {weights}: no such file; choose a .params or .onnx file, 'auto' to"
-                " download weights, or 'none' for random ones"
-            )
-        return Path(weights)
-    for file in _published_or_error(model):
-        path = models_folder() / file.name
-        with _readable(path):
-            if download.has_digest(path, file.digest):
-                return path
-    return None
-
-
-def locate(weights: str, model: str) -> Path | None:
-    """The weights file to start from; None for random weights.
-
-    weights: 'none', 'auto', or a file. 'auto' looks in `models_folder` and downloads what is
-    missing. Raises the errors of `find_local`, and Unavailable if no server delivers the file.
-    """
-    path = find_local(weights, model)
-    if path is None and weights == "auto":
-        path = _download(model, _published_or_error(model), models_folder())
-    return path
-
-
-def models_folder() -> Path:
-    """MXNet's folder of downloaded models: $MXNET_HOME/models, or ~/.mxnet/models."""
-    return Path(mx.base.data_dir()).expanduser() / "models"
-
-
-def _published_or_error(model: str) -> list[PublishedFile]:
-    files = published_files(model.lower())
-    if not files:
-        raise UserError(
-            f"--weights auto: no published weights for {model}; pass --weights FILE, or start from"
-            " random weights with --weights none"
-        )
-    return files
+    if weights == "auto":
+        for file in published_files(model):
+            path = models_folder() / file.name
+            with _readable(path):
+                if download.has_digest(path, file.digest):
+                    return path
+        return None
+    with _readable(weights):
+        if Path(weights).is_file():
+            return Path(weights)
+    raise UserError(
+        f"--weights {weights}: no such file; choose a .params or .onnx file, 'auto' to download"
+        " weights, or 'none' for random ones"
+    )
 
 
 def _readable(path: Path | str):
     return user_errors(f"--weights {path}", "cannot be read", "choose another file")
 
 
-def _download(model: str, files: list[PublishedFile], folder: Path) -> Path:
-    """Downloads the first of the files that its server delivers."""
-    failures = []
+def locate(weights: str, model: str) -> Path | None:
+    """The weights file to start from; None for random weights.
+
+    weights: 'none', 'auto', or a file. 'auto' looks in `models_folder` and downloads what is
+    missing, from the first server that delivers it. Raises the errors of `find_local`, and
+    Unavailable if none does.
+    """
+    local = find_local(weights, model)
+    if local is not None or weights == "none":
+        return local
+    files, folder, failures = published_files(model), models_folder(), []
     for file in files:
         path = folder / file.name
         if path.exists():
@@ -140,17 +121,19 @@ def _download(model: str, files: list[PublishedFile], folder: Path) -> Path:
             failures.append(str(error))
             if file is not files[-1]:
                 logger.warning("download failed, trying the next server: %s", error)
-    raise Unavailable(
-        "\n".join(
-            [
-                f"no pretrained weights of {model} in {folder}, and no server delivers them:",
-                *(f"  {failure}" for failure in failures),
-                f"Put one of these files into {folder}, or pass it with --weights FILE:",
-                *(f"  {file}" for file in files),
-                "To start from random weights: --weights none",
-            ]
-        )
-    )
+    lines = [
+        f"no pretrained weights of {model} in {folder}, and no server delivers them:",
+        *(f"  {failure}" for failure in failures),
+        f"Put one of these files into {folder}, or pass it with --weights FILE:",
+        *(f"  {file}" for file in files),
+        "To start from random weights: --weights none",
+    ]
+    raise Unavailable("\n".join(lines))
+
+
+def models_folder() -> Path:
+    """MXNet's folder of downloaded models: $MXNET_HOME/models, or ~/.mxnet/models."""
+    return Path(mx.base.data_dir()).expanduser() / "models"
 
 
 def main(weights: str, model: str) -> None:

@@ -1,17 +1,16 @@
-"""Builds a network of gluon's or gluoncv's model zoo with a new head."""
+"""Builds a network of gluon's or gluoncv's model zoo with a new head, and cuts the head off."""
 
 from __future__ import annotations
 
 import difflib
-from contextlib import contextmanager
-from typing import Iterator
+from types import ModuleType
 
 import mxnet as mx
 from mxnet.gluon import nn
-from mxnet.gluon.model_zoo import vision
+from mxnet.gluon.model_zoo import model_store, vision
 
 from dist_ft.errors import UserError
-from dist_ft.models.mxnet_internals import gluon_sha1
+from dist_ft.models.mxnet_internals import published_sha1
 
 # Mean and standard deviation of ImageNet's RGB values in 0..1, as in the training of the zoo.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -80,9 +79,35 @@ def build(name: str, num_classes: int, image_size: int, seed: int) -> mx.gluon.H
     return net
 
 
+def feature_extractor(net: mx.gluon.HybridBlock) -> mx.gluon.Block | None:
+    """Maps (n, side, side, 3) uint8 pixels to the head's inputs, with the network's parameters.
+
+    Returns None if the head is not a single dense layer.
+    """
+    if not isinstance(_head_layer(net), nn.Dense):
+        return None
+    x = mx.sym.var("x", dtype="uint8")
+    logits = with_normalization(net)(x)
+    extractor = mx.gluon.SymbolBlock(logits.get_children()[0], [x], net.collect_params())
+    extractor.hybridize(static_alloc=True)
+    return extractor
+
+
+def head(net: mx.gluon.HybridBlock) -> mx.gluon.HybridBlock:
+    """Maps the features of `feature_extractor` to logits, with the network's parameters."""
+    sequential = nn.HybridSequential()
+    sequential.add(_head_layer(net))
+    sequential.hybridize()
+    return sequential
+
+
 def head_prefix(net: mx.gluon.Block) -> str:
     """The start of the paths of the head's parameters, as 'output.'."""
-    return next(f"{head}." for head in HEADS if hasattr(net, head))
+    return next(f"{name}." for name in HEADS if hasattr(net, name))
+
+
+def _head_layer(net: mx.gluon.Block) -> mx.gluon.Block:
+    return getattr(net, head_prefix(net).rstrip("."))
 
 
 def has_dropout(net: mx.gluon.Block) -> bool:
@@ -97,36 +122,34 @@ def layers(net: mx.gluon.Block, kind: type) -> list[mx.gluon.Block]:
     return found
 
 
-@contextmanager
-def gluoncv_required(model: str) -> Iterator[None]:
-    """Turns the ImportError of a missing gluoncv into a UserError that says how to install it."""
+def import_gluoncv(model: str) -> ModuleType:
+    """gluoncv's model zoo, whose import takes 2 s. Raises UserError if it is not installed."""
     try:
-        yield
+        from gluoncv import model_zoo
     except ImportError as error:
         raise UserError(
             f"--model {model}: not in MXNet's model zoo, and gluoncv cannot be imported ({error});"
             " correct the name, or run: pip install 'dist-ft[gluoncv]'"
         ) from error
+    return model_zoo
 
 
 def _new_network(name: str, num_classes: int) -> mx.gluon.HybridBlock:
-    model = name.lower()
-    gluon_names = gluon_sha1().keys()
+    model, gluon_names = name.lower(), published_sha1(model_store).keys()
     if model in gluon_names:
         return vision.get_model(model, classes=num_classes)
-    with gluoncv_required(name):
-        from gluoncv import model_zoo  # takes 2 s, and most runs do not need it
-    names = sorted({*gluon_names, *model_zoo.get_model_list()})
+    gluoncv_zoo = import_gluoncv(name)
+    names = sorted({*gluon_names, *gluoncv_zoo.get_model_list()})
     if model not in names:
         similar = difflib.get_close_matches(model, names, n=5, cutoff=0.5)
         raise UserError(
             f"--model {name}: unknown network; similar names: {', '.join(similar) or 'none'}"
         )
     try:
-        net = model_zoo.get_model(model, classes=num_classes)
+        net = gluoncv_zoo.get_model(model, classes=num_classes)
     except (TypeError, OSError) as error:  # OSError: a detector downloads its backbone's weights
         raise UserError(f"--model {name}: not an image classifier ({error})") from error
-    if not any(hasattr(net, head) for head in HEADS):
+    if not any(hasattr(net, name) for name in HEADS):
         raise UserError(
             f"--model {name}: not an image classifier; it has no layer named {' or '.join(HEADS)}"
         )

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, NamedTuple
 
@@ -41,24 +40,16 @@ class CachedFeatures(NamedTuple):
     unreadable: Unreadable
 
 
-@dataclass
-class CachedSplit:
-    """What a run reads from a Loader: its split, the unreadable images, and the time waited."""
-
-    split: Split
-    unreadable: dict[str, str] = field(default_factory=dict)
-    waited_s: float = 0.0
-
-
 class FeatureBatches:
     """The batches of `RankBatches` with cached features instead of pixels."""
 
     def __init__(self, batches: RankBatches, features: CachedFeatures):
         self._batches, self._features, self.dataset = batches, features, batches.dataset
+        self.train_loader, self.test_loader = batches.train_loader, batches.test_loader
         # Rank 0 reports the unreadable images of all ranks, so that each is counted once.
         unreadable = features.unreadable if batches.rank == 0 else {"train": {}, "test": {}}
-        self.train_loader = CachedSplit(batches.dataset.train, unreadable["train"])
-        self.test_loader = CachedSplit(batches.dataset.test, unreadable["test"])
+        self.train_loader.unreadable = unreadable["train"]
+        self.test_loader.unreadable = unreadable["test"]
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Batches of the epoch's steps; each slice selects a step's images from its order."""
@@ -131,15 +122,25 @@ def _compute(
     extractor: mx.gluon.Block, batches: RankBatches, num_views: int, path: Path, world: World
 ) -> None:
     """Computes all features on all ranks, and writes them on the first rank of each host."""
-    num_rows = num_views * len(batches.dataset.train) + len(batches.dataset.test)
+    num_train = len(batches.dataset.train)
+    # (split, its first row in the file, its batches), of which every rank has the same number
+    parts: list[tuple[str, int, Iterable[Batch]]] = [
+        ("train", view * num_train, batches.train_in_order(view)) for view in range(num_views)
+    ]
+    parts.append(("test", num_views * num_train, batches.test()))
     unreadable: Unreadable = {"train": {}, "test": {}}
-    row_type = _row_type(extractor, batches.spec.side, world.ctx)
     rows = None
     with ExitStack() as unfinished:
         with world.raise_on_all_ranks(), _cache_errors(path):
             if world.local_rank == 0:
+                blank = mx.nd.zeros(
+                    (1, batches.spec.side, batches.spec.side, 3), world.ctx, "uint8"
+                )
+                x_type = ("x", np.float32, extractor(blank).shape[1:])
+                num_rows = num_views * num_train + len(batches.dataset.test)
+                row_type = np.dtype([x_type, ("mask", np.float32)])
                 rows = unfinished.enter_context(_new_file(path, num_rows, row_type))
-        for split, first_row, part in _parts(batches, num_views):
+        for split, first_row, part in parts:
             for indices, x, mask in _features_of_all_ranks(extractor, part, world):
                 if rows is not None:
                     rows["x"][first_row + indices] = x
@@ -154,17 +155,13 @@ def _compute(
             unfinished.close()  # gives the file its name
 
 
-def _parts(batches: RankBatches, num_views: int) -> Iterator[tuple[str, int, Iterable[Batch]]]:
-    """(split, first row in the file, batches) of each view, and of the test images."""
-    num_train = len(batches.dataset.train)
-    for view in range(num_views):
-        yield "train", view * num_train, batches.train_in_order(view)
-    yield "test", num_views * num_train, batches.test()
-
-
-def _row_type(extractor: mx.gluon.Block, side: int, ctx: mx.Context) -> np.dtype:
-    blank = mx.nd.zeros((1, side, side, 3), ctx, dtype="uint8")
-    return np.dtype([("x", np.float32, extractor(blank).shape[1:]), ("mask", np.float32)])
+def _features_of_all_ranks(
+    extractor: mx.gluon.Block, batches: Iterable[Batch], world: World
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (indices, features, mask) of each rank's images in each batch, on all ranks."""
+    for x, batch in forward(extractor, batches, world, "computing features"):
+        real = batch.indices >= 0
+        yield from world.gather((batch.indices[real], x[real], batch.mask[real]))
 
 
 @contextmanager
@@ -178,18 +175,6 @@ def _new_file(path: Path, num_rows: int, row_type: np.dtype) -> Iterator[np.ndar
             os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         yield rows
         rows.flush()
-
-
-def _features_of_all_ranks(
-    extractor: mx.gluon.Block, batches: Iterable[Batch], world: World
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (indices, features, mask) of each rank's images in each batch, on all ranks.
-
-    Every rank has the same number of batches: see sampler.sequential_shares.
-    """
-    for x, batch in forward(extractor, batches, world, "computing features"):
-        is_image = batch.indices >= 0
-        yield from world.gather((batch.indices[is_image], x[is_image], batch.mask[is_image]))
 
 
 def _cache_errors(path: Path):

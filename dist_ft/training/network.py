@@ -13,7 +13,6 @@ from dist_ft.models import (
     parameters,
     precision,
     pretrained,
-    transfer,
     weight_file,
     zoo,
 )
@@ -47,7 +46,7 @@ def build_network(
     if world.is_main and is_new:
         path = pretrained.locate(settings.weights, settings.model)
         if path:
-            transfer.copy_backbone(weight_file.read(path), core)
+            weight_file.load_backbone(path, core)
     parameters.set_lr_multipliers(
         core,
         settings.head_lr_mult,

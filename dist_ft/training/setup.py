@@ -19,7 +19,7 @@ from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
 from dist_ft.evaluation.evaluator import Evaluator
 from dist_ft.files import user_errors
-from dist_ft.models import backbone, optimizers, precision, zoo
+from dist_ft.models import optimizers, parameters, precision, zoo
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.run_logger import RunLogger
@@ -219,7 +219,9 @@ def _open_batches(
     batches = RankBatches(
         dataset, spec, config.seed, world.rank, world.size, num_workers, config.prefetch_mb, cache
     )
-    extractor = backbone.frozen_feature_extractor(network.core) if config.views else None
+    extractor = None
+    if config.views and parameters.has_frozen_backbone(network.core):
+        extractor = zoo.feature_extractor(network.core)
     if extractor is None:
         return batches, network.net
     key = [config.model, config.seed, network.dtype, spec, cache and config.cache_side_px]
@@ -227,7 +229,7 @@ def _open_batches(
     features = feature_cache.load_or_compute(
         extractor, batches, num_views, key, config.cache_folder, world
     )
-    return FeatureBatches(batches, features), backbone.head(network.core)
+    return FeatureBatches(batches, features), zoo.head(network.core)
 
 
 def _run_options(config: Config, core: mx.gluon.HybridBlock) -> RunOptions:

@@ -17,7 +17,6 @@ import numpy as np
 from dist_ft.data.loader import Loader
 from dist_ft.distributed.world import World
 from dist_ft.tracking.epoch_scores import RankTimes
-from dist_ft.training.feature_cache import CachedSplit
 from dist_ft.training.step_sync import StepSync
 
 NUM_TIMED = 5  # steps of a long epoch; the device is idle for a few ms in each
@@ -69,7 +68,7 @@ class RankTiming(NamedTuple):
 class StepTimer:
     """Measures a rank's steps, one epoch after another. A single process times no device steps."""
 
-    def __init__(self, world: World, sync: StepSync, loader: Loader | CachedSplit):
+    def __init__(self, world: World, sync: StepSync, loader: Loader):
         self._world, self._sync, self._loader = world, sync, loader
         self._waited_s = 0.0  # for the device, in timed steps
         self._steps = range(0)
