@@ -18,8 +18,8 @@ SMALL_NETWORK_TERMS = 3 * 3 * 3 + 16 * 16 + 8
 class SmallNetwork(mx.gluon.HybridBlock):
     """Convolution, BatchNorm and pooling as `features`, a dense layer as `output`, like the zoo."""
 
-    def __init__(self, num_classes: int, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, num_classes: int):
+        super().__init__()  # gluon counts the networks in the names of their parameters
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="")
             self.features.add(
@@ -35,10 +35,10 @@ class SmallNetwork(mx.gluon.HybridBlock):
         return self.output(self.features(x))
 
 
-def small_network(num_classes: int = 3, seed: int = 0, prefix: str = "small_") -> SmallNetwork:
+def small_network(num_classes: int = 3, seed: int = 0) -> SmallNetwork:
     """A network of two layers with random parameters; for images of any size."""
     mx.random.seed(seed)
-    net = SmallNetwork(num_classes, prefix=prefix)
+    net = SmallNetwork(num_classes)
     net.initialize(mx.init.Xavier())
     return net
 
@@ -49,7 +49,7 @@ WEIGHT_FILES = ("saved.params", "net-0000.params", "plain.params", "net.onnx")
 def write_weight_files(folder: Path) -> None:
     """Writes a network in each format of WEIGHT_FILES: save_parameters, export, names without
     'arg:' and 'aux:', and ONNX."""
-    net = small_network(num_classes=7, seed=1, prefix="other4_")
+    net = small_network(num_classes=7, seed=1)
     for parameter in net.features[1].collect_params().values():
         parameter.set_data(mx.nd.random.uniform(0.5, 1.5, parameter.shape))
     net.hybridize()
@@ -57,16 +57,10 @@ def write_weight_files(folder: Path) -> None:
     net(x)
     net.save_parameters(str(folder / "saved.params"))
     net.export(str(folder / "net"), 0)
-    exported = mx.nd.load(str(folder / "net-0000.params"))
-    plain = {name.split(":")[1]: array for name, array in exported.items()}
+    exported = str(folder / "net-symbol.json"), str(folder / "net-0000.params")
+    plain = {name.split(":")[1]: array for name, array in mx.nd.load(exported[1]).items()}
     mx.nd.save(str(folder / "plain.params"), plain)
-    mx.onnx.export_model(
-        str(folder / "net-symbol.json"),
-        str(folder / "net-0000.params"),
-        [x.shape],
-        x.dtype,
-        str(folder / "net.onnx"),
-    )
+    mx.onnx.export_model(*exported, [x.shape], x.dtype, str(folder / "net.onnx"))
 
 
 def random_pixels(num_images: int = 6, side: int = 32, seed: int = 0) -> np.ndarray:
@@ -75,12 +69,10 @@ def random_pixels(num_images: int = 6, side: int = 32, seed: int = 0) -> np.ndar
     return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
 
 
-def normalized_mobilenet(
-    num_classes: int, pixels: np.ndarray, seed: int = 0
-) -> mx.gluon.HybridBlock:
+def normalized_mobilenet(num_classes: int, pixels: np.ndarray) -> mx.gluon.HybridBlock:
     """A random mobilenet0.25 with the BatchNorm statistics of these images, (n, side, side, 3)
     uint8. With the initial statistics it gives nearly the same probabilities for all images."""
-    core = zoo.build("mobilenet0.25", num_classes, pixels.shape[1], seed)
+    core = zoo.build("mobilenet0.25", num_classes, pixels.shape[1], seed=0)
     for layer in batch_norm.layers(core):
         layer._kwargs["momentum"] = 0.0  # the running statistics become those of the last batch
     with autograd.record():

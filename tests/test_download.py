@@ -33,10 +33,9 @@ def assert_only(target):
     assert sorted(os.listdir(target.parent)) == [target.name, f"{target.name}.lock"]
 
 
-@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
-def test_a_file_is_downloaded_once(server, target, algorithm):
-    for _ in range(2):
-        fetch(server.url, target, hashlib.new(algorithm, CONTENT).hexdigest())
+def test_a_file_is_downloaded_once(server, target):
+    for digest in (DIGEST, hashlib.sha1(CONTENT).hexdigest()):
+        fetch(server.url, target, digest)
     assert_only(target)
     assert server.requests == [PATH]
 
@@ -56,16 +55,10 @@ def test_an_interrupted_transfer_is_retried(server, target):
         ({"status": 404}, 1, "404"),
         ({"status": 429}, 3, "429"),
         ({"status": 503}, 3, "503"),
-        (
-            {"contents": {PATH: b"<html>please sign in</html>"}},
-            1,
-            "wrong digest.*27 bytes.*please sign in",
-        ),
+        ({"contents": {PATH: b"<html>sign in"}}, 1, "wrong digest.*13 bytes.*<html>sign in"),
     ],
 )
-def test_only_temporary_errors_are_retried_and_nothing_is_left(
-    server, target, broken, num_requests, message
-):
+def test_only_temporary_errors_are_retried(server, target, broken, num_requests, message):
     vars(server).update(broken)
     with pytest.raises(download.DownloadError, match=message):
         fetch(server.url, target)

@@ -54,22 +54,18 @@ def test_the_scale_is_halved_until_the_gradients_are_finite_and_stays():
 
 def test_the_scale_is_doubled_after_enough_good_steps_up_to_its_maximum(monkeypatch):
     monkeypatch.setattr(DynamicLossScale, "GROWTH_INTERVAL", 3)
-    finite, overflown = [mx.nd.ones(3)], [mx.nd.ones(3), mx.nd.array([1, np.inf])]
-    scale = DynamicLossScale(2.0**22)
-    values = []
+    scale, values = DynamicLossScale(2.0**22), []
     for _ in range(12):
-        assert scale.update(finite)
+        assert scale.update([mx.nd.ones(3)])
         values.append(scale.value)
     assert values[1:6:3] == [2.0**22, 2.0**23]
     assert values[-1] == DynamicLossScale.MAX == 2.0**24
-    assert not scale.update(overflown)
-    assert (scale.value, scale.good_steps) == (2.0**23, 0)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_gradients_that_no_scale_makes_finite_are_accepted_at_last(value):
     """The loss of that step is not finite either, and the run stops for that reason."""
     scale, num_updates = DynamicLossScale(2.0**16), 1
-    while not scale.update([mx.nd.array([value])]):
+    while not scale.update([mx.nd.ones(3), mx.nd.array([1, value])]):
         num_updates += 1
     assert (scale.value, num_updates) == (1.0, 17)

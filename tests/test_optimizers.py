@@ -9,7 +9,6 @@ from mxnet.gluon import nn
 from dist_ft.config import OPTIMIZERS
 from dist_ft.conflicts import OPTIMIZERS_WITH_MOMENTUM
 from dist_ft.models import optimizers, parameters
-from tests.rounding import assert_close
 
 
 def build(name, momentum):
@@ -72,17 +71,3 @@ def test_a_run_resumed_twice_equals_one_that_mxnet_trains_without_a_stop(name, m
 def test_momentum_and_weight_decay_reach_the_optimizer(name, momentum):
     optimizer = optimizers.build(name, momentum, 0.125)
     assert (optimizer.momentum, optimizer.wd) == (momentum, 0.125)
-
-
-def test_sgd_subtracts_the_gradient_and_the_weight_decay():
-    net = nn.Dense(1, in_units=2, use_bias=False)
-    net.initialize(mx.init.One())
-    optimizer = optimizers.build("sgd", momentum=0.0, wd=0.5)
-    trainer = mx.gluon.Trainer(net.collect_params(), optimizer, kvstore=None)
-    optimizers.create_state(trainer, 0)
-    trainer.set_learning_rate(0.1)
-    with autograd.record():
-        net(mx.nd.array([[3, 4]])).backward()
-    trainer.step(1)
-    expected = [[1 - 0.1 * (3 + 0.5), 1 - 0.1 * (4 + 0.5)]]
-    assert_close(net.weight.data().asnumpy(), expected, num_terms=3)

@@ -57,8 +57,8 @@ def test_rules_set_the_multipliers(rules, expected):
 @pytest.mark.parametrize(
     "rules, message",
     [
-        ({"lr_mult": ("convv=1",)}, r"'convv': matches no parameter; .*features\.0\.weight"),
-        ({"freeze": ("convv",)}, r"'convv': matches no parameter; .*features\.0\.weight"),
+        ({"lr_mult": ("convv=1",)}, "matches no parameter; .*features.0.weight"),
+        ({"freeze": ("convv",)}, "'convv': matches no parameter"),
         ({"freeze": (".",)}, "all parameters are frozen"),
         ({"head_lr_mult": 0, "backbone_lr_mult": 0}, "all parameters are frozen"),
     ],

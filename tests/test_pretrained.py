@@ -4,6 +4,7 @@ import hashlib
 import io
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from mxnet.gluon.model_zoo import model_store
@@ -12,11 +13,9 @@ from dist_ft.errors import Unavailable, UserError
 from dist_ft.models import pretrained
 
 
-def test_weights_name_nothing_or_a_file(tmp_path):
-    file = tmp_path / "net.onnx"
-    file.write_bytes(b"weights")
+def test_weights_name_nothing_or_a_file():
     assert pretrained.locate("none", "resnet34_v2") is None
-    assert pretrained.locate(str(file), "resnet34_v2") == file
+    assert pretrained.locate(__file__, "resnet34_v2") == Path(__file__)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +71,11 @@ def store(server, tmp_path, monkeypatch):
     return server
 
 
-def test_auto_downloads_the_file_of_mxnet_once(store):
+def test_auto_downloads_the_file_of_mxnet_once_and_the_command_prints_it(store, capsys):
     assert pretrained.find_local("auto", "tiny_v2") is None
     assert pretrained.locate("auto", "tiny_v2") == store.params
-    assert pretrained.locate("auto", "Tiny_v2") == store.params
+    pretrained.main("auto", "Tiny_v2")
+    assert capsys.readouterr().out == f"{store.params}\n"
     assert store.requests == [store.zip_path]
     assert store.params.read_bytes() == b"params"
 
@@ -98,11 +98,6 @@ def test_a_folder_that_cannot_be_written_is_not_reported_as_unavailable(store, t
     with pytest.raises(UserError, match="MXNET_HOME") as e:
         pretrained.locate("auto", "tiny_v2")
     assert not isinstance(e.value, Unavailable)
-
-
-def test_the_command_prints_the_file(store, capsys):
-    pretrained.main("auto", "tiny_v2")
-    assert capsys.readouterr().out == f"{store.params}\n"
 
 
 def test_the_command_says_what_to_do_when_no_server_delivers(store, capsys):

@@ -21,7 +21,7 @@ class FixedLossScale:
         return True
 
     def state(self) -> list[float] | None:
-        """What a checkpoint keeps, the constructor's arguments; None without any."""
+        """The constructor's arguments, for a checkpoint."""
         return None
 
 
@@ -31,12 +31,11 @@ UNSCALED = FixedLossScale()
 class DynamicLossScale(FixedLossScale):
     """A loss scale that adapts to the gradients.
 
-    It is halved when gradients overflow, and the step is repeated, so that no step is skipped. It
-    is doubled after GROWTH_INTERVAL steps without an overflow. All ranks agree without
-    communication, since each looks at the gradients summed over all ranks.
+    It is halved when gradients overflow, and the step is repeated, so that no step is skipped. All
+    ranks agree without communication, since each looks at the gradients summed over all ranks.
     """
 
-    GROWTH_INTERVAL = 2000
+    GROWTH_INTERVAL = 2000  # steps without an overflow after which it is doubled
     MAX = 2.0**24
 
     def __init__(self, value: float = 2.0**16, good_steps: int = 0):

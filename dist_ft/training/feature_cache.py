@@ -1,9 +1,8 @@
 """Caches the features of a frozen backbone on disk, so that an epoch trains the head alone.
 
-If only the head is trained, the features of an image change only with its augmentation. They are
-computed once for a fixed number of augmentations, by all ranks together, and every host keeps them
-in a file whose name contains a digest of all that they depend on. A view is one augmentation of
-all training images; the epochs use the views in turn.
+The features of an image change only with its augmentation. All ranks together compute them once for
+a few views (a view is one augmentation of all training images), which the epochs use in turn. Every
+host keeps them in a file whose name contains a digest of all that they depend on.
 """
 
 from __future__ import annotations
