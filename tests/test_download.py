@@ -73,12 +73,6 @@ def zipped(name):
     return archive.getvalue()
 
 
-def test_the_member_of_a_zip_archive_is_extracted(server, target):
-    server.contents["/a.zip"] = zipped(target.name)
-    download.fetch(f"{server.url}/a.zip", target, DIGEST)
-    assert_only(target)
-
-
 @pytest.mark.parametrize(
     "archive",
     [b"<html>moved</html>", zipped("b.onnx"), zipped("a.onnx")[:-4000]],

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import sys
 import zipfile
 from pathlib import Path
 
@@ -31,12 +30,6 @@ def test_weights_that_do_not_exist_are_rejected(weights, model, message):
         pytest.importorskip("gluoncv")
     with pytest.raises(UserError, match=message):
         pretrained.locate(weights, model)
-
-
-def test_a_model_outside_gluon_needs_gluoncv(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gluoncv", None)  # its import then fails
-    with pytest.raises(UserError, match=r"pip install 'dist-ft\[gluoncv\]'"):
-        pretrained.locate("auto", "resnet50_v1d")
 
 
 def test_published_files_have_the_names_that_mxnet_and_gluoncv_give_them(monkeypatch):

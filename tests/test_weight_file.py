@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from dist_ft.errors import UserError
-from dist_ft.models import parameters, weight_file, zoo
-from tests.conftest import WEIGHTS
+from dist_ft.models import parameters, weight_file
 from tests.networks import WEIGHT_FILES, small_network
 
 
@@ -51,14 +50,6 @@ def test_the_model_of_a_resnet_file_is_suggested(tmp_path):
     mx.nd.save(str(tmp_path / "resnet"), {**arrays, "features.0.gamma": mx.nd.zeros(3)})
     with pytest.raises(UserError, match=r"features\.\S+ and 28 more(.|\n)*--model resnet34_v2"):
         weight_file.load_backbone(tmp_path / "resnet", small_network())
-
-
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no {WEIGHTS} (DIST_FT_WEIGHTS)")
-def test_real_weights_of_96_classes_fit_a_network_of_five():
-    net = zoo.build("resnet34_v2", 5, 64, seed=0)
-    weight_file.load_backbone(WEIGHTS, net)
-    saved = mx.nd.load(str(WEIGHTS))["features.1.weight"]
-    np.testing.assert_array_equal(net.features[1].weight.data().asnumpy(), saved.asnumpy())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from tests.rounding import assert_close
     [
         ("resnet18_v2", "output.", (5, 512)),
         ("MobileNet0.25", "output.", (5, 256)),
-        ("mobilenetv2_0.25", "output.", (5, 1280, 1, 1)),
         ("squeezenet1.1", "output.", (5, 512, 1, 1)),
         ("cifar_resnet20_v1", "output.", (5, 64)),
         ("resnet18_v1b", "fc.", (5, 512)),
