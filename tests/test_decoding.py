@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -47,6 +48,8 @@ def mean_error(pixels, expected):
 
 
 JPEG = encoded(IMAGE, "JPEG", quality=95)
+WITHOUT_ORIENTATION = Image.Exif()
+WITHOUT_ORIENTATION[0x10F] = "camera maker"
 COLOR = {
     "JPEG": JPEG,
     "progressive JPEG": encoded(IMAGE, "JPEG", quality=95, progressive=True),
@@ -73,28 +76,26 @@ GRAYSCALE = {
 }
 
 
-@pytest.mark.parametrize("kind", COLOR)
-def test_color_images_of_all_formats_are_decoded(kind):
-    assert mean_error(decode(COLOR[kind]), smooth()) < 4
+IMAGES = {**COLOR, **GRAYSCALE}
 
 
-@pytest.mark.parametrize("kind", GRAYSCALE)
-def test_grayscale_images_of_all_formats_have_three_equal_channels(kind):
-    pixels = decode(GRAYSCALE[kind])
-    assert mean_error(pixels, np.asarray(GRAY.convert("RGB"))) < 2
-    assert (pixels == pixels[..., :1]).all()
+def expected_of(kind):
+    return smooth() if kind in COLOR else np.asarray(GRAY.convert("RGB"))
 
 
-def test_bilevel_images_are_black_and_white():
-    pixels = decode(encoded(GRAY.convert("1"), "PNG"))
-    assert set(np.unique(pixels)) == {0, 255}
+@pytest.mark.parametrize("kind", IMAGES)
+def test_images_of_all_formats_are_decoded_to_rgb(kind):
+    pixels = decode(IMAGES[kind])
+    assert mean_error(pixels, expected_of(kind)) < 4
+    if kind in GRAYSCALE:
+        assert (pixels == pixels[..., :1]).all()
 
 
-def test_palettes_are_resolved():
-    palette = IMAGE.quantize(16)
-    expected = np.asarray(palette.convert("RGB"))
-    assert (decode(encoded(palette, "PNG")) == expected).all()
-    assert (decode(encoded(palette, "GIF")) == expected).all()
+def test_bilevel_images_and_palettes_are_resolved():
+    bilevel, palette = GRAY.convert("1"), IMAGE.quantize(16)
+    for image, image_format in ((bilevel, "PNG"), (palette, "PNG"), (palette, "GIF")):
+        expected = np.asarray(image.convert("RGB"))
+        assert (decode(encoded(image, image_format)) == expected).all()
 
 
 def test_the_first_frame_of_an_animation_is_used():
@@ -106,22 +107,15 @@ def test_the_first_frame_of_an_animation_is_used():
 
 
 def test_transparent_pixels_are_blended_with_white():
-    transparent = IMAGE.convert("RGBA")
-    transparent.putalpha(0)
-    assert (decode(encoded(transparent, "PNG")) == 255).all()
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     assert (decode(encoded(half, "PNG")) == 127).all()
     gray = Image.new("LA", (4, 4), (10, 0))
     assert (decode(encoded(gray, "PNG")) == 255).all()
-
-
-def test_a_transparent_palette_entry_becomes_white():
     palette = Image.new("P", (4, 4), 0)
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.putpixel((1, 1), 1)
     pixels = decode(encoded(palette, "PNG", transparency=0))
-    assert list(pixels[1, 1]) == [200, 100, 50]
-    assert (pixels[0] == 255).all()
+    assert list(pixels[1, 1]) == [200, 100, 50] and (pixels[0] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -152,10 +146,9 @@ def test_all_exif_orientations_are_turned_upright(orientation):
     assert mean_error(decode(encoded(IMAGE, "WEBP", exif=exif(orientation))), expected) < 6
 
 
-@pytest.mark.parametrize("kind", [*COLOR, *GRAYSCALE])
+@pytest.mark.parametrize("kind", IMAGES)
 def test_a_truncated_file_is_corrupt_or_complete(kind):
-    data = {**COLOR, **GRAYSCALE}[kind]
-    expected = smooth() if kind in COLOR else np.asarray(GRAY.convert("RGB"))
+    data = IMAGES[kind]
     num_corrupt = 0
     for length in {*range(0, len(data), max(1, len(data) // 60)), 1, 2, 3, len(data) - 1}:
         try:
@@ -163,24 +156,20 @@ def test_a_truncated_file_is_corrupt_or_complete(kind):
         except CorruptImage:
             num_corrupt += 1
         else:
-            assert mean_error(pixels, expected) < 6  # not half gray
+            assert mean_error(pixels, expected_of(kind)) < 6  # not half gray
     assert num_corrupt >= 30
 
 
-@pytest.mark.parametrize("kind", [*COLOR, *GRAYSCALE])
+@pytest.mark.parametrize("kind", IMAGES)
 def test_a_damaged_file_is_corrupt_or_gives_pixels(kind):
-    original = {**COLOR, **GRAYSCALE}[kind]
     rng = np.random.RandomState(0)
     for _ in range(60):
-        data = np.frombuffer(original, np.uint8).copy()
+        data = np.frombuffer(IMAGES[kind], np.uint8).copy()
         positions = rng.randint(0, min(len(data), rng.choice([40, 400, 10**6])), 3)
         data[positions] = rng.randint(0, 256, 3)
-        try:
+        with suppress(CorruptImage):
             pixels = decode(data.tobytes())
-        except CorruptImage:
-            continue
-        assert pixels.dtype == np.uint8
-        assert pixels.ndim == 3 and pixels.shape[2] == 3
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
 
 
 @pytest.mark.parametrize(
@@ -241,19 +230,15 @@ def test_half_a_file_is_corrupt_even_if_pillow_was_told_to_accept_it(kind, monke
 
 
 COMMENT, PROFILE = b"\xff\xfe\x00\x06cat!", b"\xff\xe2\x00\x04\x00\x00"
+FILL_BYTES = b"\xff" * 5
 
 
-@pytest.mark.parametrize("before", [b"", COMMENT, PROFILE * 300], ids=len)
+@pytest.mark.parametrize("before", [b"", COMMENT, PROFILE * 300, FILL_BYTES], ids=len)
 def test_the_orientation_is_found_after_any_segments(before):
     jpeg = encoded(IMAGE, "JPEG", quality=95, exif=exif(6))
-    pixels = decode(jpeg[:2] + before + jpeg[2:])
+    exif_start = jpeg.index(b"\xff\xe1")
+    pixels = decode(jpeg[:exif_start] + before + jpeg[exif_start:])
     assert mean_error(pixels, np.rot90(smooth(), 3)) < 4
-
-
-def test_the_word_exif_in_the_compressed_pixels_is_not_an_orientation():
-    scan = JPEG.index(b"\xff\xda")
-    with_word = JPEG[: scan + 40] + b"Exif\0\0" + JPEG[scan + 46 :]
-    assert isinstance(open_image(with_word), JpegImage)
 
 
 def test_images_are_decoded_after_horovod_is_imported(tmp_path):
@@ -281,10 +266,11 @@ def test_images_are_decoded_after_horovod_is_imported(tmp_path):
 
 
 def test_only_rotated_jpegs_leave_the_fast_path():
-    without_tag = Image.Exif()
-    without_tag[0x10F] = "camera maker"
-    for tags in (exif(1), without_tag):
-        assert isinstance(open_image(encoded(IMAGE, "JPEG", exif=tags)), JpegImage)
+    start = JPEG.index(b"\xff\xda") + 40  # in the compressed pixels, where "Exif" means nothing
+    with_word = JPEG[:start] + b"Exif\0\0" + JPEG[start + 6 :]
+    upright = [encoded(IMAGE, "JPEG", exif=tags) for tags in (exif(1), WITHOUT_ORIENTATION)]
+    for jpeg in (*upright, with_word):
+        assert isinstance(open_image(jpeg), JpegImage)
     for orientation in range(2, 9):
         jpeg = encoded(IMAGE, "JPEG", exif=exif(orientation))
         assert isinstance(open_image(jpeg), DecodedImage)
@@ -314,19 +300,10 @@ def test_the_orientation_is_used_even_if_the_exif_could_not_be_written_again(ima
 
 def test_the_orientation_is_found_in_xmp():
     content = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
-    without_tag = Image.Exif()
-    without_tag[0x10F] = "camera maker"
-    for jpeg in (JPEG, encoded(IMAGE, "JPEG", quality=95, exif=without_tag)):
+    for jpeg in (JPEG, encoded(IMAGE, "JPEG", quality=95, exif=WITHOUT_ORIENTATION)):
         start = jpeg.index(b"\xff\xdb")  # of the quantization tables, after the Exif
         with_xmp = jpeg[:start] + app1_segment(content) + jpeg[start:]
         assert mean_error(decode(with_xmp), np.rot90(smooth(), 3)) < 4
-
-
-def test_the_orientation_is_found_after_fill_bytes():
-    jpeg = encoded(IMAGE, "JPEG", quality=95, exif=exif(6))
-    position = jpeg.index(b"\xff\xe1")
-    filled = jpeg[:position] + b"\xff" * 5 + jpeg[position:]
-    assert mean_error(decode(filled), np.rot90(smooth(), 3)) < 4
 
 
 def test_no_program_is_started_to_decode_an_image(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shlex
@@ -13,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from dist_ft import cli
 from dist_ft.config import Config
 from dist_ft.errors import UserError
-from dist_ft.reporting import charts, history, page, sections
-from dist_ft.reporting.history import RankSummary, RunHistory
+from dist_ft.reporting import charts, history, run_report, sections
+from dist_ft.reporting.history import RunHistory
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
 from tests.html_page import Page
 
@@ -67,7 +65,7 @@ def test_the_speed_is_that_of_the_epochs_that_recorded_it(tmp_path):
 
 def test_a_run_of_an_older_version_has_a_page_without_speed(tmp_path):
     epochs = [replace(epoch, images_per_s=None, data_wait_share=None) for epoch in EPOCHS]
-    shown = page.render(history.read(write_run(tmp_path, epochs)), [], "no images")
+    shown = run_report.render(history.read(write_run(tmp_path, epochs)), [], "no images")
     assert "did not record its speed" in shown and "No images are shown: no images" in shown
     assert "the run has no complete checkpoint" in shown  # which has the names of classes
     assert "class 1" in Page(shown).cells
@@ -117,11 +115,11 @@ def test_step_times_of_the_ranks_are_summed_over_epochs(tmp_path):
     second = RankTimes(1, "b", step_s=0.2, data_s=6.0, rest_s=2.0, others_s=0.0)
     epochs = [replace(EPOCH, epoch=n + 1, ranks=(first, second)) for n in range(2)]
     run = history.read(write_run(tmp_path, epochs))
-    assert run.rank_summaries() == [
-        RankSummary("rank 0 on <b>a", 0.1, 0, 4, 12),
-        RankSummary("rank 1 on b", 0.2, 12, 4, 0),
+    assert run.rank_times() == [
+        RankTimes(0, "<b>a", 0.1, 0, 4, 12),
+        RankTimes(1, "b", 0.2, 12, 4, 0),
     ]
-    shown = page.render(run, [], "none")
+    shown = run_report.render(run, [], "none")
     assert "width:75.00%" in shown and "75% others" in shown
     assert {"rank 0 on <b>a", "rank 1 on b", "100 ms", "200 ms"} <= {*Page(shown).cells}
 
@@ -143,7 +141,7 @@ def test_the_command_repeats_any_settings(freeze, keep_ratio, lr, warmup_epochs)
 
 def test_equal_runs_have_equal_pages(tmp_path):
     run = history.read(write_run(tmp_path))
-    assert page.render(run, [], "none") == page.render(run, [], "none")
+    assert run_report.render(run, [], "none") == run_report.render(run, [], "none")
 
 
 def test_compared_runs_with_equal_names_are_shown_with_their_paths(tmp_path):
@@ -151,11 +149,11 @@ def test_compared_runs_with_equal_names_are_shown_with_their_paths(tmp_path):
     for folder in folders:
         folder.parent.mkdir()
     runs = [history.read(write_run(folder, lr=lr)) for folder, lr in zip(folders, (0.5, 0.25))]
-    cells = {*Page(page.render(runs[0], runs[1:], "none")).cells}
+    cells = {*Page(run_report.render(runs[0], runs[1:], "none")).cells}
     assert {*map(str, folders), "--lr", "0.5", "0.25"} <= cells
 
 
-CELL = page.environment().from_string('<table><td title="{{ text }}">{{ text }}</td></table>')
+CELL = run_report.environment().from_string('<table><td title="{{ text }}">{{ text }}</td></table>')
 
 
 @given(st.text())
@@ -170,12 +168,11 @@ def test_any_text_is_escaped(text):
 
 def test_many_classes_are_shown_as_an_image_with_a_pixel_per_pair(tmp_path):
     counts = np.eye(101, dtype=np.int64)
-    with Image.open(io.BytesIO(sections.matrix_png(counts))) as picture:
-        pixels = np.asarray(picture)
+    pixels = np.asarray(sections.matrix_image(counts))
     assert pixels.shape == (101, 101)
     assert (pixels.diagonal() == 0).all() and pixels.sum() == 255 * (101 * 101 - 101)
     run = history.read(write_run(tmp_path, [replace(EPOCH, confusion=counts.tolist())]))
-    (image,) = Page(page.render(run, [], "none")).attributes_of("img")
+    (image,) = Page(run_report.render(run, [], "none")).attributes_of("img")
     assert (image["width"], image["height"]) == ("101", "101")
 
 

@@ -77,10 +77,13 @@ def epoch(dataset, cache, num_workers=2):
 def test_if_no_image_is_reduced_the_batches_are_those_without_a_cache(
     dataset, world, tmp_path, place
 ):
+    in_memory = set(Path("/dev/shm").glob("dist_ft-*"))
     cache = open_cache(dataset, world, place, tmp_path / "cache", side=200)
     for index in range(len(dataset.train)):
         pixels = decoding.decode(dataset.train.read(index))
         assert (cache[0].image(index).pixels() == pixels).all()
+    assert len(list(tmp_path.glob("cache/*"))) == (2 if place == "disk" else 0)
+    assert set(Path("/dev/shm").glob("dist_ft-*")) <= in_memory
     cached_batches, batches = epoch(dataset, cache), epoch(dataset, None)
     assert cached_batches[2:] == batches[2:]  # the test batches are identical
     for (cached, *rest), (uncached, *expected) in zip(cached_batches, batches):
@@ -89,25 +92,17 @@ def test_if_no_image_is_reduced_the_batches_are_those_without_a_cache(
         assert rest == expected
 
 
-def test_any_number_of_workers_gives_the_same_batches(dataset, world, tmp_path):
-    cache = open_cache(dataset, world, "disk", tmp_path)
-    assert epoch(dataset, cache, 1) == epoch(dataset, cache, 4)
-
-
-def test_a_larger_training_image_is_reduced_to_the_given_side(dataset, world, tmp_path):
-    train, _ = open_cache(dataset, world, "disk", tmp_path, side=28)
+def test_cached_training_images_are_reduced_and_test_images_are_crops(dataset, world, tmp_path):
+    train, test = open_cache(dataset, world, "disk", tmp_path, side=28)
     for index in range(len(train)):
         cached, source = train.image(index), decoding.open_image(dataset.train.read(index))
         assert min(cached.height, cached.width) == 28
         longer = max(source.height, source.width) * 28 / min(source.height, source.width)
         assert abs(max(cached.height, cached.width) - longer) <= 0.5
-
-
-def test_a_test_image_is_cached_as_its_center_crop(dataset, world, tmp_path):
-    _, test = open_cache(dataset, world, "disk", tmp_path)
     for index in range(len(test)):
         expected = transforms.center_crop(decoding.decode(dataset.test.read(index)), *SPEC)
         assert (test.image(index).pixels() == expected).all()
+    assert epoch(dataset, (train, test), 1) == epoch(dataset, (train, test), 4)
 
 
 def test_an_unreadable_image_is_reported_as_without_a_cache(dataset, world, tmp_path):
@@ -140,40 +135,27 @@ def remove_image(split):
     (split.root / split.paths[2]).unlink()
 
 
-@pytest.mark.parametrize("change", [change_bytes, add_image, remove_image])
+def truncate_cache(split):
+    for file in (split.root.parent.parent / "cache").glob("*-train-*"):
+        file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("change", [change_bytes, add_image, remove_image, truncate_cache])
 def test_a_valid_cache_is_reused_and_a_stale_one_replaced(dataset, world, tmp_path, change, caplog):
     caplog.set_level(logging.INFO, "dist_ft")
 
-    def num_decoded():
-        return sum("decoding" in message for message in caplog.messages)
+    def open_and_count(dataset):
+        caplog.clear()
+        train, _ = open_cache(dataset, world, "disk", tmp_path / "cache")
+        assert len(train) == len(dataset.train)
+        names = {file.name for file in (tmp_path / "cache").iterdir()}
+        return names, sum("decoding" in message for message in caplog.messages)
 
-    open_cache(dataset, world, "disk", tmp_path / "cache")
-    names = sorted(file.name for file in (tmp_path / "cache").iterdir())
-    assert num_decoded() == 2
-    open_cache(dataset, world, "disk", tmp_path / "cache")
-    assert num_decoded() == 2
+    names, num_decoded = open_and_count(dataset)
+    assert num_decoded == 2
+    assert open_and_count(dataset) == (names, 0)
     change(dataset.train)
-    changed = scan(str(dataset.train.root.parent))
-    train, _ = open_cache(changed, world, "disk", tmp_path / "cache")
-    assert num_decoded() == 3
-    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == names
-    assert len(train) == len(changed.train)
-
-
-def test_a_truncated_cache_is_replaced(dataset, world, tmp_path):
-    open_cache(dataset, world, "disk", tmp_path / "cache")
-    for file in (tmp_path / "cache").iterdir():
-        file.write_bytes(file.read_bytes()[:-1])
-    train, _ = open_cache(dataset, world, "disk", tmp_path / "cache")
-    assert len(train) == len(dataset.train)
-
-
-def test_a_cache_in_memory_leaves_no_file(dataset, world, tmp_path):
-    before = set(Path("/dev/shm").iterdir())
-    train, _ = open_cache(dataset, world, "ram", tmp_path)
-    assert set(Path("/dev/shm").iterdir()) == before
-    assert list(tmp_path.glob("*.pack")) == []
-    assert train.image(3).pixels().any()
+    assert open_and_count(scan(str(dataset.train.root.parent))) == (names, 1)
 
 
 def test_a_full_disk_is_reported_with_a_remedy(dataset, world, tmp_path):

@@ -54,11 +54,10 @@ def test_val_is_used_if_there_is_no_test(root):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere: no such folder.*--data"):
-        scan(str(tmp_path / "nowhere"))
     (tmp_path / "data.zip").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"data\.zip: no such folder"):
-        scan(str(tmp_path / "data.zip"))
+    for name in ("nowhere", "data.zip"):
+        with pytest.raises(DatasetError, match=rf"{name}: no such folder.*--data"):
+            scan(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -88,17 +87,9 @@ def test_a_single_class_is_rejected(root):
 def test_classes_that_a_split_lacks_are_named(root):
     add_class(root, "soup", ["test"])
     add_class(root, "tea", ["train"])
+    (root / "test" / "tea").mkdir()  # without images
     with pytest.raises(DatasetError, match=r"train lacks soup; .*test lacks tea: both must"):
         scan(str(root))
-
-
-def test_a_class_directory_without_images_counts_as_missing(root):
-    add_class(root, "soup", ["train"])
-    (root / "test" / "soup").mkdir()
-    with pytest.raises(DatasetError, match="test lacks soup"):
-        scan(str(root))
-    shutil.rmtree(root / "train" / "soup")
-    assert scan(str(root)).classes == ("class_a", "class_b")
 
 
 @pytest.mark.parametrize(
@@ -119,29 +110,30 @@ def test_a_class_may_have_any_name(root, name):
 
 
 def test_extensions_may_be_upper_case(root):
-    (root / "train/class_a/000.jpg").rename(root / "train/class_a/000.JPG")
-    (root / "train/class_a/001.jpg").rename(root / "train/class_a/001.JpEg")
+    for path in root.glob("train/class_a/*.jpg"):
+        path.rename(path.with_suffix(".JpEG"))
     assert len(scan(str(root)).train) == 5
 
 
 def test_other_files_in_a_class_directory_are_listed_as_skipped(root):
     directory = root / "train/class_a"
-    skipped = ["notes.txt", "._000.jpg", "noextension", "archive.jpg.zip", ".jpg"]
-    for name in skipped:
+    files = ["notes.txt", "._000.jpg", "noextension", "archive.jpg.zip", ".jpg"]
+    for name in files:
         (directory / name).write_bytes(b"x")
     (directory / "nested.jpg").mkdir()
     (directory / "gone.jpg").symlink_to("nowhere.jpg")
     (directory / "loop.jpg").symlink_to("loop.jpg")
     os.mkfifo(directory / "pipe.jpg")
-    skipped += ["nested.jpg", "gone.jpg", "loop.jpg", "pipe.jpg"]
     split = scan(str(root)).train
     assert len(split) == 5
+    skipped = [*files, "nested.jpg", "gone.jpg", "loop.jpg", "pipe.jpg"]
     assert sorted(split.skipped) == sorted(f"class_a/{name}" for name in skipped)
 
 
-def test_files_broken_links_and_hidden_directories_are_not_classes(root):
+def test_files_broken_links_empty_and_hidden_directories_are_not_classes(root):
     (root / "train" / "list.jpg").write_bytes(b"x")
     (root / "train" / "loop").symlink_to("loop")
+    (root / "train" / "empty").mkdir()
     add_class(root, ".ipynb_checkpoints", ["train"])
     assert scan(str(root)).classes == ("class_a", "class_b")
 
@@ -155,30 +147,21 @@ def test_links_to_files_and_class_directories_are_followed(root, tmp_path):
     assert "class_a/linked.jpg" in dataset.train.paths
 
 
-def fingerprints(root):
-    dataset = scan(str(root))
-    return dataset.train.fingerprint(), dataset.test.fingerprint()
-
-
-def test_the_fingerprint_depends_on_names_sizes_classes_and_the_number_of_files(root):
-    seen = [fingerprints(root)]
-    (root / "train/class_a/000.jpg").rename(root / "train/class_a/0000.jpg")
-    seen.append(fingerprints(root))
-    with open(root / "train/class_a/0000.jpg", "ab") as file:
-        file.write(b"\0")
-    seen.append(fingerprints(root))
-    shutil.move(root / "train/class_a/0000.jpg", root / "train/class_b/0000.jpg")
-    seen.append(fingerprints(root))
-    shutil.copy(root / "train/class_a/001.jpg", root / "train/class_a/new.jpg")
-    seen.append(fingerprints(root))
-    train, test = zip(*seen)
-    assert len(set(train)) == 5
-    assert len(set(test)) == 1
-
-
-def test_the_fingerprint_does_not_depend_on_the_place_or_on_skipped_files(root, tmp_path):
-    before = fingerprints(root)
-    (root / "train/class_a/notes.txt").write_text("x")
-    assert fingerprints(root) == before
+def test_the_fingerprint_depends_on_names_sizes_classes_and_the_number_of_files(root, tmp_path):
+    class_a, class_b = root / "train/class_a", root / "train/class_b"
+    changes = [
+        lambda: None,
+        lambda: (class_a / "000.jpg").rename(class_a / "0000.jpg"),
+        lambda: (class_a / "0000.jpg").write_bytes(b"another size"),
+        lambda: (class_a / "0000.jpg").rename(class_b / "0000.jpg"),
+        lambda: shutil.copy(class_a / "001.jpg", class_a / "new.jpg"),
+    ]
+    train, test = [], set()
+    for change in changes:
+        change()
+        train.append(scan(str(root)).train.fingerprint())
+        test.add(scan(str(root)).test.fingerprint())
+    assert len(set(train)) == len(changes) and len(test) == 1
+    (class_a / "notes.txt").write_text("x")  # a skipped file, and another place, do not matter
     root.rename(tmp_path / "moved")
-    assert fingerprints(tmp_path / "moved") == before
+    assert scan(str(tmp_path / "moved")).train.fingerprint() == train[-1]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dist_ft import cli
 from dist_ft.distributed.world import World
-from dist_ft.reporting import history, page, run_report
+from dist_ft.reporting import history, run_report
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
 from tests.html_page import Page
@@ -184,7 +184,7 @@ def test_predictions_of_another_checkpoint_than_the_best_are_noted(run, data, wo
     (history.read(tmp_path / "run").checkpoint.path / "net.params").write_bytes(b"")
     damaged = history.read(tmp_path / "run")
     predictions = run_report.predictions_of(damaged, str(data), world, 2)
-    shown = page.render(damaged, [], predictions)
+    shown = run_report.render(damaged, [], predictions)
     assert re.search(r"best epoch \(step \d+\) is missing or damaged", shown)
 
 

@@ -14,23 +14,12 @@ from dist_ft.config import Config
 from dist_ft.errors import UserError
 from dist_ft.settings import flag_of
 from dist_ft.tracking import epoch_scores
-from dist_ft.tracking.epoch_scores import EpochScores
+from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
 from dist_ft.training import checkpoint
 from dist_ft.training.checkpoint import Checkpoint
 
 REQUIRED_SETTINGS = {"data", "model"}
 DEFAULTS = {f.name: f.default for f in fields(Config)}
-
-
-@dataclass(frozen=True)
-class RankSummary:
-    """How one rank spent the training steps of all epochs, in seconds."""
-
-    name: str
-    step_s: float  # one step, without waiting for other ranks; median over epochs
-    data_s: float  # waiting for decoded images
-    rest_s: float  # computing and writing
-    others_s: float  # waiting for other ranks, and reducing
 
 
 @dataclass(frozen=True)
@@ -81,22 +70,23 @@ class RunHistory:
         shares = [e.data_wait_share for e in self.epochs if e.data_wait_share is not None]
         return float(np.mean(shares)) if shares else None
 
-    def rank_summaries(self) -> list[RankSummary]:
-        """In the order of ranks; empty for a run of one process."""
+    def rank_times(self) -> list[RankTimes]:
+        """Each rank's times of all epochs: sums, but `step_s` is the median; empty for one rank."""
         times = [rank for epoch in self.epochs for rank in epoch.ranks]
-        summaries = []
+        totals = []
         for rank, host in sorted({(time.rank, time.host) for time in times}):
             own = [time for time in times if (time.rank, time.host) == (rank, host)]
-            summaries.append(
-                RankSummary(
-                    f"rank {rank} on {host}",
+            totals.append(
+                RankTimes(
+                    rank,
+                    host,
                     step_s=float(np.median([time.step_s for time in own])),
                     data_s=sum(time.data_s for time in own),
                     rest_s=sum(time.rest_s for time in own),
                     others_s=sum(time.others_s for time in own),
                 )
             )
-        return summaries
+        return totals
 
     def changed_settings(self) -> dict[str, Any]:
         """The settings that differ from their defaults, and always `data`."""
@@ -112,7 +102,8 @@ class RunHistory:
             if name == "out" or (name, value) == ("resume", "never"):
                 continue
             for item in value if isinstance(value, tuple) else (value,):
-                words += [flag_of(name), _flag_value(item)]
+                yes_or_no = "yes" if item else "no"
+                words += [flag_of(name), yes_or_no if isinstance(item, bool) else str(item)]
         return shlex.join([*words, "--out", f"{self.folder}-again"])
 
 
@@ -133,9 +124,3 @@ def read(folder: Path) -> RunHistory:
     if not epochs:
         raise UserError(f"{folder}: no epoch is complete, so there are no scores to show")
     return RunHistory(folder, settings, epochs, checkpoint.best(folder))
-
-
-def _flag_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)

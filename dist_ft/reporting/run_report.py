@@ -1,17 +1,25 @@
-"""Writes the report of a run's folder to a file."""
+"""Writes the HTML report of a run: one file that needs no network."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Sequence
+
+import jinja2
+from markupsafe import Markup
 
 from dist_ft import files
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
+from dist_ft.evaluation.confidence_intervals import wilson
 from dist_ft.inference import model_evaluation, trained_model
 from dist_ft.inference.model_evaluation import TestPredictions
-from dist_ft.reporting import history, page
+from dist_ft.reporting import charts, history, sections
 from dist_ft.reporting.history import RunHistory
+from dist_ft.settings import flag_of
+from dist_ft.text import on_one_line
+from dist_ft.tracking.epoch_scores import EpochScores
 
 
 def write(
@@ -34,16 +42,13 @@ def write(
         predictions = predictions_of(run, data or run.settings["data"], world, num_workers)
     if world.is_main:
         with files.output_file(out, "--out") as path:
-            path.write_text(page.render(run, others, predictions), encoding="utf-8")
+            path.write_text(render(run, others, predictions), encoding="utf-8")
 
 
 def predictions_of(
     run: RunHistory, data: str, world: World, num_workers: int
 ) -> TestPredictions | str:
-    """Predictions of the run's best checkpoint on the test images of a folder.
-
-    Returns the reason if there are none.
-    """
+    """Predictions of the run's best checkpoint on the test images of a folder, or why not."""
     if run.checkpoint is None:
         return f"{run.folder / 'checkpoints'} has no complete checkpoint"
     try:
@@ -51,3 +56,70 @@ def predictions_of(
         return model_evaluation.predict_test_images(model, data, world, num_workers)
     except UserError as error:
         return str(error)
+
+
+def render(
+    run: RunHistory, others: Sequence[RunHistory], predictions: TestPredictions | str
+) -> str:
+    """The page of a run, compared with others; see `predictions_of`."""
+    runs = [run, *others]
+    names = [each.name for each in runs]
+    title = " and ".join(names)
+    if len(set(names)) < len(names):
+        names = [str(each.folder) for each in runs]
+    ended_s = (run.folder / "scores.jsonl").stat().st_mtime
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            run=run,
+            title=title,
+            ended=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ended_s)),
+            runs=list(zip(names, runs)) if others else [],
+            comparison=sections.comparison(runs) if others else None,
+            curves=sections.curves(run),
+            confusion=sections.confusion(run),
+            classes=sections.class_rows(run),
+            images=sections.images(run, predictions),
+            speed=sections.speed(run),
+            settings=sections.settings(run),
+            colours=charts.COLOURS,
+            train_colour=sections.TRAIN_COLOUR,
+            test_colour=sections.TEST_COLOUR,
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Templates whose values are escaped, and printable."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("dist_ft.reporting"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(
+        flag=flag_of, interval=_interval, duration=_duration, setting=sections.setting_text
+    )
+    return templates
+
+
+def _printable(value: Any) -> Any:
+    """Escapes control characters and undecodable bytes: names of files and classes may have any."""
+    return value if isinstance(value, Markup) else on_one_line(str(value))
+
+
+def _interval(epoch: EpochScores) -> str:
+    """The 95 % interval of a test accuracy."""
+    low, high = wilson(epoch.test_correct, epoch.test_images)
+    return f"{low:.3f} to {high:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -21,7 +21,8 @@ from dist_ft.evaluation.confusion import (
 from dist_ft.evaluation.predictions import Prediction
 from dist_ft.inference.model_evaluation import TestPredictions
 from dist_ft.reporting import charts
-from dist_ft.reporting.history import DEFAULTS, RankSummary, RunHistory
+from dist_ft.reporting.history import DEFAULTS, RunHistory
+from dist_ft.tracking.epoch_scores import RankTimes
 
 TRAIN_COLOUR, TEST_COLOUR = "#7f7f7f", "#d55e00"
 RANK_PARTS = ("waiting for data", "computing and writing", "waiting for other ranks")
@@ -32,12 +33,6 @@ MAX_RANKS = 32
 MAX_IMAGES = 24  # of each kind; fills rows of 3, 6 and 8
 THUMBNAIL_PX = 96  # the longer side
 WHITE_TEXT_SHARE = 0.6  # a cell of at least this share of its row is dark
-
-
-def run_names(runs: Sequence[RunHistory]) -> list[str]:
-    """The names of the folders, or their paths if two have the same name."""
-    names = [run.name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
 def setting_text(value: Any) -> str:
@@ -87,14 +82,6 @@ def curves(run: RunHistory) -> list[Markup]:
     ]
 
 
-class Cell(NamedTuple):
-    """A cell of a confusion matrix."""
-
-    num_images: int
-    share: float  # of the images of its class, 0..1
-    style: str  # CSS classes
-
-
 def confusion(run: RunHistory) -> dict[str, Any]:
     """A table of cells or an image, and the most frequent confusions."""
     counts, names = run.confusion, run.classes
@@ -102,64 +89,46 @@ def confusion(run: RunHistory) -> dict[str, Any]:
     is_small = len(counts) <= MAX_TABLE_CLASSES
     return {
         "rows": list(zip(names, _cells(counts))) if is_small else None,
-        "image": None if is_small else _data_uri(matrix_png(counts), "png"),
+        "image": None if is_small else _data_uri(matrix_image(counts), "png"),
         "pairs": [(names[pair.label], names[pair.predicted], pair.num_images) for pair in pairs],
         "has_pairs": len(counts) > MAX_GLANCE_CLASSES,
     }
 
 
-def _cells(counts: np.ndarray) -> list[list[Cell]]:
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rows = []
-    for label, row in enumerate(counts.tolist()):
-        cells = []
-        for column, count in enumerate(row):
-            style = "right" if column == label else "wrong"
-            if shares[label, column] > WHITE_TEXT_SHARE:
-                style += " deep"
-            cells.append(Cell(count, float(shares[label, column]), style if count else "none"))
-        rows.append(cells)
-    return rows
+def _cells(counts: np.ndarray) -> list[list[dict[str, Any]]]:
+    shares = _shares(counts)
+    cells: list[list[dict[str, Any]]] = [[] for _ in counts]
+    for row, column in np.ndindex(counts.shape):
+        share, num_images = float(shares[row, column]), int(counts[row, column])
+        style = "right" if column == row else "wrong"  # CSS classes
+        style += " deep" if share > WHITE_TEXT_SHARE else ""
+        style = style if num_images else "none"
+        cells[row].append({"num_images": num_images, "share": share, "style": style})
+    return cells
 
 
-def matrix_png(counts: np.ndarray) -> bytes:
+def matrix_image(counts: np.ndarray) -> Image.Image:
     """One pixel per cell: white for none of the row's images, black for all of them."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    pixels = 255 * (1 - np.sqrt(shares))  # the root makes a few images per hundred visible
-    file = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG", optimize=True)
-    return file.getvalue()
+    pixels = 255 * (1 - np.sqrt(_shares(counts)))  # the root makes a few per hundred visible
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
-class ClassRow(NamedTuple):
-    name: str
-    num_images: int
-    recall: float
-    interval: tuple[float, float]  # 95 %, of the recall
-    precision: float
-    f1: float
-    confused_with: str  # the most frequent wrong prediction; empty if there is none
-    num_confused: int
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Of the images of each row, 0..1."""
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def class_rows(run: RunHistory) -> list[ClassRow]:
+def class_rows(run: RunHistory) -> list[dict[str, Any]]:
     """Scores of each class in the best epoch, the lowest recall first."""
     counts, names = run.confusion, run.classes
     scores = class_scores(counts)
-    rows = [
-        ClassRow(
-            names[pair.label],
-            int(scores.support[pair.label]),
-            float(scores.recall[pair.label]),
-            wilson(int(counts[pair.label, pair.label]), int(scores.support[pair.label])),
-            float(scores.precision[pair.label]),
-            float(scores.f1[pair.label]),
-            names[pair.predicted] if pair.num_images else "",
-            pair.num_images,
-        )
-        for pair in most_frequent_mistake_by_class(counts)
-    ]
-    return sorted(rows, key=lambda row: row.recall)
+    rows = []
+    for label, predicted, num_confused in most_frequent_mistake_by_class(counts):
+        row = {field: values[label] for field, values in scores._asdict().items()}
+        row["interval"] = wilson(int(counts[label, label]), int(scores.support[label]))
+        row.update(name=names[label], confused_with=names[predicted], num_confused=num_confused)
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["recall"])
 
 
 def images(run: RunHistory, predictions: TestPredictions | str) -> dict[str, Any]:
@@ -180,7 +149,7 @@ def images(run: RunHistory, predictions: TestPredictions | str) -> dict[str, Any
 def _picture(dataset: Dataset, prediction: Prediction) -> dict[str, Any]:
     classes, test = dataset.classes, dataset.test
     return {
-        "source": _data_uri(thumbnail(test, prediction.index), "jpeg"),
+        "source": _data_uri(_thumbnail(test, prediction.index), "jpeg", quality=70),
         "path": test.paths[prediction.index],
         "label": classes[prediction.label],
         "predicted": classes[prediction.predicted],
@@ -190,45 +159,42 @@ def _picture(dataset: Dataset, prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def thumbnail(split: Split, index: int) -> bytes:
-    """A JPEG of twice THUMBNAIL_PX, for high-resolution screens; grey if it cannot be read."""
+def _thumbnail(split: Split, index: int) -> Image.Image:
+    """An image of twice THUMBNAIL_PX, for high-resolution screens; grey if it cannot be read."""
     try:
         image = Image.fromarray(decode(split.read(index)))
     except (CorruptImage, OSError):
         image = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "grey")
     image.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
+    return image
+
+
+def _data_uri(image: Image.Image, image_format: str, **options: Any) -> str:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=70, optimize=True)
-    return file.getvalue()
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    image.save(file, image_format, optimize=True, **options)
+    return f"data:image/{image_format};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def speed(run: RunHistory) -> dict[str, Any]:
     """The share of waiting, charts, and a row of each rank: the slowest ones if there are many."""
-    summaries = run.rank_summaries()
-    slowest = sorted(summaries, key=lambda rank: -rank.step_s)[:MAX_RANKS]
-    shown = [rank for rank in summaries if rank in slowest]
+    ranks = run.rank_times()
+    slowest = sorted(ranks, key=lambda rank: -rank.step_s)[:MAX_RANKS]
     is_recorded = run.images_per_s is not None and run.data_wait_share is not None
-    speed = _line(run, "images_per_s", charts.COLOURS[1])
-    waits = _line(run, "data_wait_share", charts.COLOURS[0])
+    lines = {
+        "images per second, in training steps": _line(run, "images_per_s", charts.COLOURS[1]),
+        "share of time waiting for images": _line(run, "data_wait_share", charts.COLOURS[0]),
+    }
+    shown = lines if is_recorded else {}
     return {
         "is_recorded": is_recorded,
-        "charts": [
-            charts.by_epoch("images per second, in training steps", [speed], from_zero=True),
-            charts.by_epoch("share of time waiting for images", [waits], from_zero=True),
-        ]
-        if is_recorded
-        else [],
+        "charts": [charts.by_epoch(title, [shown[title]], from_zero=True) for title in shown],
         "rank_parts": RANK_PARTS,
-        "ranks": [(rank, _time_shares(rank)) for rank in shown],
-        "num_ranks": len(summaries),
+        "ranks": [(rank, _time_shares(rank)) for rank in ranks if rank in slowest],
+        "num_ranks": len(ranks),
     }
 
 
-def _time_shares(rank: RankSummary) -> list[float]:
+def _time_shares(rank: RankTimes) -> list[float]:
     """Of the time of the steps, 0..1, in the order of RANK_PARTS."""
     times_s = rank.data_s, rank.rest_s, rank.others_s
     return [time_s / max(sum(times_s), 1e-9) for time_s in times_s]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from dist_ft.errors import UserError
 
@@ -57,19 +55,22 @@ class EpochScores:
         try:
             times = tuple(RankTimes(**rank) for rank in known.pop("ranks", ()))
             scores = EpochScores(**known, ranks=times)
+            scores._check_types()
         except TypeError as error:
             raise ValueError(str(error)) from error
-        scores._check_types()
         return scores
 
     def _check_types(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            missing = value is None and f.name in OPTIONAL
-            if f.name not in ("confusion", "ranks") and not missing and not _is_number(value):
+            is_missing = value is None and f.name in OPTIONAL
+            is_number = isinstance(value, (int, float))
+            if f.name not in ("confusion", "ranks") and not is_missing and not is_number:
                 raise ValueError(f"{f.name} is {value!r}, not a number")
-        if not _is_count_matrix(self.confusion):
-            raise ValueError("confusion is not a square matrix of counts")
+        num_classes = len(self.confusion)
+        for row in self.confusion:
+            if len(row) != num_classes or not all(isinstance(count, int) for count in row):
+                raise ValueError("confusion is not a square matrix of counts")
 
 
 def read(path: Path) -> list[EpochScores]:
@@ -80,29 +81,13 @@ def read(path: Path) -> list[EpochScores]:
     """
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(json.JSONDecodeError):
-            json.loads(line)
-            rows.append(_row(line, path))
+        try:
+            rows.append(EpochScores.from_json(line))
+        except json.JSONDecodeError:
+            continue
+        except ValueError as error:
+            raise UserError(
+                f"{path}: was not written by dist_ft.train ({error}); name the --out folder of"
+                " a run"
+            ) from error
     return rows
-
-
-def _row(line: str, path: Path) -> EpochScores:
-    try:
-        return EpochScores.from_json(line)
-    except ValueError as error:
-        raise UserError(
-            f"{path}: was not written by dist_ft.train ({error}); name the --out folder of a run"
-        ) from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_count_matrix(matrix: Any) -> bool:
-    return isinstance(matrix, list) and all(
-        isinstance(row, list)
-        and len(row) == len(matrix)
-        and all(isinstance(count, int) for count in row)
-        for row in matrix
-    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Callable, Sequence
 
 from tensorboardX import SummaryWriter
 
@@ -23,12 +24,6 @@ MAX_MISTAKES = 16
 MAX_CAPTION_CHARS = 16  # of a class name
 
 
-class _Pending(NamedTuple):
-    step: int
-    evaluation: Evaluation
-    history: Sequence[EpochScores]  # up to this evaluation
-
-
 class EvaluationFigures:
     """Draws confusion, precision-recall curves and worst mistakes of some of the evaluations.
 
@@ -42,33 +37,31 @@ class EvaluationFigures:
         self._writer, self._run, self._every = writer, run, every
         self._dataset, self._spec = dataset, spec
         self._start, self._spent_s = time.monotonic(), 0.0
-        self._pending: _Pending | None = None
+        self._draw_last: Callable[[], None] | None = None  # unless it is drawn already
 
     def add(
         self, epoch: int, step: int, evaluation: Evaluation, history: Sequence[EpochScores]
     ) -> None:
-        self._pending = _Pending(step, evaluation, history)
-        if self._is_due(epoch):
+        """history: the epochs up to this one."""
+        self._draw_last = partial(self._draw, step, evaluation, history)
+        if self._every:
+            is_due = (epoch + 1) % self._every == 0
+        else:
+            is_due = self._spent_s <= MAX_TIME_SHARE * (time.monotonic() - self._start)
+        if is_due:
             self.draw_pending()
 
     def draw_pending(self) -> None:
         """Draws the last evaluation, unless it is drawn already."""
-        if self._pending is None:
-            return
         start = time.monotonic()
-        self._draw(self._pending)
-        self._pending = None
+        if self._draw_last:
+            self._draw_last()
+            self._draw_last = None
         self._spent_s += time.monotonic() - start
 
-    def _is_due(self, epoch: int) -> bool:
-        if self._every:
-            return (epoch + 1) % self._every == 0
-        return self._spent_s <= MAX_TIME_SHARE * (time.monotonic() - self._start)
-
-    def _draw(self, pending: _Pending) -> None:
+    def _draw(self, step: int, evaluation: Evaluation, history: Sequence[EpochScores]) -> None:
         from dist_ft.tracking import figures  # matplotlib takes 0.5 s to import
 
-        step, evaluation, history = pending
         classes = self._dataset.classes
         confusion = figures.confusion(evaluation.scores.confusion, classes)
         self._writer.add_figure("confusion", confusion, step)
@@ -84,9 +77,8 @@ class EvaluationFigures:
         figures.curves(history).savefig(self._run / "curves.png", dpi=110)
 
     def _caption(self, prediction: Prediction) -> str:
-        label, predicted = (
-            on_one_line(self._dataset.classes[index])[:MAX_CAPTION_CHARS]
-            for index in (prediction.label, prediction.predicted)
+        classes = [on_one_line(name)[:MAX_CAPTION_CHARS] for name in self._dataset.classes]
+        return (
+            f"label {classes[prediction.label]} {prediction.p_label:.0%}\n"
+            f"predicted {classes[prediction.predicted]} {prediction.p_predicted:.0%}"
         )
-        label_line = f"label {label} {prediction.p_label:.0%}"
-        return f"{label_line}\npredicted {predicted} {prediction.p_predicted:.0%}"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Protocol, Sequence
 
 import mxnet as mx
 import numpy as np
 
 from dist_ft.evaluation.evaluator import Evaluation
 from dist_ft.tracking.epoch_scores import RankTimes
-from dist_ft.tracking.step_rates import EpochSums
+
+
+class EpochSums(Protocol):
+    """Sums over the images of an epoch so far, of all ranks."""
+
+    loss_sum: float
+    correct: int
+    num_images: int
 
 
 class NullLogger:
@@ -24,7 +31,6 @@ class NullLogger:
     def start_epoch(self, epoch: int, steps: range, sums: EpochSums, data_wait_s: float) -> None:
         """Starts the progress bar and the measurements of an epoch, counted from 0.
 
-        sums: the epoch's `loss_sum`, `correct` and `num_images` so far, over all ranks;
         data_wait_s: total time that rank 0 has waited for data.
         """
 
@@ -37,7 +43,6 @@ class NullLogger:
         """Adds a point to the training curves, of the steps since the last one.
 
         position: start of the console line, such as "epoch 1, step 10/60"; empty for no line.
-        sums, data_wait_s: as for `start_epoch`.
         """
 
     def log_bad_images(self, reasons: dict[str, str]) -> None:
@@ -63,10 +68,7 @@ class NullLogger:
         """Adds histograms of weights and gradients, in every epoch whose figures are due."""
 
     def end_run(self, evaluation: Evaluation | None) -> None:
-        """Marks the run as finished, and shows test images in feature space.
-
-        evaluation: the last one, if there was one.
-        """
+        """Marks the run as finished; shows test images of the last evaluation in feature space."""
 
     def draw_figures(self) -> None:
         """Draws the figures of the last evaluation, if they were not due."""

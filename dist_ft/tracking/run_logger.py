@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -17,19 +18,27 @@ from dist_ft import files
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Evaluation
-from dist_ft.evaluation.scores import TOP_K, Scores
+from dist_ft.evaluation.scores import TOP_K
 from dist_ft.text import printable
-from dist_ft.tracking import embeddings, epoch_scores, histograms, hparams, tensorboard_internals
+from dist_ft.tracking import epoch_scores, tensorboard, tensorboard_internals
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
 from dist_ft.tracking.evaluation_figures import EvaluationFigures
-from dist_ft.tracking.null_logger import NullLogger
-from dist_ft.tracking.step_rates import EpochSums, Totals
+from dist_ft.tracking.null_logger import EpochSums, NullLogger
 
 console = logging.getLogger(__name__)
 
 FLUSH_S = 10  # instead of tensorboardX's two minutes, for people who watch
 MAX_BATCH_IMAGES = 32
 MAX_NAMED_IMAGES = 5
+
+
+class _Rates(NamedTuple):
+    """Means over some training steps."""
+
+    loss: float
+    accuracy: float
+    images_per_s: float
+    data_wait_share: float  # of the time, 0..1
 
 
 class RunLogger(NullLogger):
@@ -67,12 +76,11 @@ class RunLogger(NullLogger):
             flush_secs=FLUSH_S,
         )
         self._writer.add_text("config", _markdown_table(settings), 0)
-        hparams.add_session_start(self._writer, settings)
+        tensorboard.start_hparams(self._writer, settings)
         self._figures = EvaluationFigures(self._writer, run, dataset, spec, figures_every)
         self._bar: tqdm | None = None
         self._named_bad: set[str] = set()
-        self._epoch_start: Totals | None = None
-        self._last_point: Totals | None = None
+        self._epoch_start = self._last_point = np.zeros(5)  # see _totals
 
     def info(self, message: str) -> None:
         console.info("%s", message)
@@ -83,7 +91,7 @@ class RunLogger(NullLogger):
     def start_epoch(self, epoch: int, steps: range, sums: EpochSums, data_wait_s: float) -> None:
         if sys.stderr.isatty():
             self._bar = tqdm(total=len(steps), desc=f"epoch {epoch + 1}", unit="step", leave=False)
-        self._epoch_start = self._last_point = Totals.now(sums, data_wait_s)
+        self._epoch_start = self._last_point = _totals(sums, data_wait_s)
 
     def step(self) -> None:
         if self._bar:
@@ -92,21 +100,15 @@ class RunLogger(NullLogger):
     def log_steps(
         self, step: int, position: str, sums: EpochSums, lr: float, data_wait_s: float
     ) -> None:
-        now = Totals.now(sums, data_wait_s)
-        rates = now.since(self._last_point) if self._last_point else None
+        now = _totals(sums, data_wait_s)
+        rates = _rates(self._last_point, now)
         if rates is None:
             return
         self._last_point = now
-        self._add_scalars(
-            step,
-            {
-                "train/loss": rates.loss,
-                "train/accuracy": rates.accuracy,
-                "train/lr": lr,
-                "speed/images_per_s": rates.images_per_s,
-                "speed/data_wait_share": rates.data_wait_share,
-            },
-        )
+        scalars = {"train/loss": rates.loss, "train/accuracy": rates.accuracy, "train/lr": lr}
+        scalars["speed/images_per_s"] = rates.images_per_s
+        scalars["speed/data_wait_share"] = rates.data_wait_share
+        self._add_scalars(step, scalars)
         text = (
             f"loss {rates.loss:.4f}, {rates.images_per_s:.1f} images/s,"
             f" data wait {rates.data_wait_share:.0%}"
@@ -137,65 +139,9 @@ class RunLogger(NullLogger):
         if self._bar:
             self._bar.close()
             self._bar = None
-        row = self._row(epoch, step, train, evaluation.scores, elapsed_s, ranks)
-        self._history.append(row)
-        with open(self.run / "scores.jsonl", "a", encoding="utf-8") as file:
-            file.write(row.to_json() + "\n")
-        self.info(
-            f"epoch {row.epoch}, loss {row.train_loss:.4f}, train acc {row.train_accuracy:.3f},"
-            f" test acc {row.test_accuracy:.3f}, time {elapsed_s:.1f} sec"
-        )
-        scalars = {
-            "test/loss": row.test_loss,
-            "test/accuracy": row.test_accuracy,
-            "best/test_accuracy": max(row.test_accuracy for row in self._history),
-        }
-        if row.test_accuracy_top5 is not None:
-            scalars["test/accuracy_top5"] = row.test_accuracy_top5
-        if row.ranks:
-            step_ms = [rank.step_s * 1e3 for rank in row.ranks]
-            slowest, median = max(step_ms), float(np.median(step_ms))
-            scalars["ranks/slowest_step_ms"] = slowest
-            scalars["ranks/median_step_ms"] = median
-            scalars["ranks/spread"] = (slowest - min(step_ms)) / max(median, 1e-9)
-        self._add_scalars(step, scalars)
-        self._figures.add(epoch, step, evaluation, tuple(self._history))
-
-    def log_histograms(
-        self, net: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, epoch: int, step: int
-    ) -> None:
-        if (epoch + 1) % max(1, self._figures_every) == 0:
-            histograms.add(self._writer, net, trainer, step)
-
-    def end_run(self, evaluation: Evaluation | None) -> None:
-        self.draw_figures()
-        if evaluation is not None and len(evaluation.features.indices):
-            step = self._history[-1].step
-            embeddings.add(self._writer, evaluation, self._dataset, self._spec, step)
-        hparams.add_session_end(self._writer)
-
-    def draw_figures(self) -> None:
-        self._figures.draw_pending()
-
-    def close(self) -> None:
-        # No figures here: after a failure, ranks do not wait long for each other.
-        if self._bar:
-            self._bar.close()
-        self._writer.close()
-
-    def _row(
-        self,
-        epoch: int,
-        step: int,
-        train: dict[str, float],
-        test: Scores,
-        elapsed_s: float,
-        ranks: Sequence[RankTimes],
-    ) -> EpochScores:
-        rates = None
-        if self._last_point and self._epoch_start:
-            rates = self._last_point.since(self._epoch_start)
-        return EpochScores(
+        test = evaluation.scores
+        rates = _rates(self._epoch_start, self._last_point)
+        row = EpochScores(
             epoch=epoch + 1,
             step=step,
             train_loss=train["loss"],
@@ -211,11 +157,71 @@ class RunLogger(NullLogger):
             data_wait_share=rates.data_wait_share if rates else None,
             ranks=tuple(ranks) if len(ranks) > 1 else (),
         )
+        self._history.append(row)
+        with open(self.run / "scores.jsonl", "a", encoding="utf-8") as file:
+            file.write(row.to_json() + "\n")
+        self.info(
+            f"epoch {row.epoch}, loss {row.train_loss:.4f}, train acc {row.train_accuracy:.3f},"
+            f" test acc {row.test_accuracy:.3f}, time {elapsed_s:.1f} sec"
+        )
+        best = max(row.test_accuracy for row in self._history)
+        self._add_scalars(step, {"best/test_accuracy": best, **_scalars(row)})
+        self._figures.add(epoch, step, evaluation, tuple(self._history))
+
+    def log_histograms(
+        self, net: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, epoch: int, step: int
+    ) -> None:
+        if (epoch + 1) % max(1, self._figures_every) == 0:
+            tensorboard.add_histograms(self._writer, net, trainer, step)
+
+    def end_run(self, evaluation: Evaluation | None) -> None:
+        self.draw_figures()
+        if evaluation is not None and len(evaluation.features.indices):
+            step = self._history[-1].step
+            tensorboard.add_projector(self._writer, evaluation, self._dataset, self._spec, step)
+        tensorboard.end_hparams(self._writer)
+
+    def draw_figures(self) -> None:
+        self._figures.draw_pending()
+
+    def close(self) -> None:
+        # No figures here: after a failure, ranks do not wait long for each other.
+        if self._bar:
+            self._bar.close()
+        self._writer.close()
 
     def _add_scalars(self, step: int, scalars: dict[str, float]) -> None:
         tensorboard_internals.check_worker(self._writer)
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
+
+
+def _totals(sums: EpochSums, data_wait_s: float) -> np.ndarray:
+    """(5,): loss, correct images, images, waiting time and time, in total so far."""
+    counts = sums.loss_sum, sums.correct, sums.num_images
+    return np.array([*counts, data_wait_s, time.perf_counter()])
+
+
+def _rates(start: np.ndarray, end: np.ndarray) -> _Rates | None:
+    """The rates between two points; None if there is no image between them."""
+    loss_sum, correct, num_images, data_wait_s, elapsed_s = (end - start).tolist()
+    if not num_images:
+        return None
+    per_image = loss_sum / num_images, correct / num_images
+    return _Rates(*per_image, num_images / elapsed_s, data_wait_s / elapsed_s)
+
+
+def _scalars(row: EpochScores) -> dict[str, float]:
+    scalars = {"test/loss": row.test_loss, "test/accuracy": row.test_accuracy}
+    if row.test_accuracy_top5 is not None:
+        scalars["test/accuracy_top5"] = row.test_accuracy_top5
+    if row.ranks:
+        step_ms = [rank.step_s * 1e3 for rank in row.ranks]
+        slowest, median = max(step_ms), float(np.median(step_ms))
+        scalars["ranks/slowest_step_ms"] = slowest
+        scalars["ranks/median_step_ms"] = median
+        scalars["ranks/spread"] = (slowest - min(step_ms)) / max(median, 1e-9)
+    return scalars
 
 
 def _markdown_table(settings: dict[str, Any]) -> str:
