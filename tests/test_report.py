@@ -75,18 +75,15 @@ def rows_of(run):
     return [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
 
 
-def best_row(run):
-    return max(rows_of(run), key=lambda row: row["test_accuracy"])
+def best_confusion(run):
+    return max(rows_of(run), key=lambda row: row["test_accuracy"])["confusion"]
 
 
-def test_the_html_is_well_formed_and_its_ids_are_unique(report):
+def test_the_html_is_well_formed_and_loads_nothing_from_elsewhere(report_file, report):
     assert report.unclosed == []
     ids = [attrs["id"] for _, attrs in report.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert {attrs["href"] for attrs in report.attributes_of("a")} <= {f"#{id_}" for id_ in ids}
-
-
-def test_the_page_loads_nothing_from_elsewhere(report_file, report):
     for _, attrs in report.elements:
         for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
             assert attrs.get(name, "#").startswith(("#", "data:image/"))
@@ -100,15 +97,12 @@ def test_the_page_shows_the_scores_and_the_speed_of_every_epoch(run, report):
         assert {*shown, f"{row['images_per_s']:,.1f}"} <= {*report.cells}
 
 
-def test_the_confusion_matrix_is_that_of_the_best_epoch(run, report):
+def test_confusion_and_recalls_are_those_of_the_best_epoch(run, report):
     start = report.cells.index("true \\ predicted") + 6  # a head of six cells
     rows = [report.cells[start + 6 * label + 1 : start + 6 * label + 6] for label in range(5)]
-    assert [[int(count) for count in row] for row in rows] == best_row(run)["confusion"]
-
-
-def test_classes_are_listed_with_the_lowest_recall_first(run, report):
+    counts = np.array(best_confusion(run))
+    assert [[int(count) for count in row] for row in rows] == counts.tolist()
     recalls = report.cells[report.cells.index("class") + 7 :][2 : 5 * 7 : 7]
-    counts = np.array(best_row(run)["confusion"])
     assert recalls == [f"{share:.3f}" for share in sorted(counts.diagonal() / counts.sum(axis=1))]
 
 
@@ -136,36 +130,28 @@ def test_predictions_agree_with_the_scores_of_the_run(run, data, world):
     confusion = np.zeros((5, 5), int)
     table = found.predictions.table
     np.add.at(confusion, (table["label"], table["predicted"]), 1)
-    assert found.same_images and confusion.tolist() == best_row(run)["confusion"]
+    assert found.same_images and confusion.tolist() == best_confusion(run)
 
 
-def test_the_command_repeats_the_settings(run):
-    words = shlex.split(history.read(run).command())
+def test_the_command_repeats_the_settings_and_the_number_of_ranks(run):
+    read = history.read(run)
+    words = shlex.split(read.command())
     assert words[:3] == ["python", "-m", "dist_ft.train"]
     repeated = json.loads(json.dumps(cli.parse(words[3:]).as_dict()))
     settings = json.loads((run / "config.json").read_text())
     assert repeated == {**settings, "out": f"{run}-again"}
-
-
-def test_a_run_of_four_ranks_is_repeated_with_four(run):
-    read = history.read(run)
-    assert read.checkpoint.state.num_ranks == 1
     read.checkpoint.state.num_ranks = 4
     assert read.command().startswith("horovodrun -np 4 python -m dist_ft.train --data ")
 
 
-@pytest.mark.parametrize(
-    "flags, reason",
-    [
-        (["--data", "missing-folder"], "no such folder"),
-        (["--images", "no"], "left out by --images no"),
-    ],
-)
-def test_a_page_without_images_says_why(run, tmp_path, flags, reason):
-    out = tmp_path / "page.html"
-    ended = run_job(["-m", "dist_ft.report", str(run), *flags, "--out", str(out)], timeout_s=120)
-    assert ended.status == 0, ended.output
-    assert reason in out.read_text() and "<img" not in out.read_text()
+def test_a_page_without_images_says_why(run, tmp_path, world):
+    for options, reason in (
+        ({"data": "missing-folder"}, "no such folder"),
+        ({"with_images": False}, "left out by --images no"),
+    ):
+        run_report.write(run, tmp_path / "page.html", world, 2, **options)
+        shown = (tmp_path / "page.html").read_text()
+        assert reason in shown and "<img" not in shown
 
 
 def test_images_of_other_classes_are_rejected(run, tiny, world):
