@@ -24,17 +24,6 @@ from benchmarks.results import as_markdown
 from dist_ft.files import atomic_file
 
 
-def flags_of(contestant: Contestant, data: Path, args: argparse.Namespace) -> list[str]:
-    warmup, steps = 2, args.steps
-    if contestant.max_epochs:
-        warmup, steps = 1, min(contestant.max_epochs, args.epochs or contestant.max_epochs)
-    # dist_ft's --batch-size is that of all ranks.
-    batch_size = args.batch_size * max(1, contestant.num_ranks)
-    flags = ["--data", str(data), "--batch-size", str(batch_size)]
-    flags += ["--warmup", str(warmup), "--steps", str(steps)]
-    return [*contestant.flags, *flags]
-
-
 def run_rounds(names: Sequence[str], data: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The results of each contestant in each round, and why others were left out."""
     rounds: dict[str, list[dict]] = {name: [] for name in names}
@@ -70,15 +59,17 @@ def run_rounds(names: Sequence[str], data: Path, args: argparse.Namespace) -> di
 
 
 def run_once(contestant: Contestant, data: Path, args: argparse.Namespace) -> dict[str, Any]:
-    is_torch = contestant.program.startswith("pytorch")
+    warmup, steps = 2, args.steps
+    if contestant.max_epochs:
+        warmup, steps = 1, min(contestant.max_epochs, args.epochs or contestant.max_epochs)
+    # dist_ft's --batch-size is that of all ranks.
+    batch_size = args.batch_size * max(1, contestant.num_ranks)
+    flags = [*contestant.flags, "--data", str(data), "--batch-size", str(batch_size)]
+    flags += ["--warmup", str(warmup), "--steps", str(steps)]
+    program, environ = contestant.program, dict(contestant.environ)
+    python = args.torch_python if program.startswith("pytorch") else sys.executable
     with machine.OtherLoad() as others:
-        result = processes.run(
-            contestant.program,
-            flags_of(contestant, data, args),
-            contestant.num_ranks,
-            dict(contestant.environ),
-            args.torch_python if is_torch else sys.executable,
-        )
+        result = processes.run(program, flags, contestant.num_ranks, environ, python)
     return {**result, "others": others.share}
 
 

@@ -12,6 +12,7 @@ import argparse
 import io
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Callable, Iterable, NamedTuple, Sequence
 
@@ -55,14 +56,6 @@ def resize(pixels: np.ndarray, crop: Crop) -> np.ndarray:
     return cv2.flip(pixels, 1) if crop.is_flipped else pixels
 
 
-def simplejpeg_exact(data: bytes) -> np.ndarray:
-    return simplejpeg.decode_jpeg(data, "RGB")
-
-
-def simplejpeg_fast(data: bytes) -> np.ndarray:
-    return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True)
-
-
 def dist_ft(data: bytes) -> np.ndarray:
     return decoding.open_image(data).pixels()
 
@@ -93,6 +86,9 @@ def pillow_crop(data: bytes, crop: Crop) -> np.ndarray:
 def mxnet(data: bytes) -> np.ndarray:
     return mx.image.imdecode(data).asnumpy()
 
+
+simplejpeg_exact = partial(simplejpeg.decode_jpeg, colorspace="RGB")
+simplejpeg_fast = partial(simplejpeg_exact, fastdct=True, fastupsample=True)
 
 DECODERS: dict[str, tuple[Decode, Augment]] = {
     "dist_ft": (dist_ft, dist_ft_crop),
@@ -134,12 +130,8 @@ def measure(files: Sequence[bytes], num_rounds: int) -> list[tuple[str, ...]]:
             augmented = images_per_s(augment, zip(files, crops))
             if number > 0:  # the first round warms up
                 speeds[name].append((decoded, augmented))
-    return [(name, *map(_with_range, zip(*speeds[name]))) for name in DECODERS]
-
-
-def _with_range(values: Sequence[float]) -> str:
-    median, low, high = spread(values)
-    return f"{median:,.0f} ({low:,.0f} to {high:,.0f})"
+    text = "{:,.0f} ({:,.0f} to {:,.0f})"  # median, minimum, maximum
+    return [(n, *(text.format(*spread(s)) for s in zip(*speeds[n]))) for n in DECODERS]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
-Result = Mapping[str, Any]  # what a contestant prints: images_per_s, peak_mb, note
+Result = Mapping[str, Any]  # what a contestant prints: images_per_s, peak_mb
 Rounds = Mapping[str, Sequence[Result]]  # by contestant
 
 
@@ -32,7 +32,7 @@ def as_markdown(rounds: Rounds, ratios: Sequence[Ratio]) -> str:
     """
     speeds = [
         (
-            f"{name} ({results[-1]['note']})" if results[-1].get("note") else name,
+            name,
             *(f"{value:.1f}" for value in spread([r["images_per_s"] for r in results])),
             f"{max(result['peak_mb'] for result in results):,.0f}",
             f"{max(result['others'] for result in results):.0%}",

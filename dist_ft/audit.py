@@ -6,8 +6,6 @@ colour. Duplicates are found by their bytes and by perceptual hash: also re-enco
 mirrored ones.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time
@@ -15,16 +13,35 @@ from pathlib import Path
 
 from dist_ft import cli, files
 from dist_ft.errors import UserError
-from dist_ft.text import as_json, on_one_line
+from dist_ft.text import on_one_line
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exits with status 1 if an image is unreadable, or if train and test, or two"
-        " classes,\nshare a picture; with 2 if DATA is not a data set; else with 0.",
+def main() -> None:
+    args = _parse()
+    from dist_ft.diagnostics import dataset_audit  # imports OpenCV
+
+    start = time.monotonic()
+    with cli.standard_output():
+        try:
+            files.check_output_file(args.json, "--json")
+            audit = dataset_audit.audit_dataset(args.data, args.alike)
+            num_images = sum(sum(split.values()) for split in audit.num_images.values())
+            elapsed_s = time.monotonic() - start
+            print(on_one_line(f"{args.data}: {num_images:,} images in {elapsed_s:.0f} s"))
+            for finding in dataset_audit.findings(audit):
+                print(finding.as_text(args.show))
+            cli.write_json(args.json, "--json", audit.as_json())
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
+    sys.exit(0 if audit.is_clean else 1)
+
+
+def _parse() -> argparse.Namespace:
+    parser = cli.command_parser("audit", __doc__)
+    parser.epilog = (
+        "Exits with status 1 if an image is unreadable, or if train and test, or two classes,\n"
+        "share a picture; with 2 if DATA is not a data set; else with 0."
     )
     parser.add_argument("data", metavar="DATA", help="image folder, as for dist_ft.train")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all findings there")
@@ -34,29 +51,6 @@ def parse() -> argparse.Namespace:
     if args.alike < 0.5:
         parser.error(f"--alike {args.alike:g}: must be at least 0.5, or any two pictures match")
     return args
-
-
-def main() -> None:
-    args = parse()
-    from dist_ft.diagnostics.dataset_audit import audit_dataset, findings  # imports OpenCV
-
-    start = time.monotonic()
-    with cli.standard_output():
-        try:
-            files.check_output_file(args.json, "--json")
-            audit = audit_dataset(args.data, args.alike)
-            num_images = sum(sum(split.values()) for split in audit.num_images.values())
-            elapsed_s = time.monotonic() - start
-            print(on_one_line(f"{args.data}: {num_images:,} images in {elapsed_s:.0f} s"))
-            for finding in findings(audit):
-                print(finding.as_text(args.show))
-            if args.json:
-                with files.output_file(args.json, "--json") as temporary:
-                    temporary.write_text(as_json(audit.as_json(), indent=1), encoding="utf-8")
-        except UserError as error:
-            print(error, file=sys.stderr)
-            sys.exit(2)
-    sys.exit(0 if audit.is_clean else 1)
 
 
 if __name__ == "__main__":

@@ -11,27 +11,40 @@ Medians after a warm-up. --np 1,2,4 starts that many processes here, one job aft
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from dist_ft import cli, files
-from dist_ft.config import Config
-from dist_ft.diagnostics import benchmark_jobs
+from dist_ft.diagnostics import scaling
 from dist_ft.distributed import threads
 from dist_ft.errors import UserError
 
-MODES = ("loader", "step", "train", "allreduce")
+
+def main() -> None:
+    args, settings = _parse()
+    config = cli.parse(settings)
+    num_threads = threads.bind_cores()  # before MXNet is imported
+    cli.require_mxnet()
+    with cli.standard_output():
+        try:
+            files.check_output_file(args.json, "--json")
+            if args.np:
+                result, text = scaling.run_jobs(args.mode, args.np, args.steps, settings)
+            else:
+                from dist_ft.diagnostics import benchmark  # imports MXNet
+
+                result, text = benchmark.run(args.mode, config, args.steps, num_threads)
+            print(text)
+            cli.write_json(args.json, "--json", result)
+        except UserError as error:
+            sys.exit(f"dist_ft: {error}")
 
 
-def parse() -> tuple[argparse.Namespace, Config, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="python -m dist_ft.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("mode", choices=MODES)
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    """The flags of this command, and the other ones, which are settings of a run."""
+    parser = cli.command_parser("bench", __doc__)
+    parser.allow_abbrev = False
+    parser.add_argument("mode", choices=("loader", "step", "train", "allreduce"))
     cli.add_count(parser, "--steps", 10, "timed steps")
     parser.add_argument("--np", metavar="N,N", help="numbers of processes to start on this host")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results there")
@@ -40,28 +53,7 @@ def parse() -> tuple[argparse.Namespace, Config, list[str]]:
         args.np = [int(size) for size in args.np.split(",")] if args.np else []
     except ValueError:
         parser.error(f"--np {args.np}: must be numbers, separated by commas")
-    return args, cli.parse(settings), settings
-
-
-def main() -> None:
-    args, config, settings = parse()
-    num_threads = threads.bind_cores()  # before MXNet is imported
-    cli.require_mxnet()
-    with cli.standard_output():
-        try:
-            files.check_output_file(args.json, "--json")
-            if args.np:
-                result, text = benchmark_jobs.run_jobs(args.mode, args.np, args.steps, settings)
-            else:
-                from dist_ft.diagnostics import benchmark  # imports MXNet
-
-                result, text = benchmark.run(args.mode, config, args.steps, num_threads)
-            print(text)
-            if args.json:
-                with files.output_file(args.json, "--json") as temporary:
-                    temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        except UserError as error:
-            sys.exit(f"dist_ft: {error}")
+    return args, settings
 
 
 if __name__ == "__main__":

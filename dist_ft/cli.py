@@ -15,8 +15,10 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
+from dist_ft import files
 from dist_ft.config import DEVICES, DTYPES, GROUPS, Config
 from dist_ft.settings import ConfigError, declared_type, flag_of, item_type
+from dist_ft.text import as_json
 
 COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate", "export")
 YAML_BOOLEANS = {"off": False, "no": False, "on": True, "yes": True}  # YAML 1.1's words for them
@@ -94,6 +96,13 @@ class _ConsoleHandler(logging.Handler):
         else:
             print(text, file=stream)
         stream.flush()
+
+
+def write_json(path: Path | None, flag: str, value: Any) -> None:
+    """Writes plain values to the file that the user named with `flag`, if any; raises UserError."""
+    if path:
+        with files.output_file(path, flag) as temporary:
+            temporary.write_text(as_json(value, indent=1) + "\n", encoding="utf-8")
 
 
 # Flags

@@ -37,18 +37,21 @@ def main() -> None:
     config, is_data_named = parse()
     num_threads = threads.bind_cores()  # before MXNet is imported
     cli.require_mxnet()
-    from dist_ft.diagnostics import system_checks
+    from dist_ft.diagnostics.finding import FAIL
+    from dist_ft.diagnostics.run_checks import check_all
     from dist_ft.distributed import startup
 
+    has_failed = False
     with cli.standard_output(), startup.start() as world:
-        first, *others = system_checks.check_all(config, is_data_named, num_threads, world)
-        if world.is_main:
-            for finding in first.findings:
-                print(finding.as_text(num_examples=3))
-            for rank in others:
-                for failure in rank.failures:
-                    print(f"on {rank.rank_name}:\n{failure.as_text(num_examples=3)}")
-    if any(rank.failures for rank in (first, *others)):
+        ranks = check_all(config, is_data_named, num_threads, world)
+        for rank, (name, findings) in enumerate(ranks):
+            for finding in findings:
+                is_failure = finding.severity == FAIL
+                has_failed |= is_failure
+                if world.is_main and (rank == 0 or is_failure):
+                    prefix = f"on {name}:\n" if rank else ""
+                    print(prefix + finding.as_text(num_examples=3))
+    if has_failed:
         sys.exit(1)
 
 

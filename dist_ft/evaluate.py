@@ -32,7 +32,8 @@ def main() -> None:
         workers = args.num_workers or num_threads
         assessment = model_evaluation.assess(net, model, split, world, workers)
         if world.is_main:
-            model_evaluation.write_files(assessment, args.json, args.png)
+            cli.write_json(args.json, "--json", assessment.as_json())
+            model_evaluation.write_confusion(assessment, args.png)
             print("\n".join(assessment.lines()), flush=True)
             for reason in assessment.unreadable.values():
                 print(on_one_line(reason), file=sys.stderr)

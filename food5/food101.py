@@ -13,9 +13,8 @@ import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import IO, Callable, Iterator, Sequence, Tuple
+from typing import IO, Callable, Dict, Iterator, List, Sequence, Tuple
 
-from divide import Lists
 from tqdm import tqdm
 
 from dist_ft.errors import UserError
@@ -25,19 +24,12 @@ IMAGE = re.compile(r"(?:^|/)images/([^/\\.][^/\\]*)/([^/\\.][^/\\]*\.jpe?g)$", r
 LIST = re.compile(r"(?:^|/)meta/(train|test)\.txt$")
 PAGE = "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
 
-# Raised for truncated, damaged and encrypted archives, and for other kinds of files.
-ARCHIVE_ERRORS = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-)
-# So are OSErrors with these codes: bz2 sets none, and a seek before the start of a file EINVAL.
+# Raised for truncated, damaged and encrypted archives, and for other kinds of files. So are
+# OSErrors with these codes: bz2 sets none, and a seek before the start of a file EINVAL.
+ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 ARCHIVE_ERRNOS = (None, errno.EINVAL)
 
+Lists = Dict[str, List[str]]  # images, CLASS/NAME, that each split may use
 Member = Tuple[str, Callable[[], IO[bytes]]]
 
 
@@ -48,7 +40,11 @@ def members(source: Path) -> Iterator[Member]:
     """
     quiet = not sys.stderr.isatty()
     if source.is_dir():
-        yield from _files_of_folder(source.resolve())
+        root = source.resolve()
+        for folder, _, names in os.walk(root):
+            for path in (os.path.join(folder, name) for name in names):
+                if os.path.isfile(path):  # opening a pipe would block
+                    yield os.path.relpath(path, root.parent), partial(open, path, "rb")
     elif zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             for info in tqdm(archive.infolist(), desc="reading", unit="files", disable=quiet):
@@ -61,14 +57,6 @@ def members(source: Path) -> Iterator[Member]:
             for member in archive:
                 if member.isfile():
                     yield member.name, partial(archive.extractfile, member)
-
-
-def _files_of_folder(root: Path) -> Iterator[Member]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path):  # opening a pipe would block
-                yield os.path.relpath(path, root.parent), partial(open, path, "rb")
 
 
 def unpack(source: Path, classes: Sequence[str], target: Path) -> Lists:
@@ -94,7 +82,7 @@ def unpack(source: Path, classes: Sequence[str], target: Path) -> Lists:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with open_member() as file, open(path, "wb") as copy:
                         shutil.copyfileobj(file, copy)
-    except (*ARCHIVE_ERRORS, OSError) as error:
+    except (*ARCHIVE_ERRORS, EOFError, ValueError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in ARCHIVE_ERRNOS:
             raise
         raise UserError(

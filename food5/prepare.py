@@ -26,10 +26,9 @@ from typing import Iterator
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if dist_ft is not installed
 
 import split_table
-from divide import SPLITS
 from food101 import unpack
-from replacement import recover, replacing
-from selection import Request, select
+from replacement import existing_file, recover, replacing
+from split import SPLITS, Request, select
 
 from dist_ft.errors import UserError
 from dist_ft.text import on_one_line
@@ -49,8 +48,9 @@ def prepare(source: Path, out: Path, request: Request, overwrite: bool) -> str:
         with _locked(out):
             recover(out, NAMES, PREFIX)
             if overwrite or not _is_built(out):  # else another run has just finished
-                if not overwrite:
-                    _refuse_to_replace(out)
+                existing = existing_file(out, SPLITS)
+                if existing and not overwrite:
+                    raise UserError(f"{existing} exists; choose another --out, or pass --overwrite")
                 build(source, out, request)
                 return f"built from {source}"
     split_table.verify(out, request)
@@ -70,17 +70,7 @@ def build(source: Path, out: Path, request: Request) -> None:
 
 
 def _is_built(out: Path) -> bool:
-    return all((out / name).exists() for name in (split_table.NAME, "train"))
-
-
-def _refuse_to_replace(out: Path) -> None:
-    """Raises UserError if there are images of another origin."""
-    if (out / split_table.NAME).exists():  # of a run that was killed at its very end
-        return
-    for split in SPLITS:
-        for path in (out / split).rglob("*"):
-            if path.is_file():
-                raise UserError(f"{path} exists; choose another --out, or pass --overwrite")
+    return (out / split_table.NAME).exists() and (out / "train").exists()
 
 
 @contextmanager
@@ -89,13 +79,11 @@ def _locked(out: Path) -> Iterator[None]:
     folder = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
+        yield
     except BlockingIOError as error:
-        os.close(folder)
         raise UserError(
             f"{out}: another run of prepare.py is using it; wait for it, or choose another --out"
         ) from error
-    try:
-        yield
     finally:
         os.close(folder)
 
@@ -130,9 +118,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the temporary folder
     classes = [] if args.classes == ["all"] else args.classes
     counts = {"train": args.train, "test": args.test}
+    request = Request(classes, counts, args.seed, args.allow_leak)
     start = time.monotonic()
     try:
-        request = Request(classes, counts, args.seed, args.allow_leak)
         done = prepare(args.source, args.out, request, args.overwrite)
     except (UserError, OSError) as error:
         sys.exit(f"food5: {on_one_line(str(error))}")

@@ -25,58 +25,49 @@ def replacing(out: Path, names: Sequence[str], prefix: str) -> Iterator[Path]:
     try:
         yield temporary
         with _signals_ignored():
-            _swap(temporary, out, names)
+            (temporary / OLD).mkdir()
+            for name in reversed(names):
+                if os.path.lexists(out / name):
+                    os.replace(out / name, temporary / OLD / name)
+            for name in names:
+                os.replace(temporary / name, out / name)
     finally:
-        if not _is_interrupted(temporary, out, names):  # else it holds the only copy
-            shutil.rmtree(temporary, ignore_errors=True)
+        with _signals_ignored():
+            _clean_up(temporary, out, names)
+
+
+def existing_file(out: Path, names: Sequence[str]) -> Path | None:
+    """A file in one of these folders of `out`, if there is any."""
+    return next((path for n in names for path in (out / n).rglob("*") if path.is_file()), None)
 
 
 def recover(out: Path, names: Sequence[str], prefix: str) -> None:
-    """Finishes what killed processes left: restores the old entries, removes temporary folders."""
+    """Restores the old entries that killed processes left away; removes temporary folders."""
     for temporary in out.glob(f"{prefix}*"):
-        if _is_interrupted(temporary, out, names):
-            _restore(temporary, out, names)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _clean_up(temporary, out, names)
 
 
-def _swap(temporary: Path, out: Path, names: Sequence[str]) -> None:
-    (temporary / OLD).mkdir()
-    try:
-        for name in reversed(names):
-            if os.path.lexists(out / name):
-                os.replace(out / name, temporary / OLD / name)
-        for name in names:
-            os.replace(temporary / name, out / name)
-    except BaseException:
-        _restore(temporary, out, names)
-        raise
-
-
-def _restore(temporary: Path, out: Path, names: Sequence[str]) -> None:
-    """Undoes a swap that stopped before the last name arrived."""
-    try:
-        for name in reversed(names):
-            if os.path.lexists(out / name) and not os.path.lexists(temporary / name):
-                os.replace(out / name, temporary / name)
-        for name in names:
-            if os.path.lexists(temporary / OLD / name):
-                os.replace(temporary / OLD / name, out / name)
-    except OSError as error:
-        raise OSError(
-            f"{error}: {out} could not be restored; move its old content back from"
-            f" {temporary / OLD}"
-        ) from error
-
-
-def _is_interrupted(temporary: Path, out: Path, names: Sequence[str]) -> bool:
-    """True if old entries are still away and the last new one has not arrived."""
+def _clean_up(temporary: Path, out: Path, names: Sequence[str]) -> None:
+    """Undoes a replacement that stopped before the last name arrived; removes `temporary`."""
     old = temporary / OLD
-    return old.is_dir() and any(old.iterdir()) and not os.path.lexists(out / names[-1])
+    if old.is_dir() and not os.path.lexists(out / names[-1]):
+        try:
+            for name in names:
+                if os.path.lexists(out / name) and not os.path.lexists(temporary / name):
+                    os.replace(out / name, temporary / name)
+                if os.path.lexists(old / name):
+                    os.replace(old / name, out / name)
+            old.rmdir()
+        except OSError as error:
+            raise OSError(
+                f"{error}: {out} could not be restored; move its old content back from {old}"
+            ) from error
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Ignores requests to stop for the milliseconds of a swap, after which the process ends."""
+    """Ignores requests to stop for the milliseconds of a replacement."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:

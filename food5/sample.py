@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from replacement import recover, replacing
+from replacement import existing_file, recover, replacing
 
 SPLITS = ("train", "test")
 NAMES = ("test", "train")  # in the order in which they are replaced
@@ -95,15 +95,18 @@ def photograph(name: str, rng: np.random.Generator, size: tuple[int, int]) -> Im
     return Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
 
 
-def write_image(root: Path, seed: int, side_px: int, split: str, name: str, number: int) -> None:
+def write_image(root: Path, seed: int, side_px: int, image: tuple[str, str, int]) -> None:
     """Writes one JPEG, which depends on these arguments alone: a quarter are portraits, a quarter
-    have Exif data, and half of those are stored rotated."""
+    have Exif data, and half of those are stored rotated.
+
+    image: its split, class and number.
+    """
+    split, name, number = image
     rng = np.random.default_rng([seed, SPLITS.index(split), list(DISHES).index(name), number])
     long_px = side_px if rng.random() < 0.8 else int(side_px * rng.uniform(0.7, 1))
     short_px = int(long_px * rng.choice(ASPECTS))
     size = (short_px, long_px) if rng.random() < 0.25 else (long_px, short_px)
-    picture = photograph(name, rng, size)
-    exif = Image.Exif()
+    picture, exif = photograph(name, rng, size), Image.Exif()
     if rng.random() < 0.25:
         exif[ORIENTATION] = orientation = int(rng.choice([1, 1, 1, 3, 6, 8]))
         if orientation in STORED_AS:
@@ -118,9 +121,10 @@ def generate(root: Path, counts: dict[str, int], seed: int, side_px: int, num_wo
     images = [(split, name, n) for split in SPLITS for name in DISHES for n in range(counts[split])]
     write = partial(write_image, root, seed, side_px)
     with ProcessPoolExecutor(num_workers, initializer=_reset_signals) as pool:
-        for done, _ in enumerate(pool.map(write, *zip(*images), chunksize=4), start=1):
-            if done % 100 == 0 or done == len(images):
-                print(f"generated {done} of {len(images)} images", flush=True)
+        for start in range(0, len(images), 100):  # a stopped run waits for those submitted
+            part = images[start : start + 100]
+            list(pool.map(write, part, chunksize=4))
+            print(f"generated {start + len(part)} of {len(images)} images", flush=True)
 
 
 def _reset_signals() -> None:
@@ -133,20 +137,19 @@ def parse() -> argparse.Namespace:
         description="Generate a stand-in for food5: {train,test}/<class>/*.jpg.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    flag, cores = parser.add_argument, os.cpu_count()
+    flag = parser.add_argument
     flag("--out", type=Path, default=Path(__file__).parent, help="folder for train/ and test/")
     flag("--train", type=int, default=60, help="training images per class")
     flag("--test", type=int, default=20, help="test images per class")
     flag("--seed", type=int, default=0, help="the same seed gives the same images")
     flag("--side", type=int, default=512, help="longest side of an image, px")
-    flag("--num-workers", type=int, default=cores, help="processes")
+    flag("--num-workers", type=int, default=os.cpu_count(), help="processes")
     flag("--overwrite", action="store_true", help="replace the images in --out")
     args = parser.parse_args()
-    minimum = {"train": 1, "test": 1, "seed": 0, "side": 32, "num_workers": 1}
-    for name, least in minimum.items():
-        if getattr(args, name) < least:
-            flag_name = name.replace("_", "-")
-            parser.error(f"--{flag_name} {getattr(args, name)}: must be at least {least}")
+    for name, least in {"train": 1, "test": 1, "seed": 0, "side": 32, "num_workers": 1}.items():
+        value = getattr(args, name)
+        if value < least:
+            parser.error(f"--{name.replace('_', '-')} {value}: must be at least {least}")
     return args
 
 
@@ -154,13 +157,13 @@ def main() -> None:
     """Exits with status 1 if nothing was written, 130 after Ctrl-C, 143 after SIGTERM."""
     args = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the temporary folder
+    counts = {"train": args.train, "test": args.test}
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         recover(args.out, NAMES, PREFIX)
-        existing = [p for s in SPLITS for p in (args.out / s).rglob("*") if p.is_file()]
+        existing = existing_file(args.out, SPLITS)
         if existing and not args.overwrite:
-            sys.exit(f"{existing[0]} exists; choose another --out, or pass --overwrite")
-        counts = {"train": args.train, "test": args.test}
+            sys.exit(f"{existing} exists; choose another --out, or pass --overwrite")
         with replacing(args.out, NAMES, PREFIX) as temporary:
             generate(temporary, counts, args.seed, args.side, args.num_workers)
     except OSError as error:

@@ -6,15 +6,13 @@ File names may contain bytes that are not UTF-8; the table keeps those bytes as 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Iterable
 
-from divide import SPLITS
-from selection import NUM_SHOWN, Request
+from split import NUM_SHOWN, SPLITS, Request
 
 from dist_ft.errors import UserError
+from dist_ft.files import sha256_of
 
 NAME = "split.csv"
 COLUMNS = ("split", "class", "file", "sha256")
@@ -24,7 +22,7 @@ ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 def write(root: Path) -> None:
     """Writes root/split.csv for the images in root/train and root/test."""
-    rows = [(*path.split("/"), sha256(root / path)) for path in sorted(images_below(root))]
+    rows = [(*path.split("/"), sha256_of(root / path)) for path in _images(root)]
     with open(root / NAME, "w", **ENCODING) as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
@@ -33,12 +31,12 @@ def verify(root: Path, request: Request) -> None:
     """Raises UserError unless the images are those of split.csv, and those of the request."""
     rows = _read(root / NAME)
     digests = {f"{row['split']}/{row['class']}/{row['file']}": row["sha256"] for row in rows}
-    existing = set(images_below(root))
+    existing = set(_images(root))
     problems = [f"{path} is missing" for path in sorted(digests.keys() - existing)]
     problems += [f"{path} was added" for path in sorted(existing - digests.keys())]
     for path in sorted(digests.keys() & existing):
         # Reading a pipe would block.
-        if not (root / path).is_file() or sha256(root / path) != digests[path]:
+        if not (root / path).is_file() or sha256_of(root / path) != digests[path]:
             problems.append(f"{path} has changed")
     if problems:
         shown = ", ".join(problems[:NUM_SHOWN])
@@ -46,29 +44,19 @@ def verify(root: Path, request: Request) -> None:
         raise UserError(f"{root}: differs from {NAME}: {shown}{more}; {REMEDY}")
 
     counts = Counter((row["class"], row["split"]) for row in rows)
-    known = {class_name for class_name, _ in counts}
-    requested = {
-        (class_name, split): request.counts[split]
-        for class_name in request.classes or known
-        for split in SPLITS
-    }
-    if counts != requested:
+    known = sorted({class_name for class_name, _ in counts})
+    if counts != {(c, s): request.counts[s] for c in request.classes or known for s in SPLITS}:
         sizes = " and ".join(sorted({f"{count} {split}" for (_, split), count in counts.items()}))
         raise UserError(
-            f"{root}: has {sizes} images of each of {', '.join(sorted(known))}, which is not what"
-            f" was requested; {REMEDY}"
+            f"{root}: has {sizes} images of each of {', '.join(known)}, which is not what was"
+            f" requested; {REMEDY}"
         )
 
 
-def images_below(root: Path) -> Iterable[str]:
+def _images(root: Path) -> list[str]:
     """SPLIT/CLASS/NAME of all entries, whatever they are."""
-    return (
-        path.relative_to(root).as_posix() for split in SPLITS for path in (root / split).glob("*/*")
-    )
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    paths = (path for split in SPLITS for path in (root / split).glob("*/*"))
+    return sorted(path.relative_to(root).as_posix() for path in paths)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -34,6 +34,12 @@ def make_folder(
     return root
 
 
+def read_tree(root: Path) -> dict[str, bytes]:
+    """The contents of all files below `root`, by relative path."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
 def picture(label: int, side: int, rng: np.random.RandomState) -> np.ndarray:
     """(h, w, 3) uint8 of about `side` px: noisy stripes, whose direction, width and, loosely,
     colour are those of the class."""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dist_ft.diagnostics import benchmark, benchmark_report
+from dist_ft.diagnostics import benchmark, scaling
 from tests.conftest import TINY, run_job
 
 PARTS = {"wait for data": 0.0, "forward and backward": 0.9, "allreduce": 0.05, "update": 0.05}
@@ -24,11 +24,11 @@ PARTS = {"wait for data": 0.0, "forward and backward": 0.9, "allreduce": 0.05, "
 def test_the_advice_names_the_limit_and_a_remedy(changed_parts, settings, expected):
     result = {"step_s": 1.0, "dtype": "float32", "parts_s": {**PARTS, **changed_parts}}
     defaults = {"fastest_dtype": "float32", "num_threads": 2, "num_cores": 2}
-    assert benchmark_report.advice(result, **{**defaults, **settings}).startswith(expected)
+    assert benchmark.advice(result, **{**defaults, **settings}).startswith(expected)
 
 
 def test_the_scaling_table_compares_the_speed_per_process():
-    lines = benchmark_report.scaling_table({1: 100.0, 2: 150.0}).splitlines()
+    lines = scaling.scaling_table({1: 100.0, 2: 150.0}).splitlines()
     assert "100.0%" in lines[0] and "75.0%" in lines[1]
 
 
@@ -46,7 +46,6 @@ def test_one_and_two_processes_are_compared_and_their_steps_split_into_parts(tin
     for size, result in results.items():
         assert result["images_per_s"] > 0
         assert list(result["parts_s"]) == list(PARTS)
-        assert all(seconds >= 0 for seconds in result["parts_s"].values())
         assert f"images/s on {size} x cpu(0)" in output
     assert results["2"]["parts_s"]["allreduce"] > 0
     assert output.count("limited by ") == 2
@@ -54,13 +53,12 @@ def test_one_and_two_processes_are_compared_and_their_steps_split_into_parts(tin
 
 
 @pytest.mark.jobs
-@pytest.mark.parametrize("mode", ["loader", "step"])
-def test_the_loader_and_a_step_in_memory_are_measured_alone(tiny, tmp_path, mode):
-    output, result = bench(tmp_path, mode, "--data", str(tiny), *TINY)
-    assert result["images_per_s"] > 0
-    assert f"{mode}: " in output
-    if mode == "step":
-        assert result["parts_s"]["wait for data"] == 0
+def test_the_loader_and_a_step_in_memory_are_measured_alone(tiny, tmp_path):
+    output, result = bench(tmp_path, "loader", "--data", str(tiny), *TINY)
+    assert result["images_per_s"] > 0 and "loader: " in output
+    output, result = bench(tmp_path, "step", "--data", str(tiny), *TINY)
+    assert result["images_per_s"] > 0 and "step: " in output
+    assert result["parts_s"]["wait for data"] == 0
 
 
 @pytest.mark.jobs
@@ -70,13 +68,14 @@ def test_allreduces_are_measured_by_size(tmp_path):
     assert output.count(" GB/s") == len(benchmark.ALLREDUCE_SIZES)
 
 
-def test_allreduce_needs_two_processes():
-    ended = run_job(["-m", "dist_ft.bench", "allreduce"], 60)
-    assert ended.status == 1
-    assert "add --np 2" in ended.output
-
-
-def test_invalid_settings_are_reported_before_a_job_starts():
-    ended = run_job(["-m", "dist_ft.bench", "step", "--np", "2", "--lr", "-1"], 60)
-    assert ended.status == 2
-    assert "--lr -1.0: must be at least 0" in ended.output
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["allreduce"], 1, "add --np 2"),
+        (["step", "--np", "2", "--lr", "-1"], 2, "--lr -1.0: must be at least 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(arguments, status, message):
+    ended = run_job(["-m", "dist_ft.bench", *arguments], 60)
+    assert ended.status == status
+    assert message in ended.output

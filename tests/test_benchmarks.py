@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks import catalog, photos, processes
 from benchmarks.machine import OtherLoad
-from benchmarks.results import Ratio, as_markdown, spread, table
+from benchmarks.results import Ratio, as_markdown
 from tests.conftest import ENVIRONMENT, REPO
 from tests.images import make_folder
 
@@ -61,15 +61,6 @@ def test_two_ranks_are_compared_with_twice_one():
     assert Ratio("", "two", "three").by_round(rounds) == []
 
 
-def test_spread_is_median_minimum_and_maximum():
-    assert spread([3, 1, 2]) == (2, 1, 3)
-
-
-def test_every_ratio_compares_existing_contestants():
-    for ratio in catalog.RATIOS:
-        assert {ratio.numerator, ratio.denominator} <= catalog.CONTESTANTS.keys()
-
-
 def test_tables_show_the_contestants_and_ratios_that_have_results():
     result = {"images_per_s": 15.0, "peak_mb": 100.0, "others": 0.25}
     rounds = {
@@ -80,13 +71,6 @@ def test_tables_show_the_contestants_and_ratios_that_have_results():
     text = as_markdown(rounds, catalog.RATIOS)
     assert "15.0" in text and "6.000" in text and "25%" in text
     assert "left out" not in text and "PyTorch" not in text
-
-
-@given(st.lists(st.lists(st.text("ab |", max_size=9), min_size=3, max_size=3), max_size=4))
-def test_the_lines_of_a_table_are_equally_long(rows):
-    lines = table(("one", "", "three"), rows).splitlines()
-    assert len(lines) == 2 + len(rows)
-    assert len(set(map(len, lines))) == 1
 
 
 def test_the_load_of_other_processes_is_a_share():
@@ -109,25 +93,22 @@ def test_invalid_flags_are_refused(flags):
     assert flags[0] in refused.stderr
 
 
+# One contestant of each kind: the others are the same programs with other settings.
+KINDS = {(c.program, c.flags[0], c.num_ranks): c for c in reversed(catalog.CONTESTANTS.values())}
+
+
 @pytest.mark.benchmarks
-@pytest.mark.parametrize("name", catalog.CONTESTANTS)
-def test_every_contestant_runs(data, name):
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_contestants_run(data, kind):
     """With a small network where it is dist_ft's; the others always use ResNet34_v2."""
-    contestant = catalog.CONTESTANTS[name]
+    contestant = KINDS[kind]
     if contestant.program.startswith("pytorch") and not HAS_TORCH:
         pytest.skip("PyTorch is not installed")
-    if "bfloat16" in contestant.flags and contestant.program.startswith("dist_ft"):
-        pytest.skip("its float32 version is the same program")
     flags = ["--data", str(data), "--batch-size", "4", "--warmup", "1", "--steps", "1"]
     if contestant.program.startswith("dist_ft"):
         flags += ["--model", "mobilenet0.25", "--image-size", "32"]
-    result = processes.run(
-        contestant.program,
-        [*contestant.flags, *flags],
-        contestant.num_ranks,
-        dict(contestant.environ),
-        timeout_s=120,
-    )
+    flags, environ = [*contestant.flags, *flags], dict(contestant.environ)
+    result = processes.run(contestant.program, flags, contestant.num_ranks, environ, timeout_s=120)
     assert result["images_per_s"] > 0
     assert result["peak_mb"] > 0
 
@@ -138,10 +119,10 @@ def test_compare_writes_results_and_shows_them_again(data, tmp_path):
     flags = ["--only", "^(loader, original|train, PyTorch float32)$", "--data", str(data), *BRIEF]
     ended = run("benchmarks.compare", *flags, "--json", str(file))
     assert ended.returncode == 0, ended.stderr
-    results = json.loads(file.read_text())
-    assert results["rounds"]["loader, original"][0]["images_per_s"] > 0
     if not HAS_TORCH:
-        assert "No module named 'torch'" in results["left_out"]["train, PyTorch float32"]
+        reasons = json.loads(file.read_text())["left_out"]
+        assert "No module named 'torch'" in reasons["train, PyTorch float32"]
+    assert "| loader, original " in ended.stdout
     shown = run("benchmarks.compare", "--show", str(file))
     assert shown.stdout == ended.stdout
 

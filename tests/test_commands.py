@@ -69,10 +69,12 @@ def test_threads_are_set_before_mxnet_is_imported(command):
     assert result.stdout == f"OMP_NUM_THREADS {threads.usable_cores()}\n", result.stderr
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(ARGUMENTS)))
+@pytest.mark.parametrize("command", [*sorted(set(COMMANDS) - set(ARGUMENTS)), "pack --recordio"])
 def test_commands_that_run_no_network_never_load_mxnet(command, tiny, tmp_path):
+    name, *flags = command.split()
+    arguments = [str(tiny), *flags, *(str(tmp_path / "archives") for _ in flags)]
     cache = {"XDG_CACHE_HOME": str(tmp_path)}
-    result = run("-X", "importtime", "-m", f"dist_ft.{command}", str(tiny), **cache)
+    result = run("-X", "importtime", "-m", f"dist_ft.{name}", *arguments, **cache)
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert "numpy" in loaded, result.stderr[-2000:]
     assert "mxnet" not in loaded

@@ -16,7 +16,7 @@ from dist_ft.models import zoo
 from tests.conftest import run_job
 from tests.images import make_folder
 
-HEALTHY = ["--weights", "none", "--model", "mobilenet0.25", "--image-size", "32"]
+COMMAND = ["-m", "dist_ft.doctor", "--model", "mobilenet0.25", "--image-size", "32"]
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +31,25 @@ def config(**settings) -> Config:
 
 
 def test_a_machine_that_can_train_gets_status_0_and_no_failure(tiny, tmp_path):
-    flags = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    ended = run_job(["-m", "dist_ft.doctor", *flags, *HEALTHY], 60)
+    flags = ["--data", str(tiny), "--out", str(tmp_path / "run"), "--weights", "none"]
+    ended = run_job([*COMMAND, *flags], 60)
     assert ended.status == 0, ended.output
     assert "FAIL" not in ended.output
-    assert re.search(r"ok +packages +Python 3\.\d+\.\d+, MXNet 1\.9\.1", ended.output)
-    assert re.search(r"ok +images +5 classes, 53 \+ 101 images", ended.output)
-    assert re.search(r"ok +leaks +no test image is byte-identical", ended.output)
-    assert re.search(r"ok +network +mobilenet0\.25 takes images of 32 px", ended.output)
-    assert re.search(r"ok +weights +none: random initialisation", ended.output)
-    assert re.search(r"ok +loader +[\d,]+ images/s", ended.output)
+    for line in (
+        r"ok +packages +Python 3\.\d+\.\d+, MXNet 1\.9\.1",
+        r"ok +images +5 classes, 53 \+ 101 images",
+        r"ok +leaks +no test image is byte-identical",
+        r"ok +network +mobilenet0\.25 takes images of 32 px",
+        r"ok +weights +none: random initialisation",
+        r"ok +loader +[\d,]+ images/s",
+    ):
+        assert re.search(line, ended.output), (line, ended.output)
     assert not (tmp_path / "run").exists()
 
 
 def test_failures_have_remedies_and_give_status_1(tmp_path):
-    wrong = ["--data", str(tmp_path / "nowhere"), "--weights", "absent.params"]
-    flags = ["--model", "mobilenet0.25", "--image-size", "32", *wrong]
-    ended = run_job(["-m", "dist_ft.doctor", *flags], 60)
+    flags = ["--data", str(tmp_path / "nowhere"), "--weights", "absent.params"]
+    ended = run_job([*COMMAND, *flags], 60)
     assert ended.status == 1
     assert re.search(r"FAIL +images .*\n +-> .*no such folder; name one with --data", ended.output)
     assert re.search(r"FAIL +weights .*\n +-> .*absent\.params: no such file", ended.output)
@@ -74,42 +76,31 @@ def test_a_network_that_cannot_be_built_fails(world, settings, remedy):
     assert weights.severity == OK
 
 
-def test_weights_must_fit_the_network(world, tmp_path):
-    file = str(tmp_path / "small.params")
-    zoo.build("mobilenet0.25", 3, 32, 0).save_parameters(file)
-    network, weights = run_checks.check_network(config(weights=file), world)
-    assert (network.severity, weights.severity, weights.detail) == (OK, OK, file)
-    _, weights = run_checks.check_network(config(weights=file, model="mobilenet0.5"), world)
-    assert weights.severity == FAIL
-    assert "--model" in weights.remedy
+def test_weights_must_be_readable_and_fit_the_network(world, tmp_path):
+    good, page = str(tmp_path / "small.params"), tmp_path / "page.params"
+    zoo.build("mobilenet0.25", 3, 32, 0).save_parameters(good)
+    page.write_text("<html>Not found</html>")
+    _, weights = run_checks.check_network(config(weights=good), world)
+    assert (weights.severity, weights.detail) == (OK, good)
+    for settings, remedy in (
+        ({"weights": good, "model": "mobilenet0.5"}, "--model"),
+        ({"weights": str(page)}, "web page"),
+    ):
+        _, weights = run_checks.check_network(config(**settings), world)
+        assert weights.severity == FAIL and remedy in weights.remedy
 
 
-def test_a_file_that_contains_no_weights_fails(tmp_path):
-    file = tmp_path / "page.params"
-    file.write_text("<html>Not found</html>")
-    weights = run_checks.check_weights(str(file), "mobilenet0.25", None)
-    assert weights.severity == OK  # without a network it is not read
-    net = zoo.build("mobilenet0.25", 2, 32, 0)
-    weights = run_checks.check_weights(str(file), "mobilenet0.25", net)
-    assert weights.severity == FAIL
-    assert "web page" in weights.remedy
-
-
-def test_test_images_among_the_training_images_fail_unless_they_are_allowed(tmp_path):
+def test_leaks_fail_unless_they_are_allowed_and_unreadable_images_are_named(tmp_path):
     data = make_folder(tmp_path / "data", train=(3, 3), test=(2, 2))
-    copy = data / "test" / "class_a" / "copy.jpg"
-    shutil.copy(data / "train" / "class_a" / "001.jpg", copy)
-    leaks = run_checks.check_leaks(scan(str(data)), str(data), allow_leak=False)
+    copy, bad = data / "test/class_a/copy.jpg", data / "train/class_a/000.jpg"
+    shutil.copy(data / "train/class_a/001.jpg", copy)
+    bad.write_bytes(b"not an image")
+    dataset = scan(str(data))
+    leaks = run_checks.check_leaks(dataset, str(data), allow_leak=False)
     assert leaks.severity == FAIL
     assert str(copy) in leaks.remedy and "--allow-leak trains on them" in leaks.remedy
-    assert run_checks.check_leaks(scan(str(data)), str(data), allow_leak=True).severity == OK
-
-
-def test_unreadable_images_are_named(tmp_path):
-    data = make_folder(tmp_path / "data", train=(3, 3), test=(2, 2))
-    bad = data / "train" / "class_a" / "000.jpg"
-    bad.write_bytes(b"not an image")
-    loader = run_checks.check_loader(config(), scan(str(data)), num_threads=1)
+    assert run_checks.check_leaks(dataset, str(data), allow_leak=True).severity == OK
+    loader = run_checks.check_loader(config(), dataset, num_threads=1)
     assert loader.severity == NOTE
     assert str(bad) in loader.as_text(num_examples=3)
 
@@ -123,32 +114,24 @@ def test_a_missing_data_set_fails_only_if_it_was_named(world, tmp_path, is_requi
     assert "no such folder" in images.remedy
 
 
-def test_a_folder_that_cannot_be_written_fails(tmp_path, monkeypatch):
+def test_unwritable_folders_and_too_little_shared_memory_have_remedies(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     disk = machine_checks.check_disk(tmp_path / "not" / "yet")
     assert disk.severity == FAIL
     assert str(tmp_path) in disk.detail and "--out" in disk.remedy
-
-
-def test_too_little_shared_memory_is_noted_with_a_remedy(tmp_path):
     shm = machine_checks.check_shared_memory(tmp_path / "missing")
-    assert shm.severity == NOTE
-    assert "docker run --shm-size" in shm.remedy
+    assert shm.severity == NOTE and "docker run --shm-size" in shm.remedy
 
 
 @pytest.mark.jobs
-def test_ranks_measure_their_allreduce_and_compare_their_images(tiny, tmp_path):
-    flags = ["--data", str(tiny), "--out", str(tmp_path), *HEALTHY]
-    ended = run_job(["-m", "dist_ft.doctor", *flags], 60, num_ranks=2)
+def test_ranks_compare_images_and_show_their_failures_by_name(tiny, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    arguments = ["--data", str(tiny), "--out", str(tmp_path), "--weights", "none", *COMMAND[2:]]
+    ended = run_job([*COMMAND[:2], *arguments], 60, num_ranks=2)
     assert ended.status == 0, ended.output
     assert re.search(r"ok +allreduce +85 MB over 2 ranks in \d+ ms", ended.output)
     assert "the same on 2 ranks" in ended.output
-
-
-@pytest.mark.jobs
-def test_the_failures_of_another_rank_are_shown_with_its_name(tiny, tmp_path):
-    flags = ["--data", str(tiny), "--out", str(tmp_path), *HEALTHY]
-    odd = ["tests/workers/odd_one.py", "doctor", "1", "--data", str(tmp_path / "nowhere")]
-    ended = run_job([*odd, *flags], 60, num_ranks=2)
+    odd = ["tests/workers/odd_one.py", "doctor", "1", "--data", nowhere]
+    ended = run_job([*odd, *arguments], 60, num_ranks=2)
     assert ended.status == 1
     assert re.search(r"on rank 1 of 2 on \S+:\nFAIL +images", ended.output), ended.output

@@ -1,6 +1,4 @@
-"""`python -m dist_ft.pack`: fills the cache of a run, or writes archives, without loading MXNet."""
-
-import sys
+"""`python -m dist_ft.pack`: fills the cache of a run, or writes archives."""
 
 import pytest
 import simplejpeg
@@ -9,7 +7,7 @@ from dist_ft.data import image_cache
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
-from tests.conftest import REPO, run_command, run_job
+from tests.conftest import run_job
 from tests.images import make_folder
 
 SPEC = InputSpec(24, 28, False)
@@ -65,35 +63,3 @@ def test_a_missing_folder_is_named():
     job = run_job(["-m", "dist_ft.pack", "/nowhere"], 60)
     assert job.status == 1
     assert "dist_ft: /nowhere: no such folder" in job.output
-
-
-def loaded_modules(code, *argv):
-    """The names of the modules that a program has imported when it exits."""
-    program = f"""
-import atexit, runpy, sys
-sys.argv[:] = {[str(word) for word in argv]!r}
-atexit.register(lambda: print("MODULES", *sys.modules))
-{code}
-"""
-    job = run_command([sys.executable, "-c", program], 60)
-    return job.output.rpartition("MODULES")[2].split()
-
-
-def test_packing_auditing_and_preparing_do_not_load_mxnet(data, tmp_path):
-    pack = "runpy.run_module('dist_ft.pack', run_name='__main__')"
-    audit = "runpy.run_module('dist_ft.audit', run_name='__main__')"
-    prepare = f"sys.path.insert(0, {str(REPO / 'food5')!r}); import prepare"
-    for modules in (
-        loaded_modules(pack, "pack", data, "--recordio", tmp_path / "archives"),
-        loaded_modules(pack, "pack", data, "--cache-dir", tmp_path / "cache"),
-        loaded_modules(audit, "audit", data),
-        loaded_modules(prepare),
-    ):
-        assert "dist_ft.data.decoding" in modules
-        assert "mxnet" not in modules
-
-
-def test_help_loads_nothing_heavy():
-    modules = loaded_modules("runpy.run_module('dist_ft.pack', run_name='__main__')", "pack", "-h")
-    assert "dist_ft.config" in modules
-    assert not {"mxnet", "numpy", "cv2", "PIL"} & set(modules)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPO
+from tests.images import read_tree
 
 CLASSES = ["apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare"]
 
@@ -23,11 +24,6 @@ def command(out: Path, *flags: object) -> list[str]:
 
 def sample(out: Path, *flags: object) -> subprocess.CompletedProcess:
     return subprocess.run(command(out, *flags), capture_output=True, text=True, timeout=60)
-
-
-def read_tree(root: Path) -> dict[str, bytes]:
-    files = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def test_an_image_depends_on_the_seed_alone_not_on_workers_or_counts(tmp_path):

@@ -39,14 +39,11 @@ def parse(description: str, parts: Sequence[str]) -> argparse.Namespace:
 class Clock:
     """Times a number of steps after a warm-up, and prints the result.
 
-    wait: waits until the device is idle; note: printed with the result.
+    wait: waits until the device is idle.
     """
 
-    def __init__(
-        self, warmup: int, steps: int, wait: Callable[[], None] = lambda: None, note: str = ""
-    ):
-        self._warmup_left, self._steps_left = warmup, steps
-        self._wait, self._note = wait, note
+    def __init__(self, warmup: int, steps: int, wait: Callable[[], None] = lambda: None):
+        self._warmup_left, self._steps_left, self._wait = warmup, steps, wait
         self._num_images, self._start = 0, 0.0
 
     def step(self, num_images: int) -> bool:
@@ -62,19 +59,15 @@ class Clock:
         if self._steps_left:
             return False
         self._wait()
-        print_result(self._num_images / (time.perf_counter() - self._start), note=self._note)
+        print_result(self._num_images / (time.perf_counter() - self._start))
         return True
 
 
-def print_result(images_per_s: float, peak_mb: float | None = None, note: str = "") -> None:
+def print_result(images_per_s: float, peak_mb: float | None = None) -> None:
     """Prints the JSON line that compare.py reads, on the first rank only."""
     if os.environ.get("HOROVOD_RANK", "0") == "0":
-        result = {
-            "images_per_s": images_per_s,
-            "peak_mb": _peak_memory_mb() if peak_mb is None else peak_mb,
-            "note": note,
-        }
-        print(json.dumps(result), flush=True)
+        peak_mb = _peak_memory_mb() if peak_mb is None else peak_mb
+        print(json.dumps({"images_per_s": images_per_s, "peak_mb": peak_mb}), flush=True)
 
 
 def _peak_memory_mb() -> float:

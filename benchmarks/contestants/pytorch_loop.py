@@ -15,13 +15,21 @@ args = clock.parse(__doc__, ("float32", "bfloat16"))
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
+from torchvision import datasets, transforms  # noqa: E402
 
-from benchmarks.contestants.pytorch_pictures import NOTE, train_set  # noqa: E402
 from benchmarks.contestants.pytorch_resnet import resnet34_v2  # noqa: E402
 
 
 def main():
-    dataset = train_set(os.path.join(args.data, "train"))
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    dataset = datasets.ImageFolder(os.path.join(args.data, "train"), transform)
     dataloader = torch.utils.data.DataLoader(
         dataset, batch_size=args.batch_size, shuffle=True, num_workers=args.num_workers
     )
@@ -30,7 +38,7 @@ def main():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.001)
     model.train()
 
-    watch = clock.Clock(args.warmup, args.steps, note=NOTE)
+    watch = clock.Clock(args.warmup, args.steps)
     while True:
         running_loss, running_corrects = 0.0, 0
         for inputs, labels in dataloader:

@@ -1,7 +1,4 @@
-"""Measures the speed of a training run and of its parts, with real ranks on real images.
-
-Each function runs on every rank and returns plain values, the same on all ranks.
-"""
+"""Measures the speed of a training run and of its parts, with real ranks on real images."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import tempfile
 import time
 from dataclasses import replace
 from itertools import islice, repeat
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Mapping
 
 import mxnet as mx
 import numpy as np
@@ -20,8 +17,8 @@ import numpy as np
 from dist_ft import train
 from dist_ft.config import Config
 from dist_ft.data.loader import Batch
-from dist_ft.diagnostics.benchmark_report import ALLREDUCE, WAIT_FOR_DATA, advice, report
 from dist_ft.distributed import horovod_settings, startup, threads
+from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import precision
@@ -30,15 +27,19 @@ from dist_ft.training.setup import build_run
 
 NUM_WARMUP_STEPS = 2  # the first one compiles
 ALLREDUCE_SIZES = [2**power for power in range(3, 28, 4)]  # bytes: 8 B to 128 MB
+WAIT_FOR_DATA, ALLREDUCE = "wait for data", "allreduce"
+STEP_PARTS = ("forward and backward", ALLREDUCE, "update")
+MAX_WAIT_SHARE = 0.05  # of a step: a larger wait for data is worth a remedy
+MAX_ALLREDUCE_SHARE = 0.15
 
-Result = Dict[str, Any]
+Result = Dict[str, Any]  # plain values, the same on all ranks
 
 
 def run(mode: str, config: Config, num_steps: int, num_threads: int) -> tuple[Result, str]:
-    """Runs one of MODES on this rank; returns its result and a report.
+    """Measures a mode of dist_ft.bench; returns its result and a report.
 
     num_steps: that are timed, after a warm-up; num_threads: of this rank. Ends the process on all
-    ranks but the first, and if the mode cannot be measured.
+    ranks but the first. Raises UserError if the mode cannot be measured.
     """
     settings = horovod_settings.from_flags(config)
     with startup.start(config.device, config.stall_timeout, settings) as world:
@@ -54,46 +55,41 @@ def run(mode: str, config: Config, num_steps: int, num_threads: int) -> tuple[Re
 
 
 def measure(mode: str, config: Config, num_steps: int, world: World) -> Result:
-    """Raises UserError if the mode cannot be measured."""
     if mode == "allreduce":
-        return measure_allreduce(num_steps, world)
-    measure_mode = {"loader": measure_loader, "step": measure_step, "train": measure_train}[mode]
+        return _measure_allreduce(num_steps, world)
     dtype = precision.fastest_dtype(world) if config.dtype == "auto" else config.dtype
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "run")
         config = replace(config, out=out, resume="never", dtype=dtype)
-        result = measure_mode(config, num_steps, world)
+        with build_run(config, world) as run:
+            batches = _endless_batches(run)
+            if mode == "loader":
+                result = _measure_loader(batches, num_steps, world)
+            else:
+                if mode == "step":
+                    batches = repeat(next(batches))  # stays in memory
+                result = _measure_steps(run, config, batches, num_steps)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return {**result, "dtype": dtype, "peak_mb": peak_mb}
 
 
-def measure_loader(config: Config, num_steps: int, world: World) -> Result:
+def _endless_batches(run: Run) -> Iterator[Batch]:
+    """This rank's training batches, epoch after epoch."""
+    while True:
+        for epoch, steps in run.plan.epochs_from(0):
+            yield from run.batches.train(epoch, map(run.plan.images_of, steps))
+
+
+def _measure_loader(batches: Iterator[Batch], num_steps: int, world: World) -> Result:
     """Images per second that the ranks decode and augment, if all are as fast as the slowest."""
-    num_images = 0
-    with build_run(config, world) as run:
-        batches = _endless_batches(run)
-        next(batches)  # warms up
-        start = time.perf_counter()
-        for batch in islice(batches, num_steps):
-            num_images += batch.num_images
-        elapsed_s = time.perf_counter() - start
-    return {"images_per_s": world.size * min(world.gather(num_images / elapsed_s))}
+    next(batches)  # warms up
+    start = time.perf_counter()
+    num_images = sum(batch.num_images for batch in islice(batches, num_steps))
+    images_per_s = num_images / (time.perf_counter() - start)
+    return {"images_per_s": world.size * min(world.gather(images_per_s))}
 
 
-def measure_step(config: Config, num_steps: int, world: World) -> Result:
-    """Training steps on one batch that stays in memory."""
-    with build_run(config, world) as run:
-        batch = next(_endless_batches(run))
-        return _measure_steps(run, config, repeat(batch), num_steps)
-
-
-def measure_train(config: Config, num_steps: int, world: World) -> Result:
-    """Training steps on the batches of the data set."""
-    with build_run(config, world) as run:
-        return _measure_steps(run, config, _endless_batches(run), num_steps)
-
-
-def measure_allreduce(num_repeats: int, world: World) -> Result:
+def _measure_allreduce(num_repeats: int, world: World) -> Result:
     """Seconds of a sum over the ranks, from and to host memory, by its size in bytes."""
     if world.size == 1:
         raise UserError("allreduce needs at least two processes: add --np 2, or use horovodrun")
@@ -107,45 +103,6 @@ def measure_allreduce(num_repeats: int, world: World) -> Result:
             times_s.append(time.perf_counter() - start)
         medians_s[num_bytes] = float(np.median(times_s[NUM_WARMUP_STEPS:]))
     return {"allreduce_s": medians_s}
-
-
-def _endless_batches(run: Run) -> Iterator[Batch]:
-    """This rank's training batches, epoch after epoch."""
-    while True:
-        for epoch, steps in run.plan.epochs_from(0):
-            yield from run.batches.train(epoch, map(run.plan.images_of, steps))
-
-
-class TimedTrainer:
-    """A trainer that times the parts of a step, and waits for the device after each."""
-
-    def __init__(self, trainer: mx.gluon.Trainer):
-        self._trainer = trainer
-        self.parts_s: dict[str, float] = {}
-        self.start_step()
-
-    def start_step(self) -> None:
-        mx.nd.waitall()
-        self.parts_s = {}
-        self._last = time.perf_counter()
-
-    def allreduce_grads(self) -> None:
-        self._end_part("forward and backward")
-        self._trainer.allreduce_grads()
-        self._end_part(ALLREDUCE)
-
-    def update(self, *args: Any) -> None:
-        self._trainer.update(*args)
-        self._end_part("update")
-
-    def _end_part(self, name: str) -> None:
-        mx.nd.waitall()
-        now = time.perf_counter()
-        self.parts_s[name] = now - self._last
-        self._last = now
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trainer, name)
 
 
 def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps: int) -> Result:
@@ -164,6 +121,19 @@ def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps
             run.loss_scale,
         )
 
+    def time_parts(batch: Batch) -> np.ndarray:
+        """Seconds of each of STEP_PARTS; waits for the device after each."""
+        times_s: list[float] = []
+
+        def end_part() -> None:
+            mx.nd.waitall()
+            times_s.append(time.perf_counter())
+
+        end_part()
+        step(batch, HookedTrainer(run.trainer, end_part, end_part))
+        end_part()
+        return np.diff(times_s[-len(STEP_PARTS) - 1 :])
+
     for batch in islice(batches, NUM_WARMUP_STEPS):
         step(batch, run.trainer).wait_to_read()
     loader = run.batches.train_loader
@@ -175,20 +145,55 @@ def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps
     mx.nd.waitall()
     elapsed_s = time.perf_counter() - start
     waited_s = loader.waited_s - waited_s
+    medians_s = np.median([time_parts(b) for b in islice(batches, max(3, num_steps // 2))], axis=0)
+    parts_s = [waited_s / num_steps, *medians_s.tolist()]
 
-    timed_trainer, parts_of_steps = TimedTrainer(run.trainer), []
-    for batch in islice(batches, max(3, num_steps // 2)):
-        timed_trainer.start_step()
-        step(batch, timed_trainer)
-        parts_of_steps.append(timed_trainer.parts_s)
-    parts_s = {WAIT_FOR_DATA: waited_s / num_steps}
-    for name in parts_of_steps[0]:
-        parts_s[name] = float(np.median([parts[name] for parts in parts_of_steps]))
-
-    gathered = world.gather((num_images, elapsed_s, parts_s))
-    slowest_s = max(rank_elapsed_s for _, rank_elapsed_s, _ in gathered)
+    images, times_s, parts_of_ranks = zip(*world.gather((num_images, elapsed_s, parts_s)))
+    slowest_parts_s = map(max, zip(*parts_of_ranks))
     return {
-        "images_per_s": sum(rank_images for rank_images, _, _ in gathered) / slowest_s,
-        "step_s": slowest_s / num_steps,
-        "parts_s": {name: max(parts[name] for _, _, parts in gathered) for name in parts_s},
+        "images_per_s": sum(images) / max(times_s),
+        "step_s": max(times_s) / num_steps,
+        "parts_s": dict(zip((WAIT_FOR_DATA, *STEP_PARTS), slowest_parts_s)),
     }
+
+
+def report(mode: str, result: Mapping[str, Any], devices: str) -> str:
+    """A line for the speed, or a table; devices: number and kind, as "2 x cpu(0)"."""
+    if mode == "allreduce":
+        return "\n".join(
+            f"{num_bytes:>12,} bytes {seconds * 1e3:10.3f} ms {num_bytes / seconds / 1e9:8.3f} GB/s"
+            for num_bytes, seconds in result["allreduce_s"].items()
+        )
+    speed = f"{mode}: {result['images_per_s']:,.1f} images/s on {devices}"
+    if mode == "loader":
+        return speed
+    lines = [
+        f"{speed}, {result['step_s'] * 1e3:,.1f} ms per step in {result['dtype']}; its parts, timed"
+        " one by one:"
+    ]
+    for name, seconds in result["parts_s"].items():
+        share = seconds / result["step_s"]
+        lines.append(f"    {name:22}{seconds * 1e3:10.1f} ms {share:6.1%}")
+    return "\n".join(lines)
+
+
+def advice(result: Mapping[str, Any], fastest_dtype: str, num_threads: int, num_cores: int) -> str:
+    """What limits the steps, and what would help.
+
+    result: of the modes step and train; num_threads, num_cores: of each rank.
+    """
+    step_s, parts_s = result["step_s"], result["parts_s"]
+    if parts_s[WAIT_FOR_DATA] > MAX_WAIT_SHARE * step_s:
+        return "limited by decoding: try --cache ram or disk, or --num-workers if cores are idle"
+    if parts_s[ALLREDUCE] > MAX_ALLREDUCE_SHARE * step_s:
+        return (
+            "limited by the allreduce: try --compression fp16, a larger --fusion-mb, or a faster"
+            " network"
+        )
+    if fastest_dtype != result["dtype"]:
+        return f"limited by computation: --dtype {fastest_dtype} is faster"
+    if num_threads < num_cores:
+        return (
+            f"limited by computation on {num_threads} of {num_cores} cores: unset OMP_NUM_THREADS"
+        )
+    return "limited by computation: use a GPU, more hosts, or a smaller --image-size"

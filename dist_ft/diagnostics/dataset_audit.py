@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, NamedTuple
+from functools import partial
+from typing import Any, Callable, Iterator, NamedTuple
 
 from dist_ft.data.image_folder import scan
 from dist_ft.diagnostics import duplicates
@@ -23,7 +24,7 @@ KINDS = {
 }
 
 
-class DuplicatePair(NamedTuple):
+class Pair(NamedTuple):
     """Two files that show the same picture."""
 
     first: ImageFile
@@ -34,10 +35,9 @@ class DuplicatePair(NamedTuple):
         return [self.first.path, self.duplicate.file.path]
 
     def as_text(self) -> str:
-        details = KINDS[self.duplicate.kind]
-        if self.duplicate.similarity < 1:
-            details += f", similarity {self.duplicate.similarity:.3f}"
-        return f"{self.duplicate.file.path} is {self.first.path} ({details})"
+        _, kind, similarity = self.duplicate
+        details = f", similarity {similarity:.3f}" if similarity < 1 else ""
+        return f"{self.duplicate.file.path} is {self.first.path} ({KINDS[kind]}{details})"
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,16 @@ class DatasetAudit:
     plain: dict[str, str]
 
     @property
-    def pairs(self) -> list[DuplicatePair]:
+    def pairs(self) -> list[Pair]:
         """Each duplicate with the first file of its group, which is in train if any of them is."""
-        return [
-            DuplicatePair(g.first, duplicate) for g in self.groups for duplicate in g.duplicates
-        ]
+        return [Pair(g.first, copy) for g in self.groups for copy in g.duplicates]
 
     @property
-    def leaks(self) -> list[DuplicatePair]:
-        """Training images with test images that show the same picture."""
+    def leaks(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.first.split != pair.duplicate.file.split]
 
     @property
-    def label_conflicts(self) -> list[DuplicatePair]:
-        """Pairs of different classes."""
+    def label_conflicts(self) -> list[Pair]:
         return [p for p in self.pairs if p.first.class_name != p.duplicate.file.class_name]
 
     @property
@@ -82,16 +78,7 @@ class DatasetAudit:
             "unreadable": self.unreadable,
             "leaks": [pair.paths for pair in self.leaks],
             "conflicts": [pair.paths for pair in self.label_conflicts],
-            "groups": [
-                {
-                    "first": group.first.path,
-                    "copies": [
-                        {"path": d.file.path, "how": d.kind, "similarity": round(d.similarity, 4)}
-                        for d in group.duplicates
-                    ],
-                }
-                for group in self.groups
-            ],
+            "groups": [group.as_json() for group in self.groups],
             "tiny": self.tiny,
             "long": self.elongated,
             "plain": self.plain,
@@ -106,55 +93,50 @@ def audit_dataset(root: str, min_similarity: float = duplicates.MIN_SIMILARITY) 
     """
     dataset = scan(root)
     files = [
-        file._replace(path=os.path.relpath(file.path, root))
-        for file in duplicates.list_files(dataset)
+        ImageFile(
+            split_name,
+            dataset.classes[label],
+            os.path.relpath(split.root / path, root),
+            partial(split.read, index),
+        )
+        for split_name, split in (("train", dataset.train), ("test", dataset.test))
+        for index, (path, label) in enumerate(zip(split.paths, split.labels))
     ]
     images, unreadable = duplicates.inspect(files)
     num_images = {class_name: {"train": 0, "test": 0} for class_name in dataset.classes}
     for file in files:
         num_images[file.class_name][file.split] += 1
+
+    def sizes(is_problem: Callable[[InspectedImage], bool]) -> dict[str, str]:
+        return {i.file.path: f"{i.width} x {i.height} px" for i in images if is_problem(i)}
+
     return DatasetAudit(
         root=root,
         num_images=num_images,
         groups=tuple(duplicates.find_groups(images, min_similarity)),
         unreadable=unreadable,
-        tiny=_sizes(i for i in images if min(i.height, i.width) < MIN_SIDE_PX),
-        elongated=_sizes(
-            i for i in images if max(i.height, i.width) >= MAX_ASPECT_RATIO * min(i.height, i.width)
+        tiny=sizes(lambda i: min(i.height, i.width) < MIN_SIDE_PX),
+        elongated=sizes(
+            lambda i: max(i.height, i.width) >= MAX_ASPECT_RATIO * min(i.height, i.width)
         ),
-        plain=_sizes(i for i in images if not i.hash.any()),
+        plain=sizes(lambda i: not i.hash.any()),
     )
-
-
-def _sizes(images: Iterable[InspectedImage]) -> dict[str, str]:
-    return {image.file.path: f"{image.width} x {image.height} px" for image in images}
 
 
 def findings(audit: DatasetAudit) -> Iterator[Finding]:
     """One finding for each kind of problem, the most serious first."""
     yield _files_finding(FAIL, "unreadable", audit.unreadable, "repair or remove them")
-    yield _pairs_finding(
-        FAIL,
-        "leaks",
-        audit.leaks,
-        "test images show a picture of train",
-        "they inflate the test accuracy: remove them from one of the splits",
-    )
-    yield _pairs_finding(
-        FAIL,
-        "labels",
-        audit.label_conflicts,
-        "images show a picture of another class",
-        "keep one of each pair, in the class that it belongs to",
-    )
+    what = "test images show a picture of train"
+    remedy = "they inflate the test accuracy: remove them from one of the splits"
+    yield _pairs_finding(FAIL, "leaks", audit.leaks, what, remedy)
+    what = "images show a picture of another class"
+    remedy = "keep one of each pair, in the class that it belongs to"
+    yield _pairs_finding(FAIL, "labels", audit.label_conflicts, what, remedy)
     serious = {*audit.leaks, *audit.label_conflicts}
-    yield _pairs_finding(
-        NOTE,
-        "duplicates",
-        [pair for pair in audit.pairs if pair not in serious],
-        "images show a picture of their own class and split",
-        "each has more weight in training or in the scores: consider removing them",
-    )
+    others = [pair for pair in audit.pairs if pair not in serious]
+    what = "images show a picture of their own class and split"
+    remedy = "each has more weight in training or in the scores: consider removing them"
+    yield _pairs_finding(NOTE, "duplicates", others, what, remedy)
     yield _balance_finding({name: split["train"] for name, split in audit.num_images.items()})
     remedy = f"a side of less than {MIN_SIDE_PX} px shows little: replace or remove them"
     yield _files_finding(NOTE, "tiny", audit.tiny, remedy)
@@ -164,9 +146,7 @@ def findings(audit: DatasetAudit) -> Iterator[Finding]:
     yield _files_finding(NOTE, "plain", audit.plain, remedy)
 
 
-def _pairs_finding(
-    severity: str, name: str, pairs: list[DuplicatePair], what: str, remedy: str
-) -> Finding:
+def _pairs_finding(severity: str, name: str, pairs: list[Pair], what: str, remedy: str) -> Finding:
     if not pairs:
         return Finding(OK, name, "none")
     counts = Counter(pair.duplicate.kind for pair in pairs)
@@ -183,7 +163,7 @@ def _files_finding(severity: str, name: str, files: dict[str, str], remedy: str)
 
 
 def _balance_finding(counts: dict[str, int]) -> Finding:
-    smallest, largest = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
+    smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     low, high = counts[smallest], counts[largest]
     detail = f"{low:,} ({smallest}) to {high:,} ({largest}) training images per class"
     if high < MAX_IMBALANCE * low:

@@ -6,13 +6,13 @@ import hashlib
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Callable, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from dist_ft.data.dataset import Dataset
 from dist_ft.data.decoding import CorruptImage, decode, open_image
 from dist_ft.diagnostics.perceptual_hash import SIDE, perceptual_hash, similar_pairs, similarity
 from dist_ft.distributed import threads
@@ -58,18 +58,16 @@ class Group(NamedTuple):
     first: ImageFile
     duplicates: tuple[Duplicate, ...]
 
+    def as_json(self) -> dict[str, Any]:
+        copies = [
+            {"path": file.path, "how": kind, "similarity": round(similarity, 4)}
+            for file, kind, similarity in self.duplicates
+        ]
+        return {"first": self.first.path, "copies": copies}
+
     @property
     def files(self) -> list[ImageFile]:
         return [self.first, *(duplicate.file for duplicate in self.duplicates)]
-
-
-def list_files(dataset: Dataset) -> list[ImageFile]:
-    """The images of a data set, those of train first."""
-    return [
-        ImageFile(name, dataset.classes[label], str(split.root / path), partial(split.read, index))
-        for name, split in (("train", dataset.train), ("test", dataset.test))
-        for index, (path, label) in enumerate(zip(split.paths, split.labels))
-    ]
 
 
 def inspect(files: Sequence[ImageFile]) -> tuple[list[InspectedImage], dict[str, str]]:
@@ -85,7 +83,7 @@ def inspect(files: Sequence[ImageFile]) -> tuple[list[InspectedImage], dict[str,
     with bar, ThreadPoolExecutor(num_workers, thread_name_prefix="inspect") as workers:
         for start in range(0, len(files), chunk):
             part = files[start : start + chunk]
-            for file, result in zip(part, workers.map(_try_inspect_one, part)):
+            for file, result in zip(part, workers.map(_inspect_one, part)):
                 bar.update()
                 if isinstance(result, InspectedImage):
                     inspected.append(result)
@@ -94,21 +92,17 @@ def inspect(files: Sequence[ImageFile]) -> tuple[list[InspectedImage], dict[str,
     return inspected, unreadable
 
 
-def _try_inspect_one(file: ImageFile) -> InspectedImage | str:
+def _inspect_one(file: ImageFile) -> InspectedImage | str:
+    """Returns the reason if the image is unreadable."""
     try:
-        return inspect_one(file)
+        data = file.read()
+        image = open_image(data)
+        # Lets a JPEG be decoded at reduced size. Twice the side of the hash is needed, since
+        # reduced sizes are rounded to whole pixels, which shifts edges.
+        small = image.crop((0, 0, image.width, image.height), 2 * SIDE)
     except (OSError, CorruptImage) as error:
         return str(error)
-
-
-def inspect_one(file: ImageFile) -> InspectedImage:
-    """Raises CorruptImage, and OSError if the file cannot be read."""
-    data = file.read()
     digest = hashlib.blake2b(data, digest_size=16).digest()
-    image = open_image(data)
-    # Lets a JPEG be decoded at reduced size. Twice the side of the hash is needed, since reduced
-    # sizes are rounded to whole pixels, which shifts edges.
-    small = image.crop((0, 0, image.width, image.height), 2 * SIDE)
     return InspectedImage(file, digest, image.height, image.width, perceptual_hash(small))
 
 
@@ -128,28 +122,17 @@ def find_groups(
         by_digest[image.digest].append(index)
     identical = list(by_digest.values())  # only the first image of each list is compared
     hashes = np.stack([images[indices[0]].hash for indices in identical])
-
-    parents = list(range(len(identical)))  # a disjoint-set forest, rooted at the lowest index
     pairs = similar_pairs(hashes, min_similarity)
-    for first, second in zip(pairs.first.tolist(), pairs.second.tolist()):
-        low, high = sorted((_find_root(parents, first), _find_root(parents, second)))
-        parents[high] = low
+    graph = coo_matrix((np.ones(pairs.shape[1]), pairs), shape=(len(identical),) * 2)
     members: dict[int, list[int]] = defaultdict(list)
-    for number, indices in enumerate(identical):
-        members[_find_root(parents, number)].extend(indices)
-    return [_group([images[i] for i in sorted(m)]) for m in members.values() if len(m) > 1]
-
-
-def _find_root(parents: list[int], index: int) -> int:
-    while parents[index] != index:
-        parents[index] = parents[parents[index]]
-        index = parents[index]
-    return index
-
-
-def _group(images: Sequence[InspectedImage]) -> Group:
-    first = images[0]
-    return Group(first.file, tuple(_compare(first, other) for other in images[1:]))
+    for label, indices in zip(connected_components(graph, directed=False)[1], identical):
+        members[label].extend(indices)
+    groups = []
+    for indices in members.values():
+        if len(indices) > 1:
+            first, *others = (images[index] for index in sorted(indices))
+            groups.append(Group(first.file, tuple(_compare(first, o) for o in others)))
+    return groups
 
 
 def _compare(first: InspectedImage, other: InspectedImage) -> Duplicate:

@@ -14,7 +14,7 @@ or rotated ones, and another photograph of the same object, are not.
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
 import cv2
 import numpy as np
@@ -33,13 +33,6 @@ _ROW, _COLUMN = np.mgrid[:NUM_FREQUENCIES, :NUM_FREQUENCIES]
 _FREQUENCY = np.hypot(_ROW, _COLUMN).astype(np.float32)
 _IS_COARSE = ((_ROW < NUM_COARSE) & (_COLUMN < NUM_COARSE)).ravel()
 _IS_ODD = (_COLUMN % 2 == 1).ravel()  # coefficients whose sign changes if the picture is mirrored
-
-
-class Pairs(NamedTuple):
-    """Indices of similar pictures: (n,) int64 each, first < second, in no particular order."""
-
-    first: np.ndarray
-    second: np.ndarray
 
 
 def perceptual_hash(pixels: np.ndarray) -> np.ndarray:
@@ -65,23 +58,21 @@ def similarity(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return product.sum(-1) - odd + np.abs(odd), odd < -MIN_ODD
 
 
-def similar_pairs(hashes: np.ndarray, min_similarity: float) -> Pairs:
+def similar_pairs(hashes: np.ndarray, min_similarity: float) -> np.ndarray:
     """All pairs of rows of (n, NUM_FREQUENCIES ** 2) hashes whose similarity is high enough.
 
-    Time grows with n squared: 33 s of CPU time for 100,000 pictures. Memory grows with n and the
-    number of pairs. Pairs are prefiltered by their coarse frequencies, which copies preserve best.
+    Returns (2, number of pairs) int64 indices, the smaller one first, in no particular order. Time
+    grows with n squared: 33 s of CPU time for 100,000 pictures. Memory grows with n and the number
+    of pairs. Pairs are prefiltered by their coarse frequencies, which copies preserve best.
     """
-    first_parts, second_parts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for first, second in _candidates(hashes, min_similarity):
-        is_similar = similarity(hashes[first], hashes[second])[0] >= min_similarity
-        first_parts.append(first[is_similar])
-        second_parts.append(second[is_similar])
-    return Pairs(np.concatenate(first_parts), np.concatenate(second_parts))
+    found = [np.empty((2, 0), np.int64)]
+    for pairs in _candidates(hashes, min_similarity):
+        is_similar = similarity(hashes[pairs[0]], hashes[pairs[1]])[0] >= min_similarity
+        found.append(pairs[:, is_similar])
+    return np.concatenate(found, axis=1)
 
 
-def _candidates(
-    hashes: np.ndarray, min_similarity: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _candidates(hashes: np.ndarray, min_similarity: float) -> Iterator[np.ndarray]:
     """Pairs whose coarse frequencies are similar enough, in arrays of limited size."""
     coarse = hashes * _IS_COARSE
     coarse /= np.maximum(np.linalg.norm(coarse, axis=1, keepdims=True), 1e-9)
@@ -94,10 +85,7 @@ def _candidates(
             tile = odd[rows] @ odd[columns].T
             np.abs(tile, out=tile)
             tile += even[rows] @ even[columns].T
-            first, second = np.nonzero(tile >= min_similarity)
-            first, second = first + top, second + left
-            is_upper = first < second  # each pair once
-            first, second = first[is_upper], second[is_upper]
-            for start in range(0, len(first), CANDIDATES_AT_A_TIME):
-                part = slice(start, start + CANDIDATES_AT_A_TIME)
-                yield first[part], second[part]
+            pairs = np.argwhere(tile >= min_similarity).T + [[top], [left]]
+            pairs = pairs[:, pairs[0] < pairs[1]]  # each pair once
+            for start in range(0, pairs.shape[1], CANDIDATES_AT_A_TIME):
+                yield pairs[:, start : start + CANDIDATES_AT_A_TIME]

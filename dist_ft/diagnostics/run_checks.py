@@ -1,4 +1,4 @@
-"""Checks of what a run would use: network, pretrained weights, images and the allreduce."""
+"""Checks whether a run could start: network, pretrained weights, images and the allreduce."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dist_ft.data.dataset import Dataset
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
+from dist_ft.diagnostics import machine_checks
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
@@ -24,6 +25,28 @@ NUM_CLASSES = 2  # of a network that is built as a test; any number does
 ALLREDUCE_MB = 85  # gradients of a ResNet34
 SCAN_TIMEOUT_S = 3600.0  # a million files on a network file system
 MAX_LOADED = 400  # images
+
+
+def check_all(
+    config: Config, is_data_required: bool, num_threads: int, world: World
+) -> list[tuple[str, list[Finding]]]:
+    """Runs all checks, those of the machine included; returns each rank's name and findings.
+
+    is_data_required: if False, a missing data set is no failure. num_threads: of this rank.
+    """
+    findings = [
+        machine_checks.check_packages(),
+        machine_checks.check_threads(num_threads),
+        machine_checks.check_horovod(),
+        machine_checks.check_devices(world),
+        machine_checks.check_disk(config.folder),
+        machine_checks.check_shared_memory(),
+        *check_network(config, world),
+        *check_images(config, is_data_required, num_threads, world),
+    ]
+    if world.size > 1:
+        findings.append(check_allreduce(world))
+    return world.gather((world.name, findings))
 
 
 def check_network(config: Config, world: World) -> list[Finding]:

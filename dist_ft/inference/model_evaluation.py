@@ -21,7 +21,6 @@ from dist_ft.evaluation.evaluator import evaluate
 from dist_ft.evaluation.predictions import Predictions
 from dist_ft.inference.inputs import PREFETCH_MB
 from dist_ft.inference.trained_model import TrainedModel
-from dist_ft.text import as_json
 
 
 def labelled_split(data: str, name: str, classes: Sequence[str]) -> Split:
@@ -119,14 +118,8 @@ def test_batches(
         batches.close()
 
 
-def write_files(assessment: Assessment, json: Path | None, png: Path | None) -> None:
-    """Writes all results as JSON, and the confusion matrix as a figure, if a path is given.
-
-    Raises UserError if a file cannot be written.
-    """
-    if json:
-        with files.output_file(json, "--json") as temporary:
-            temporary.write_text(as_json(assessment.as_json(), indent=1), encoding="utf-8")
+def write_confusion(assessment: Assessment, png: Path | None) -> None:
+    """Draws the confusion matrix, if a path is given. Raises UserError if it cannot be written."""
     if png:
         from dist_ft.tracking import figures  # loads matplotlib
 

@@ -1,4 +1,4 @@
-"""Runs a benchmark with several numbers of processes, one job after the other."""
+"""Compares the speed of several numbers of processes, one job after the other."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
-from dist_ft.diagnostics.benchmark_report import scaling_table
 from dist_ft.errors import UserError
 
 
 def run_jobs(
     mode: str, sizes: Sequence[int], num_steps: int, settings: Sequence[str]
-) -> tuple[dict[int, dict[str, Any]], str]:
+) -> tuple[dict[Any, Any], str]:
     """Runs `python -m dist_ft.bench MODE SETTINGS` with each number of processes on this host.
 
     The jobs print their reports. Returns their results, and a table of their speeds. Raises
@@ -38,3 +37,16 @@ def run_jobs(
             results[size] = json.loads(file.read_text())
     speeds = {size: r["images_per_s"] for size, r in results.items() if "images_per_s" in r}
     return results, scaling_table(speeds) if speeds else ""
+
+
+def scaling_table(images_per_s: Mapping[int, float]) -> str:
+    """The speed by number of processes, and per process in relation to the smallest number."""
+    smallest = min(images_per_s)
+    lines = []
+    for num_processes, speed in sorted(images_per_s.items()):
+        efficiency = (speed / num_processes) / (images_per_s[smallest] / smallest)
+        lines.append(
+            f"{num_processes:3} processes {speed:10,.1f} images/s, {efficiency:7.1%} per process"
+            f" of {smallest}"
+        )
+    return "\n".join(lines)
