@@ -91,8 +91,8 @@ def train_step(
 
 def main() -> None:
     config = cli.parse()
-    threads.bind_cores()
-    cli.require_mxnet()  # before MXNet is imported, which reads the number of threads
+    threads.bind_cores()  # before MXNet is imported, which reads the number of threads
+    cli.require_mxnet()
 
     from dist_ft.distributed import horovod_settings, startup
     from dist_ft.distributed.elastic_world import ElasticWorld
