@@ -1,4 +1,4 @@
-"""`python -m dist_ft.pack`: fills the cache of a run, or writes archives."""
+"""`python -m dist_ft.pack`: fills the cache of a run, or writes archives, without loading MXNet."""
 
 import pytest
 import simplejpeg
@@ -41,8 +41,10 @@ def batches_of(root):
 
 
 def test_archives_give_the_same_batches_as_the_folder(data, tmp_path):
-    job = run_job(["-m", "dist_ft.pack", str(data), "--recordio", str(tmp_path)], 60)
+    words = ["-X", "importtime", "-m", "dist_ft.pack", str(data), "--recordio", str(tmp_path)]
+    job = run_job(words, 60)
     assert job.status == 0, job.output
+    assert " dist_ft.data.decoding\n" in job.output and " mxnet\n" not in job.output
     assert scan(str(tmp_path)).classes == scan(str(data)).classes
     assert batches_of(tmp_path) == batches_of(data)
 
