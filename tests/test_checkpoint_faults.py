@@ -15,12 +15,7 @@ from dist_ft.training.state import TrainingState
 
 def save(run, step, size=50):
     net = {"weight": mx.nd.full((size,), step)}
-    state = TrainingState(step=step)
-    return checkpoint.save(run, state, net, {"w.0": mx.nd.full((5,), step)}, keep=10)
-
-
-def steps(run):
-    return sorted(path.name for path in (run / "checkpoints").iterdir())
+    return checkpoint.save(run, TrainingState(step=step), net, {}, keep=10)
 
 
 @pytest.fixture
@@ -48,7 +43,7 @@ def test_a_disk_that_fills_up_at_any_byte_leaves_older_checkpoints_intact(small_
             refused += 1
             assert "step-00000002: cannot be written" in str(error)
             assert "free some space" in str(error)
-            assert steps(small_disk) == ["step-00000001"]
+            assert os.listdir(small_disk / "checkpoints") == ["step-00000001"]
         else:
             assert checkpoint.latest(small_disk).step == 2
             shutil.rmtree(small_disk / "checkpoints" / "step-00000002")

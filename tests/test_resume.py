@@ -60,13 +60,25 @@ def fit_until(config, world, step, signum=signal.SIGTERM):
     return stopped.value
 
 
-@pytest.mark.parametrize("step", [0, 2, 3])  # before any step, within an epoch, after one
-def test_a_run_stopped_and_resumed_ends_with_the_same_bytes(
-    config, world, uninterrupted, tmp_path, step
+@pytest.mark.parametrize(
+    "step, signum, exit_code",
+    [  # before any step, within an epoch, after one
+        (0, signal.SIGINT, 130),
+        (1, signal.SIGTERM, 143),
+        (2, signal.SIGUSR1, 75),
+        (3, signal.SIGHUP, 129),
+    ],
+)
+def test_a_run_stopped_by_a_signal_and_resumed_ends_with_the_same_bytes(
+    config, world, uninterrupted, tmp_path, step, signum, exit_code
 ):
     config = replace(config, out=str(tmp_path))
-    fit_until(config, world, step)
-    assert checkpoint.latest(tmp_path).step == step
+    stopped = fit_until(config, world, step, signum)
+    saved = checkpoint.latest(tmp_path)
+    assert saved.step == step
+    assert stopped.exit_code == exit_code
+    expected = f"stopped by {signum.name} before step {step}; saved as {saved.path}"
+    assert str(stopped).startswith(expected)
     fit(config, world)
     assert arrays_of(tmp_path) == arrays_of(uninterrupted)
     assert rows_of(tmp_path) == rows_of(uninterrupted)
@@ -95,38 +107,22 @@ def test_a_network_with_dropout_resumes_with_the_same_masks(config, world, tmp_p
     assert arrays_of(tmp_path / "resumed") == arrays_of(tmp_path / "uninterrupted")
 
 
-@pytest.mark.parametrize(
-    "signum, exit_code",
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGHUP, 129)],
-)
-def test_a_signal_saves_a_checkpoint_and_sets_the_exit_code(
-    config, world, tmp_path, signum, exit_code
-):
-    stopped = fit_until(replace(config, out=str(tmp_path)), world, 1, signum)
-    assert stopped.exit_code == exit_code
-    path = checkpoint.latest(tmp_path).path
-    assert str(stopped).startswith(f"stopped by {signum.name} before step 1; saved as {path}")
-
-
 def test_more_epochs_continue_a_finished_run(config, world, uninterrupted, tmp_path):
     for epochs in (1, 2):
         fit(replace(config, out=str(tmp_path), epochs=epochs), world)
     assert arrays_of(tmp_path) == arrays_of(uninterrupted)
 
 
-def test_a_finished_run_has_nothing_left_to_do(config, world, copy, uninterrupted, caplog):
+def test_a_finished_run_is_left_alone_and_not_resumed_with_other_settings(
+    config, world, copy, uninterrupted, caplog
+):
     with caplog.at_level("INFO", logger="dist_ft"):
-        run = fit(replace(config, out=str(copy)), world)
-    assert run.step == 6
+        assert fit(replace(config, out=str(copy)), world).step == 6
+    assert "has made all 6 steps; increase --epochs" in caplog.text
+    with pytest.raises(UserError, match=r"--wd: 0\.5 instead of 0\.001.*--resume never"):
+        fit(replace(config, out=str(copy), wd=0.5), world)
     assert arrays_of(copy) == arrays_of(uninterrupted)
     assert rows_of(copy) == rows_of(uninterrupted)
-    assert "has made all 6 steps; increase --epochs" in caplog.text
-
-
-def test_a_run_with_other_settings_is_not_resumed(config, world, copy):
-    with pytest.raises(UserError, match=r"--wd: 0\.5 instead of 0\.001") as refused:
-        fit(replace(config, out=str(copy), wd=0.5), world)
-    assert "--resume never" in str(refused.value)
 
 
 def test_resume_never_renames_the_old_run(config, world, copy, uninterrupted):

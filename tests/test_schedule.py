@@ -9,10 +9,6 @@ from hypothesis import strategies as st
 from dist_ft.training.schedule import LearningRate, Plan, scale_batch
 
 
-def rates(num, **settings):
-    return [LearningRate(**settings).at(step) for step in range(num)]
-
-
 @pytest.mark.parametrize(
     "num_images, batch_size, steps", [(1000, 200, 5), (1001, 200, 6), (199, 200, 1), (0, 200, 0)]
 )
@@ -32,20 +28,6 @@ def test_every_epoch_takes_every_position_once_in_order(num_images, batch_size, 
         assert [plan.ends_epoch(step + 1) for step in steps] == [False] * (len(steps) - 1) + [True]
 
 
-def test_max_steps_shortens_a_run_and_never_lengthens_it():
-    assert Plan(10, 5, 3).num_steps == 6
-    assert Plan(10, 5, 3, max_steps=4).num_steps == 4
-    assert Plan(10, 5, 3, max_steps=400).num_steps == 6
-
-
-def test_epochs_from_yields_the_rest_of_the_epoch_and_of_the_run():
-    plan = Plan(num_images=9, batch_size=4, epochs=3)
-    assert list(plan.epochs_from(4)) == [(1, range(4, 6)), (2, range(6, 9))]
-    assert list(plan.epochs_from(9)) == []
-    assert list(plan.epochs_from(10)) == []
-    assert list(Plan(9, 4, 3, max_steps=4).epochs_from(2)) == [(0, range(2, 3)), (1, range(3, 4))]
-
-
 @given(
     num_images=st.integers(0, 50),
     batch_size=st.integers(1, 20),
@@ -58,43 +40,39 @@ def test_a_run_stopped_at_any_step_makes_the_same_steps(
     num_images, batch_size, epochs, max_steps, data
 ):
     plan = Plan(num_images, batch_size, epochs, max_steps)
+    total = epochs * plan.steps_per_epoch
+    assert plan.num_steps == (min(total, max_steps) if max_steps else total)
     uninterrupted = [(epoch, step) for epoch, steps in plan.epochs_from(0) for step in steps]
-    stop = data.draw(st.integers(0, plan.num_steps))
-    rest = [(epoch, step) for epoch, steps in plan.epochs_from(stop) for step in steps]
     assert len(uninterrupted) == plan.num_steps
+    stop = data.draw(st.integers(0, plan.num_steps + 1))
+    rest = [(epoch, step) for epoch, steps in plan.epochs_from(stop) for step in steps]
     assert rest == uninterrupted[stop:]
 
 
-def test_a_constant_rate_stays_at_the_peak():
-    assert rates(5, peak=0.3, num_steps=5) == [0.3] * 5
+ROOT = math.sqrt(2)
+DROPS = {"schedule": "step", "drop_steps": (2, 5)}
 
 
-def test_warm_up_rises_linearly_to_the_peak():
-    expected = [0.1, 0.2, 0.3, 0.4, 0.4, 0.4]
-    assert rates(6, peak=0.4, num_steps=6, warmup_steps=4) == pytest.approx(expected)
-
-
-def test_the_step_schedule_multiplies_the_rate_at_each_given_step():
-    steps = {"schedule": "step", "drop_steps": (2, 5)}
-    expected = [1, 1, 0.1, 0.1, 0.1, 0.01]
-    assert rates(6, peak=1, num_steps=6, **steps) == pytest.approx(expected)
-    halved = rates(6, peak=1, num_steps=6, drop_factor=0.5, **steps)
-    assert halved == pytest.approx([1, 1, 0.5, 0.5, 0.5, 0.25])
-    with_warmup = rates(6, peak=1, num_steps=6, warmup_steps=2, **steps)
-    assert with_warmup == pytest.approx([0.5, 1, 0.1, 0.1, 0.1, 0.01])
-
-
-def test_cosine_falls_along_half_a_cosine_to_zero():
-    root = math.sqrt(2)
-    expected = [2, 1 + root / 2, 1, 1 - root / 2, 0]
-    assert rates(5, peak=2, num_steps=4, schedule="cosine") == pytest.approx(expected)
-
-
-def test_poly_falls_with_its_power():
-    squared = rates(5, peak=1, num_steps=4, schedule="poly")
-    assert squared == pytest.approx([1, 9 / 16, 1 / 4, 1 / 16, 0])
-    linear = rates(5, peak=1, num_steps=4, schedule="poly", power=1)
-    assert linear == pytest.approx([1, 0.75, 0.5, 0.25, 0])
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({}, [1, 1, 1, 1]),
+        ({"warmup_steps": 4}, [0.25, 0.5, 0.75, 1, 1, 1]),
+        (DROPS, [1, 1, 0.1, 0.1, 0.1, 0.01]),
+        ({**DROPS, "drop_factor": 0.5}, [1, 1, 0.5, 0.5, 0.5, 0.25]),
+        ({**DROPS, "warmup_steps": 2}, [0.5, 1, 0.1, 0.1, 0.1, 0.01]),
+        ({"schedule": "cosine"}, [1, 0.5 + ROOT / 4, 0.5, 0.5 - ROOT / 4]),
+        ({"schedule": "cosine", "warmup_steps": 2}, [0.5, 1, 1, 0.5]),
+        ({"schedule": "poly"}, [1, 9 / 16, 1 / 4, 1 / 16]),
+        ({"schedule": "poly", "power": 1}, [1, 0.75, 0.5, 0.25]),
+        ({"schedule": "poly", "warmup_steps": 2}, [0.5, 1, 1, 0.25]),
+    ],
+)
+def test_the_learning_rate_of_each_step(settings, expected):
+    for peak in (1, 0.4):
+        rate = LearningRate(peak, len(expected), **settings)
+        rates = [rate.at(step) for step in range(len(expected))]
+        assert rates == pytest.approx([peak * factor for factor in expected])
 
 
 @given(
@@ -108,25 +86,11 @@ def test_a_rate_rises_then_falls_and_stays_between_zero_and_the_peak(
     schedule, num_steps, warmup_steps, drops
 ):
     warmup_steps = min(warmup_steps, num_steps)
-    found = rates(
-        num_steps,
-        peak=1,
-        num_steps=num_steps,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        drop_steps=tuple(drops),
-    )
-    assert all(0 <= rate <= 1 for rate in found)
-    rising, falling = found[:warmup_steps], found[warmup_steps:]
-    assert rising == sorted(rising)
-    assert falling == sorted(falling, reverse=True)
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "poly"])
-def test_the_decay_starts_at_the_peak_after_warm_up(schedule):
-    with_warmup = rates(10, peak=1, num_steps=10, schedule=schedule, warmup_steps=4)
-    without = rates(6, peak=1, num_steps=6, schedule=schedule)
-    assert with_warmup[4:] == pytest.approx(without)
+    rate = LearningRate(1, num_steps, schedule, warmup_steps, tuple(drops))
+    rates = [rate.at(step) for step in range(num_steps)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert rates[:warmup_steps] == sorted(rates[:warmup_steps])
+    assert rates[warmup_steps:] == sorted(rates[warmup_steps:], reverse=True)
 
 
 def test_a_batch_that_grows_with_the_ranks_scales_the_rate():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -54,12 +53,10 @@ def test_a_head_on_features_that_are_not_flat_is_trained(config, world):
 def test_gradient_descent_on_the_head_lowers_the_loss_every_epoch(config, world, tmp_path):
     """With fixed features and the whole data set per step, the loss is convex in the head."""
     config = replace(config, backbone_lr_mult=0.0, bn="frozen", views=1, batch_size=53, epochs=6)
-    config = replace(config, momentum=0.0, wd=0.0, head_lr_mult=1.0, lr=0.02)
-    train.fit(config, world)
+    train.fit(replace(config, momentum=0.0, wd=0.0, head_lr_mult=1.0, lr=0.02), world)
     losses = [row["train_loss"] for row in rows_of(tmp_path / "run")]
-    assert len(losses) == 6
+    assert len(set(losses)) == 6
     assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0]
 
 
 def test_patience_ends_a_run_that_does_not_improve(config, world):
@@ -99,16 +96,15 @@ def test_a_test_image_that_is_also_a_training_image_stops_the_run(config, world,
 
 
 def test_the_loop_reads_only_results_from_two_steps_ago(config, world, monkeypatch):
-    """So the device always has work. Counts all calls that copy an array to the host or wait."""
+    """So the device always has work. Watches all calls that copy an array to the host or wait."""
     ages, other_reads, all_sums = [], [], []
-    train_step, asnumpy = train.train_step, mx.nd.NDArray.asnumpy
-    train_batches, end_epoch = Run.train_batches, Run.end_epoch
+    train_step, train_batches, asnumpy = train.train_step, Run.train_batches, mx.nd.NDArray.asnumpy
 
-    def counted_step(*args):
+    def recorded_step(*args):
         all_sums.append(train_step(*args))
         return all_sums[-1]
 
-    def counted_read(array):
+    def recorded_read(array):
         steps = [step for step, sums in enumerate(all_sums) if sums is array]
         if steps:
             ages.append(len(all_sums) - 1 - steps[0])
@@ -116,20 +112,16 @@ def test_the_loop_reads_only_results_from_two_steps_ago(config, world, monkeypat
             other_reads.append(array.shape)
         return asnumpy(array)
 
-    def start_counting(run, epoch, steps):
-        monkeypatch.setattr(mx.nd.NDArray, "asnumpy", counted_read)
-        for name in ("wait_to_read", "asscalar"):
-            monkeypatch.setattr(mx.nd.NDArray, name, lambda array: other_reads.append(array.shape))
-        monkeypatch.setattr(mx.nd, "waitall", lambda: other_reads.append("all"))
-        return train_batches(run, epoch, steps)
+    def watched_batches(run, epoch, steps):
+        with pytest.MonkeyPatch.context() as patch:  # the end of an epoch may wait
+            patch.setattr(mx.nd.NDArray, "asnumpy", recorded_read)
+            for name in ("wait_to_read", "asscalar"):
+                patch.setattr(mx.nd.NDArray, name, lambda array: other_reads.append(array.shape))
+            patch.setattr(mx.nd, "waitall", lambda: other_reads.append("all"))
+            yield from train_batches(run, epoch, steps)
 
-    def stop_counting(run, epoch):
-        monkeypatch.undo()  # the end of an epoch may wait
-        return end_epoch(run, epoch)
-
-    monkeypatch.setattr(Run, "train_batches", start_counting)
-    monkeypatch.setattr(Run, "end_epoch", stop_counting)
-    monkeypatch.setattr(train, "train_step", counted_step)
+    monkeypatch.setattr(Run, "train_batches", watched_batches)
+    monkeypatch.setattr(train, "train_step", recorded_step)
     train.fit(replace(config, batch_size=4), world)
     assert ages == [2] * 12  # of 14 steps
     assert other_reads == []
@@ -148,41 +140,21 @@ def test_a_disk_that_fills_up_between_checkpoints_does_not_block_the_run(config,
             run.end_step(step, sums, batch.num_images)
 
 
-def test_a_disk_that_fills_up_keeps_the_last_checkpoint(config, world, tmp_path):
-    """4 MB hold one checkpoint of 1 MB, but not a second one next to it."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs permission to mount a tmpfs")
-    try:
-        config = replace(config, out=str(disk / "run"))
-        train.fit(config, world)
-        saved = arrays_of(disk / "run")
-        (disk / "filler").write_bytes(b"x" * (shutil.disk_usage(disk).free - 8192))
-        with pytest.raises(UserError, match="choose another --out"):
-            train.fit(replace(config, epochs=2), world)
-        assert arrays_of(disk / "run") == saved
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-BAD_FLAGS = {
-    "no such folder": (["--data", "nowhere"], 1),
-    "sees no GPU": (["--device", "gpu"], 1),
-    "matches no parameter": (["--freeze", "no_such_layer"], 1),
-    "choose another --out": (["--out", "/dev/null/run"], 1),
-    "these settings cannot be used": (["--lr", "-1"], 2),
-}
-
-
-@pytest.mark.parametrize("message", BAD_FLAGS)
+@pytest.mark.parametrize(
+    "flag, value, exit_code, message",
+    [
+        ("--data", "nowhere", 1, "no such folder"),
+        ("--device", "gpu", 1, "sees no GPU"),
+        ("--freeze", "no_such_layer", 1, "matches no parameter"),
+        ("--out", "/dev/null/run", 1, "choose another --out"),
+        ("--lr", "-1", 2, "these settings cannot be used"),
+    ],
+)
 def test_the_command_ends_with_a_remedy_and_an_exit_code(
-    tiny, tmp_path, monkeypatch, capsys, message
+    tiny, tmp_path, monkeypatch, capsys, flag, value, exit_code, message
 ):
-    flags, exit_code = BAD_FLAGS[message]
-    out = ["--data", str(tiny), "--out", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", ["train", *out, *TINY, *flags])
+    paths = ["--data", str(tiny), "--out", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["train", *paths, *TINY, flag, value])
     with pytest.raises(SystemExit) as ended:
         train.main()
     shown = capsys.readouterr().err

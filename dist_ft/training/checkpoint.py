@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Iterator, NamedTuple, Sequence
+from typing import Any, Dict, Iterable, Iterator, NamedTuple, Sequence
 
 import mxnet as mx
 
@@ -70,7 +70,8 @@ def save(run: Path, state: TrainingState, net: Arrays, trainer: Arrays, keep: in
             _write(temporary, state.to_dict(), net, trainer)
     except (OSError, mx.MXNetError) as error:
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
-        free_mb = shutil.disk_usage(_nearest_existing(run)).free / 1e6
+        existing = next(folder for folder in (run, *run.parents) if folder.exists())
+        free_mb = shutil.disk_usage(existing).free / 1e6
         raise UserError(
             f"{path}: cannot be written ({reason}; {free_mb:.0f} MB are free); free some space, or"
             " choose another --out; earlier checkpoints are intact"
@@ -89,8 +90,7 @@ def best(run: Path) -> Checkpoint | None:
 
     Of equal ones the earliest; of those that were not evaluated the last. Raises UnknownFormat.
     """
-    checkpoints = _undamaged(run, (NET,))
-    return max(checkpoints, key=lambda c: _preference(c.accuracy, c.step), default=None)
+    return _best(_undamaged(run, (NET,)))
 
 
 def read(path: Path, parts: Sequence[str] = (NET,)) -> Checkpoint:
@@ -122,7 +122,7 @@ def _write(folder: Path, state: dict[str, Any], net: Arrays, trainer: Arrays) ->
 
 
 def _undamaged(run: Path, parts: Sequence[str]) -> Iterator[Checkpoint]:
-    """The undamaged checkpoints, last first; warns about the others."""
+    """The checkpoints with undamaged parts, last first; warns about the others."""
     for path in _folders(run):
         try:
             yield read(path, parts)
@@ -130,31 +130,22 @@ def _undamaged(run: Path, parts: Sequence[str]) -> Iterator[Checkpoint]:
             logger.warning("%s; skipped", error)
 
 
-def _folders(run: Path) -> list[Path]:
-    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+def _best(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    def preference(c: Checkpoint) -> tuple[float, int]:
+        return c.accuracy, c.step if c.accuracy < 0 else -c.step
+
+    return max(checkpoints, key=preference, default=None)
 
 
 def _remove_old(run: Path, keep: int) -> None:
-    paths = _folders(run)
-    best_path = max(paths, key=_preference_of_path)
-    for path in paths[keep:]:
-        if path != best_path:
+    found = _best(_undamaged(run, ()))  # hashing the arrays would take long after every save
+    for path in _folders(run)[keep:]:
+        if found is None or path != found.path:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _preference(accuracy: float, step: int) -> tuple[float, int]:
-    """Larger for the better one: the more accurate, then the earlier; unevaluated, the later."""
-    return accuracy, step if accuracy < 0 else -step
-
-
-def _preference_of_path(path: Path) -> tuple[float, int]:
-    """The same without verifying hashes, which would take long after every save."""
-    try:
-        values = json.loads((path / STATE).read_text(encoding="utf-8"))
-        accuracy = values.get("test_accuracy")
-        return _preference(-1.0 if accuracy is None else accuracy, values["step"])
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        return -2.0, 0
+def _folders(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
 
 
 def _load(path: Path) -> Arrays:
@@ -163,7 +154,3 @@ def _load(path: Path) -> Arrays:
 
 def _hash_of_state(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
-
-
-def _nearest_existing(path: Path) -> Path:
-    return path if path.exists() else _nearest_existing(path.parent)

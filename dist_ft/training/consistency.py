@@ -8,10 +8,12 @@ from typing import Dict
 import mxnet as mx
 import numpy as np
 
-from dist_ft.data.dataset import Dataset, Split
+from dist_ft.data.dataset import Dataset
 from dist_ft.data.leakage import find_leaks, leak_message
+from dist_ft.data.loader import Loader
 from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, UserError
+from dist_ft.training.feature_cache import CachedSplit
 from dist_ft.training.run_spec import RunSpec, rank_differences
 
 Arrays = Dict[str, mx.nd.NDArray]
@@ -31,22 +33,19 @@ def check_same_spec(spec: RunSpec, world: World) -> None:
     gathered = world.gather((world.name, spec))
     differences = rank_differences([s for _, s in gathered], [name for name, _ in gathered])
     if differences:
-        raise CollectiveError("the ranks do not have the same run: " + "; ".join(differences))
+        raise CollectiveError("ranks have different settings or data: " + "; ".join(differences))
 
 
 def check_unreadable(
-    num_unreadable: int,
-    max_bad_share: float,
-    split: Split,
-    unreadable: dict[str, str],
-    world: World,
+    num_unreadable: int, max_bad_share: float, loader: Loader | CachedSplit, world: World
 ) -> None:
-    """Raises CollectiveError if too large a share of the split's files is unreadable.
+    """Raises CollectiveError if too large a share of the loader's split is unreadable.
 
-    num_unreadable: on all ranks together; unreadable: the reasons by path, on this rank.
+    num_unreadable: on all ranks together.
     """
+    split = loader.split
     if num_unreadable > max_bad_share * len(split):
-        reasons = list(merge(unreadable, world).values())
+        reasons = list(merge(loader.unreadable, world).values())
         raise CollectiveError(
             f"{num_unreadable} of {len(split)} images in {split.root} cannot be read, more than"
             f" --max-bad-share {max_bad_share} allows; repair or remove them: "
@@ -56,10 +55,9 @@ def check_unreadable(
 
 def merge(unreadable: dict[str, str], world: World) -> dict[str, str]:
     """The unreadable files of all ranks; all ranks call it."""
-    merged: dict[str, str] = {}
-    for of_rank in world.gather(dict(unreadable)):
-        merged.update(of_rank)
-    return merged
+    return {
+        path: why for of_rank in world.gather(dict(unreadable)) for path, why in of_rank.items()
+    }
 
 
 def check_finite(arrays: Arrays, step: int) -> None:

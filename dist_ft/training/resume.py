@@ -6,6 +6,7 @@ import fcntl
 import os
 from itertools import count
 from pathlib import Path
+from typing import Union
 
 import mxnet as mx
 
@@ -16,6 +17,10 @@ from dist_ft.models import optimizers, parameters
 from dist_ft.training import checkpoint
 from dist_ft.training.run_spec import RunSpec, resume_differences
 from dist_ft.training.state import TrainingState
+
+Source = Union[
+    checkpoint.Checkpoint, Commit, None
+]  # what a run resumes; None: start from the beginning
 
 
 def find_checkpoint(resume: str, run: Path, spec: RunSpec) -> checkpoint.Checkpoint | None:
@@ -46,16 +51,13 @@ def find_checkpoint(resume: str, run: Path, spec: RunSpec) -> checkpoint.Checkpo
 
 
 def restore(
-    source: checkpoint.Checkpoint | Commit | None,
-    core: mx.gluon.HybridBlock,
-    trainer: mx.gluon.Trainer,
-    world: World,
+    source: Source, core: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, world: World
 ) -> TrainingState | None:
     """Gives all ranks the parameters and optimizer state of one checkpoint; all ranks call it.
 
-    source: this rank's Checkpoint, its last commit of an elastic run, or None. The one with the
-    most steps is used: when a rank was lost, others may have made one more commit. Without any, all
-    ranks get rank 0's initial parameters. Returns the state that belongs to them, or None.
+    Of the ranks' sources, the one with the most steps is used: when a rank was lost, others may
+    have made one more commit. Without any, all ranks get rank 0's initial parameters. Returns the
+    state that belongs to them, or None.
     """
     states = world.gather(source.state if source else None)
     root = max(range(world.size), key=lambda rank: states[rank].step if states[rank] else -1)
@@ -72,10 +74,7 @@ def restore(
 
 
 def set_aside(run: Path) -> bool:
-    """Renames an earlier run's folder to the first free of run.1, run.2, ...
-
-    Returns False if there was nothing to rename.
-    """
+    """Renames an earlier run's folder to the first free of run.1, run.2, ...; False if empty."""
     run = Path(os.path.abspath(run))  # "." has no name
     if not run.exists() or not any(run.iterdir()):
         return False

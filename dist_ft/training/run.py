@@ -14,7 +14,6 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft.data import sampler
-from dist_ft.data.dataset import Dataset
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.distributed.rank_failure import is_rank_failure
@@ -61,7 +60,6 @@ class Run:
 
     options: RunOptions
     world: World
-    dataset: Dataset
     batches: RankBatches | FeatureBatches
     plan: Plan
     learning_rate: LearningRate
@@ -132,15 +130,14 @@ class Run:
             mx.random.seed(seed, self.world.ctx)
         if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
             self.logger.log_batch(batch.x, step)
-        split, unreadable = self.dataset.train, self.batches.train_loader.unreadable
-        status = self.sync.exchange(batch.num_images, len(unreadable), stop.received)
+        loader = self.batches.train_loader
+        status = self.sync.exchange(batch.num_images, len(loader.unreadable), stop.received)
         if status.stop_signal:
             self._stop(status, step, stop)
         if status.resize:
             self.saver.commit()
             raise WorldResized
-        max_bad_share = self.options.max_bad_share
-        check_unreadable(status.num_unreadable, max_bad_share, split, unreadable, self.world)
+        check_unreadable(status.num_unreadable, self.options.max_bad_share, loader, self.world)
         self.timer.start_step(step)
         return max(1, status.num_images)  # if all files are unreadable, the gradient is 0
 
@@ -175,10 +172,13 @@ class Run:
         check_finite(parameters.arrays(self.core), state.step)
         if not self.options.check_every:
             check_identical(parameters.arrays(self.core), state.step, world)
-        test_batches, num_images = self.batches.test(), len(self.dataset.test)
+        test_batches, num_images = self.batches.test(), len(self.batches.dataset.test)
         evaluation = self.last_evaluation = self.evaluator.evaluate(test_batches, num_images, world)
         self._report_unreadable(evaluation.scores)
-        self._update_best(evaluation.scores.accuracy)
+        state.test_accuracy = accuracy = evaluation.scores.accuracy
+        state.epochs_without_improvement += 1
+        if accuracy > state.best_accuracy:
+            state.best_accuracy, state.epochs_without_improvement = accuracy, 0
         train = {"loss": state.epoch_sums.loss, "accuracy": state.epoch_sums.accuracy}
         with world.raise_on_all_ranks(), self._writing():
             elapsed_s, times = self.saver.elapsed_s, [timing.to_times() for timing in timings]
@@ -227,14 +227,6 @@ class Run:
             raise RankStopped(f"{message}; the other ranks continue", STOP_SIGNALS[stop.received])
         raise WorldResized
 
-    def _update_best(self, accuracy: float) -> None:
-        state = self.state
-        state.test_accuracy = accuracy
-        if accuracy > state.best_accuracy:
-            state.best_accuracy, state.epochs_without_improvement = accuracy, 0
-        else:
-            state.epochs_without_improvement += 1
-
     def _log_curves(self, position: str = "") -> None:
         rate = self.learning_rate.at(self.step - 1)
         waited_s = self.batches.train_loader.waited_s
@@ -243,11 +235,11 @@ class Run:
 
     def _report_unreadable(self, scores: Scores) -> None:
         """Names the unreadable files of the epoch; every other test image must have been scored."""
+        loader = self.batches.test_loader
         train_errors = merge(self.batches.train_loader.unreadable, self.world)
-        test_errors = merge(self.batches.test_loader.unreadable, self.world)
-        split, max_bad_share = self.dataset.test, self.options.max_bad_share
-        assert scores.num_images + len(test_errors) == len(split)
-        check_unreadable(len(test_errors), max_bad_share, split, test_errors, self.world)
+        test_errors = merge(loader.unreadable, self.world)
+        assert scores.num_images + len(test_errors) == len(loader.split)
+        check_unreadable(len(test_errors), self.options.max_bad_share, loader, self.world)
         self.logger.log_bad_images({**train_errors, **test_errors})
 
     def _writing(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mxnet as mx
@@ -17,27 +17,21 @@ from dist_ft.training.state import TrainingState
 from dist_ft.training.step_sync import StepSync
 
 
+@dataclass
 class StateSaver:
-    """Saves the state that all ranks are in after a step; all ranks call its methods.
+    """Saves the state that all ranks are in after a step; all ranks call its methods."""
 
-    state: changes as the run proceeds; elapsed_s is set when it is saved.
-    """
+    folder: Path
+    keep: int
+    world: World
+    core: mx.gluon.HybridBlock
+    trainer: mx.gluon.Trainer
+    sync: StepSync
+    state: TrainingState  # changes as the run proceeds; elapsed_s is set when it is saved
+    loss_scale: FixedLossScale
 
-    def __init__(
-        self,
-        folder: Path,
-        keep: int,
-        world: World,
-        core: mx.gluon.HybridBlock,
-        trainer: mx.gluon.Trainer,
-        sync: StepSync,
-        state: TrainingState,
-        loss_scale: FixedLossScale,
-    ):
-        self._folder, self._keep, self._world = folder, keep, world
-        self._core, self._trainer, self._sync = core, trainer, sync
-        self._state, self._loss_scale = state, loss_scale
-        self.restart_clock(state.elapsed_s)
+    def __post_init__(self) -> None:
+        self.restart_clock(self.state.elapsed_s)
 
     def restart_clock(self, elapsed_s: float = 0.0) -> None:
         """Starts to measure an epoch of which `elapsed_s` seconds are over."""
@@ -50,39 +44,39 @@ class StateSaver:
 
     def save(self) -> Path:
         """Writes a checkpoint on rank 0. Returns its path; raises CollectiveError."""
-        self._world.heartbeat("checkpoint")
-        if self._state.test_accuracy is None:  # otherwise the evaluation has done both
+        self.world.heartbeat("checkpoint")
+        if self.state.test_accuracy is None:  # otherwise the evaluation has done both
             self._settle()
-            check_finite(parameters.arrays(self._core), self._state.step)
-        with self._world.raise_on_all_ranks():
-            if self._world.is_main:
-                checkpoint.save(self._folder, self._snapshot(), *self._arrays(), keep=self._keep)
-        return checkpoint.folder_of(self._folder, self._state.step)
+            check_finite(parameters.arrays(self.core), self.state.step)
+        with self.world.raise_on_all_ranks():
+            if self.world.is_main:
+                checkpoint.save(self.folder, self._snapshot(), *self._arrays(), keep=self.keep)
+        return checkpoint.folder_of(self.folder, self.state.step)
 
     def commit(self) -> None:
         """Keeps a copy of the state in memory, for the ranks that survive the loss of another."""
         self._settle()
-        self._world.session.commit(self._snapshot(), *self._arrays())
+        self.world.session.commit(self._snapshot(), *self._arrays())
 
     def save_last_commit(self) -> None:
         """Writes a checkpoint of the last commit, if there is one. Raises UserError."""
-        commit = self._world.session.last_commit
+        commit = self.world.session.last_commit
         if commit:
             arrays = commit.net_arrays(), commit.trainer_arrays()
-            checkpoint.save(self._folder, commit.state, *arrays, keep=self._keep)
+            checkpoint.save(self.folder, commit.state, *arrays, keep=self.keep)
 
     def _settle(self) -> None:
         """Brings the epoch's sums and BatchNorm's statistics up to the last step."""
-        self._sync.settle()
-        batch_norm.pool_statistics(self._core, self._world)
+        self.sync.settle()
+        batch_norm.pool_statistics(self.core, self.world)
 
     def _snapshot(self) -> TrainingState:
         return replace(
-            self._state,
-            epoch_sums=replace(self._state.epoch_sums),
+            self.state,
+            epoch_sums=replace(self.state.epoch_sums),
             elapsed_s=self.elapsed_s,
-            loss_scale=self._loss_scale.state(),
+            loss_scale=self.loss_scale.state(),
         )
 
     def _arrays(self) -> tuple[checkpoint.Arrays, checkpoint.Arrays]:
-        return parameters.arrays(self._core), optimizers.state_arrays(self._trainer)
+        return parameters.arrays(self.core), optimizers.state_arrays(self.trainer)

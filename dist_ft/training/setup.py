@@ -19,25 +19,31 @@ from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
 from dist_ft.evaluation.evaluator import Evaluator
 from dist_ft.files import user_errors
-from dist_ft.models import optimizers, parameters, precision, zoo
+from dist_ft.models import (
+    batch_norm,
+    optimizers,
+    parameters,
+    precision,
+    pretrained,
+    weight_file,
+    zoo,
+)
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.run_logger import RunLogger
-from dist_ft.training import feature_cache, resume, schedule, startup_summary
-from dist_ft.training.checkpoint import Checkpoint
-from dist_ft.training.consistency import check_leaks, check_same_spec
+from dist_ft.training import consistency, feature_cache, resume, startup_summary
 from dist_ft.training.feature_cache import FeatureBatches
-from dist_ft.training.network import Network, build_network
-from dist_ft.training.resume import RunLock
+from dist_ft.training.resume import RunLock, Source
 from dist_ft.training.run import Run, RunOptions
 from dist_ft.training.run_spec import RunSpec, describe
 from dist_ft.training.saving import StateSaver
-from dist_ft.training.schedule import Plan
+from dist_ft.training.schedule import LearningRate, Plan, build_schedule
 from dist_ft.training.state import TrainingState
 from dist_ft.training.step_sync import StepSync
 from dist_ft.training.step_timing import StepTimer
 
-SCAN_TIMEOUT_S = 3600.0  # a million files on a network file system
+# For the watchdog, s: a million files on a network file system; downloads have their own timeouts.
+SLOW_START_S = 3600.0
 
 
 def build_run(config: Config, world: World) -> Run:
@@ -46,46 +52,37 @@ def build_run(config: Config, world: World) -> Run:
     Raises CollectiveError on all ranks.
     """
     dataset, run_spec = _read_dataset(config, world)
-    plan, learning_rate = schedule.build_schedule(
-        config, config.batch_size, len(dataset.train), world.size
-    )
+    plan, learning_rate = build_schedule(config, config.batch_size, len(dataset.train), world.size)
     run_spec["images per step"] = plan.batch_size  # with --scale-batch it depends on the ranks
     dtype = precision.fastest_dtype(world) if config.dtype == "auto" else config.dtype
     with world.raise_on_all_ranks():
         lock, source = _find_state(config, run_spec, world)
-        network = build_network(
-            config, len(dataset.classes), config.image_size, config.seed, dtype, not source, world
-        )
+        core = _build_network(config, len(dataset.classes), dtype, not source, world)
+        net = zoo.with_normalization(core)
         optimizer = optimizers.build(config.optimizer, config.momentum, config.wd)
-        trainer = world.trainer(network.net.collect_params(), optimizer)
-    restored = resume.restore(source, network.core, trainer, world)
-    state = _state_of_run(restored or TrainingState(), config, run_spec, dataset, dtype, world)
+        trainer = world.trainer(net.collect_params(), optimizer)
+    restored = resume.restore(source, core, trainer, world)
+    state = _state_of_run(restored, config, run_spec, dtype, world)
     loss_scale = DynamicLossScale(*(state.loss_scale or ())) if dtype == "float16" else UNSCALED
     with world.raise_on_all_ranks():
         starts_over = config.resume == "never" and restored is None
         logger, lock = _open_logger(config, dataset, state, lock, starts_over, world)
-    lines = _startup_lines(
-        config, dataset, network, plan, learning_rate.peak, source, state.step, world
-    )
-    for line in lines:
+    for line in _startup_lines(config, dataset, core, plan, learning_rate, source, state, world):
         logger.info(line)
     sync = StepSync(world, state.epoch_sums)
-    saver = StateSaver(
-        config.folder, config.keep, world, network.core, trainer, sync, state, loss_scale
-    )
-    batches, trained_net = _open_batches(config, dataset, network, state.input_spec, world)
+    saver = StateSaver(config.folder, config.keep, world, core, trainer, sync, state, loss_scale)
+    batches, trained_net = _open_batches(config, dataset, core, net, state, world)
     timer = StepTimer(world, sync, batches.train_loader)
     if config.elastic:
         saver.commit()
     return Run(
-        options=_run_options(config, network.core),
+        options=_run_options(config, core),
         world=world,
-        dataset=dataset,
         batches=batches,
         plan=plan,
         learning_rate=learning_rate,
-        core=network.core,
-        net=network.net,
+        core=core,
+        net=net,
         trained_net=trained_net,
         trainer=HookedTrainer(trainer, before_allreduce=timer.end_gradients),
         loss_scale=loss_scale,
@@ -93,7 +90,7 @@ def build_run(config: Config, world: World) -> Run:
         sync=sync,
         timer=timer,
         saver=saver,
-        evaluator=Evaluator(network.core, network.net, len(dataset.classes)),
+        evaluator=Evaluator(core, net, len(dataset.classes)),
         logger=logger,
         lock=lock,
     )
@@ -101,23 +98,20 @@ def build_run(config: Config, world: World) -> Run:
 
 def _read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
     """The data set, checked for leaks, and what identifies the run; equal on all ranks."""
-    world.heartbeat("reading the data set", SCAN_TIMEOUT_S)
+    world.heartbeat("reading the data set", SLOW_START_S)
     with world.raise_on_all_ranks():
         dataset = scan(config.data)
         run_spec = describe(config.as_dict(), dataset)
         if world.is_main and not (config.allow_leak or world.session.last_commit):
-            check_leaks(dataset)
-    check_same_spec(run_spec, world)
+            consistency.check_leaks(dataset)
+    consistency.check_same_spec(run_spec, world)
     return dataset, run_spec
 
 
-def _find_state(
-    config: Config, run_spec: RunSpec, world: World
-) -> tuple[RunLock | None, Checkpoint | Commit | None]:
-    """Locks an existing folder of the run. Returns the lock and the state to start from: a
-    checkpoint, the last commit of an elastic run, or None. Only rank 0 locks and reads."""
-    lock: RunLock | None = None
-    source: Checkpoint | Commit | None = world.session.last_commit
+def _find_state(config: Config, run_spec: RunSpec, world: World) -> tuple[RunLock | None, Source]:
+    """Locks an existing folder of the run, and finds the state to start from, both on rank 0."""
+    lock = None
+    source: Source = world.session.last_commit
     if world.is_main and config.folder.is_dir():
         with user_errors(f"--out {config.folder}", remedy="choose another --out"):
             lock = RunLock(config.folder)
@@ -126,21 +120,39 @@ def _find_state(
     return lock, source
 
 
+def _build_network(
+    config: Config, num_classes: int, dtype: str, is_new: bool, world: World
+) -> mx.gluon.HybridBlock:
+    """The network on this rank's device: normalised float32 (n, 3, side, side) to logits.
+
+    Rank 0 of a new run reads the pretrained weights; the others receive them from it, as all ranks
+    do from a checkpoint. Raises UserError.
+    """
+    precision.use_dtype(dtype, world.ctx)
+    core = zoo.build(config.model, num_classes, config.image_size, config.seed)
+    world.heartbeat("reading the pretrained weights", SLOW_START_S)
+    path = pretrained.locate(config.weights, config.model) if world.is_main and is_new else None
+    if path:
+        weight_file.load_backbone(path, core)
+    parameters.set_lr_multipliers(
+        core, config.head_lr_mult, config.backbone_lr_mult, config.lr_mult, config.freeze
+    )
+    if config.bn == "frozen":
+        batch_norm.freeze(batch_norm.layers(core))
+    core.collect_params().reset_ctx(world.ctx)
+    return core
+
+
 def _state_of_run(
-    state: TrainingState,
-    config: Config,
-    run_spec: RunSpec,
-    dataset: Dataset,
-    dtype: str,
-    world: World,
+    restored: TrainingState | None, config: Config, run_spec: RunSpec, dtype: str, world: World
 ) -> TrainingState:
-    """The initial or restored state with the properties of this run."""
+    """The restored or initial state with the properties of this run."""
     return replace(
-        state,
+        restored or TrainingState(),
         run_spec=run_spec,
         num_ranks=world.size,
         dtype=dtype,
-        classes=list(dataset.classes),
+        classes=run_spec["classes"],
         input_spec=InputSpec(config.image_size, config.resize_px, config.keep_ratio),
     )
 
@@ -156,80 +168,73 @@ def _open_logger(
     """The logger, which writes on rank 0 only, and the lock on its folder."""
     if not world.is_main:
         return NullLogger(), None
-    folder = config.folder
+    folder, settings, spec = config.folder, config.as_dict(), state.input_spec
     with user_errors(f"--out {folder}", remedy="choose another --out"):
         if starts_over and resume.set_aside(folder):
             lock = None  # it was on the folder that now has another name
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock or RunLock(folder)
-        logger = RunLogger(
-            folder, config.as_dict(), dataset, state.input_spec, state.step, config.board_every
-        )
-    return logger, lock
+        return RunLogger(folder, settings, dataset, spec, state.step, config.board_every), lock
 
 
 def _startup_lines(
     config: Config,
     dataset: Dataset,
-    network: Network,
+    core: mx.gluon.HybridBlock,
     plan: Plan,
-    peak_lr: float,
-    source: Checkpoint | Commit | None,
-    step: int,
+    learning_rate: LearningRate,
+    source: Source,
+    state: TrainingState,
     world: World,
 ) -> Iterator[str]:
+    """What the run prints before its first step."""
+    step, num_steps = state.step, plan.num_steps
     if isinstance(source, Commit):
-        yield (
-            f"continuing on {world.size} x {world.ctx} from step {step}"
-            f" (before: {world.session.resized_from})"
-        )
+        before = world.session.resized_from
+        yield f"continuing on {world.size} x {world.ctx} from step {step} (before: {before})"
         return
     yield from startup_summary.describe_dataset(config.data, dataset)
     yield from startup_summary.describe_device(config.device, world.ctx)
     yield from startup_summary.describe_network(
-        config.model, network.core, network.dtype, plan, peak_lr, world
+        config.model, core, state.dtype, plan, learning_rate.peak, world
     )
-    if source:
-        yield startup_summary.describe_resume(source.path, step, plan.num_steps)
+    if source and step < num_steps:
+        yield f"resuming from {source.path} at step {step} of {num_steps}"
+    elif source:
+        yield f"{source.path} has made all {num_steps} steps; increase --epochs or --max-steps"
 
 
 def _open_batches(
     config: Config,
     dataset: Dataset,
-    network: Network,
-    spec: InputSpec,
+    core: mx.gluon.HybridBlock,
+    net: mx.gluon.HybridBlock,
+    state: TrainingState,
     world: World,
 ) -> tuple[RankBatches | FeatureBatches, mx.gluon.HybridBlock]:
     """The batches, and the part of the network that is trained on them.
 
     If only the head is trained, the features of a few views of each image are computed once.
     """
+    spec, side, folder = state.input_spec, config.cache_side_px, config.cache_folder
     num_workers = config.num_workers or threads.set_num_threads()
     cache = None
     if config.cache != "off":
         cache = image_cache.open_cache(
-            dataset,
-            spec,
-            config.cache_side_px,
-            config.cache,
-            config.cache_folder,
-            num_workers,
-            world,
+            dataset, spec, side, config.cache, folder, num_workers, world
         )
     batches = RankBatches(
         dataset, spec, config.seed, world.rank, world.size, num_workers, config.prefetch_mb, cache
     )
     extractor = None
-    if config.views and parameters.has_frozen_backbone(network.core):
-        extractor = zoo.feature_extractor(network.core)
+    if config.views and parameters.has_frozen_backbone(core):
+        extractor = zoo.feature_extractor(core)
     if extractor is None:
-        return batches, network.net
-    key = [config.model, config.seed, network.dtype, spec, cache and config.cache_side_px]
+        return batches, net
+    key = [config.model, config.seed, state.dtype, spec, cache and side]
     num_views = min(config.views, config.epochs)  # each epoch uses one, in turn
-    features = feature_cache.load_or_compute(
-        extractor, batches, num_views, key, config.cache_folder, world
-    )
-    return FeatureBatches(batches, features), zoo.head(network.core)
+    features = feature_cache.load_or_compute(extractor, batches, num_views, key, folder, world)
+    return FeatureBatches(batches, features), zoo.head(core)
 
 
 def _run_options(config: Config, core: mx.gluon.HybridBlock) -> RunOptions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Iterator
 
 import mxnet as mx
@@ -44,12 +43,3 @@ def describe_network(
     for group in parameters.groups(core):
         rate = f"learning rate {peak_lr * group.lr_mult:g}" if group.lr_mult else "frozen"
         yield f"  {group.name:9}{group.num_values:>12,} parameters  {rate}"
-
-
-def describe_resume(path: Path, step: int, num_steps: int) -> str:
-    """The checkpoint that the run resumes from, or that there is nothing left to do."""
-    if step < num_steps:
-        return f"resuming from {path} at step {step} of {num_steps}"
-    return (
-        f"{path} has made all {num_steps} steps; increase --epochs or --max-steps to train longer"
-    )

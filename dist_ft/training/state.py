@@ -10,6 +10,12 @@ from dist_ft.errors import UserError
 
 FORMAT_VERSION = 2  # increase it with every change of the format, and extend `_upgrade`
 
+NAMES_SINCE_VERSION_1 = {
+    "epochs_without_better": "epochs_without_improvement",
+    "facts": "run_spec",
+    "ranks": "num_ranks",
+    "view": "input_spec",
+}
 INPUT_SPEC_KEYS = ("image_size", "resize", "keep_ratio")  # in the order of InputSpec's fields
 DEFAULT_INPUT_SPEC = InputSpec(224, 256, False)
 
@@ -76,32 +82,16 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
     """Converts the values of an older version to those of FORMAT_VERSION."""
     values = dict(values)
     version = values.pop("format_version", 1)
-    if version == 1:
-        return _from_version_1(values)
-    if version == FORMAT_VERSION:
-        return values
-    raise UnknownFormat(
-        f"checkpoint format version {version}: this dist_ft reads versions 1 to {FORMAT_VERSION};"
-        " use the version of dist_ft that wrote the checkpoint, or a newer one"
-    )
-
-
-def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 had other names and no format_version; its first writers lacked "dtype"."""
-    run_spec = dict(values["facts"])
-    if "images a step" in run_spec:
-        run_spec["images per step"] = run_spec.pop("images a step")
-    return {
-        "step": values["step"],
-        "epoch_sums": values["epoch_sums"],
-        "test_accuracy": values.get("test_accuracy"),
-        "best_accuracy": values["best_accuracy"],
-        "epochs_without_improvement": values["epochs_without_better"],
-        "elapsed_s": values["elapsed_s"],
-        "loss_scale": values.get("loss_scale"),
-        "run_spec": run_spec,
-        "num_ranks": values["ranks"],
-        "dtype": values.get("dtype") or run_spec.get("--dtype", "float32"),
-        "classes": values["classes"],
-        "input_spec": values["view"],
-    }
+    if version not in (1, FORMAT_VERSION):
+        raise UnknownFormat(
+            f"checkpoint format version {version}: this dist_ft reads versions 1 to"
+            f" {FORMAT_VERSION}; use the version of dist_ft that wrote the checkpoint, or a newer"
+            " one"
+        )
+    if version == 1:  # had no format_version and other names; its first writers lacked "dtype"
+        values = {NAMES_SINCE_VERSION_1.get(name, name): value for name, value in values.items()}
+        spec = values["run_spec"] = dict(values["run_spec"])
+        if "images a step" in spec:
+            spec["images per step"] = spec.pop("images a step")
+        values["dtype"] = values.get("dtype") or spec.get("--dtype", "float32")
+    return values

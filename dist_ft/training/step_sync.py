@@ -65,13 +65,9 @@ class StepSync:
 
         Raises CollectiveError on all ranks if a loss on any rank is not finite.
         """
-        has_bad_step, unsent = self._first_bad_step is not None, self._unsent
-        values: list[float] = [
-            num_images,
-            num_unreadable,
-            has_bad_step,
-            self._world.session.resize_pending,
-        ]
+        is_bad, resize = self._first_bad_step is not None, self._world.session.resize_pending
+        unsent = self._unsent
+        values: list[float] = [num_images, num_unreadable, is_bad, resize]
         values += [unsent.loss_sum, unsent.correct, unsent.num_images]
         values += [stop_signal == signum for signum in STOP_SIGNALS]
         total = self._world.sum(values)

@@ -27,15 +27,6 @@ SLOW_RATIO = 1.2
 MIN_LOST_S = 1.0  # per epoch; shorter epochs have too few steps to judge by
 
 
-class Reading(NamedTuple):
-    """Monotonic times of a process, s."""
-
-    now_s: float
-    data_s: float  # waited for batches
-    device_s: float  # waited for the device
-    ranks_s: float  # in collective calls
-
-
 class RankTiming(NamedTuple):
     """The times of one rank in the steps of an epoch, s."""
 
@@ -92,9 +83,7 @@ class StepTimer:
 
     def gather(self) -> list[RankTiming]:
         """The timing of every rank since `start_epoch`; all ranks call it."""
-        wall_s, data_s, device_s, ranks_s = (
-            end - start for start, end in zip(self._epoch_start, self._read())
-        )
+        wall_s, data_s, device_s, ranks_s = (self._read() - self._epoch_start).tolist()
         return self._world.gather(
             RankTiming(
                 rank=self._world.rank,
@@ -107,12 +96,11 @@ class StepTimer:
             )
         )
 
-    def _read(self) -> Reading:
-        return Reading(
-            now_s=time.perf_counter(),
-            data_s=self._loader.waited_s,
-            device_s=self._sync.waited_s + self._waited_s,
-            ranks_s=self._world.waited_s,
+    def _read(self) -> np.ndarray:
+        """Now, and the time waited so far for batches, the device and other ranks, s."""
+        device_s = self._sync.waited_s + self._waited_s
+        return np.array(
+            (time.perf_counter(), self._loader.waited_s, device_s, self._world.waited_s)
         )
 
     def _wait_for_device(self) -> float:
@@ -138,7 +126,7 @@ def find_slow_rank(timings: Sequence[RankTiming]) -> tuple[RankTiming, float] | 
     if len(timings) < 2:
         return None
     slowest = max(timings, key=lambda timing: timing.step_s)
-    median_s = float(np.median([timing.step_s for timing in timings if timing is not slowest]))
+    median_s = float(np.median([t.step_s for t in timings if t is not slowest]))
     lost_s = (slowest.step_s - median_s) * slowest.num_steps
     is_slow = slowest.step_s > SLOW_RATIO * median_s and lost_s >= MIN_LOST_S
     return (slowest, median_s) if is_slow else None
