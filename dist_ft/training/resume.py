@@ -34,14 +34,12 @@ def find_checkpoint(resume: str, run: Path, spec: RunSpec) -> checkpoint.Checkpo
     if resume == "never":
         return None
     source, found = run, checkpoint.latest(run)
-    if found is None and resume == "auto":
-        return None
-    if found is None:
+    if found is None and resume != "auto":
         source = Path(resume)
         found = checkpoint.latest(source)
-    if found is None:
-        raise UserError(f"--resume {resume}: no complete checkpoint in {source / 'checkpoints'}")
-    differences = resume_differences(found.state.run_spec, spec)
+        if found is None:
+            raise UserError(f"--resume {source}: no complete checkpoint in {source}/checkpoints")
+    differences = resume_differences(found.state.run_spec, spec) if found else []
     if differences:
         raise UserError(
             f"{source} is a run with different settings ({'; '.join(differences)}); choose another"

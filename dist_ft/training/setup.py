@@ -42,8 +42,7 @@ from dist_ft.training.state import TrainingState
 from dist_ft.training.step_sync import StepSync
 from dist_ft.training.step_timing import StepTimer
 
-# For the watchdog, s: a million files on a network file system; downloads have their own timeouts.
-SLOW_START_S = 3600.0
+SLOW_START_S = 3600.0  # for the watchdog: a million files on a network file system, downloads
 
 
 def build_run(config: Config, world: World) -> Run:
@@ -189,7 +188,7 @@ def _startup_lines(
 ) -> Iterator[str]:
     """What the run prints before its first step."""
     step, num_steps = state.step, plan.num_steps
-    if isinstance(source, Commit):
+    if isinstance(source, Commit):  # of an elastic run
         before = world.session.resized_from
         yield f"continuing on {world.size} x {world.ctx} from step {step} (before: {before})"
         return

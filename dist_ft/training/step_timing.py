@@ -99,9 +99,8 @@ class StepTimer:
     def _read(self) -> np.ndarray:
         """Now, and the time waited so far for batches, the device and other ranks, s."""
         device_s = self._sync.waited_s + self._waited_s
-        return np.array(
-            (time.perf_counter(), self._loader.waited_s, device_s, self._world.waited_s)
-        )
+        times = time.perf_counter(), self._loader.waited_s, device_s, self._world.waited_s
+        return np.array(times)
 
     def _wait_for_device(self) -> float:
         """Returns the time at which the device is idle."""
