@@ -20,10 +20,7 @@ from dist_ft.settings import flag_of
 
 RunSpec = Dict[str, Any]  # by name, values that JSON preserves
 
-# Paths may differ between hosts.
-HOST_SETTINGS = frozenset(("data", "out", "weights", "cache_dir"))
-
-DEFAULTS = {flag_of(f.name): f.default for f in fields(Config)}
+HOST_PATHS = {"--data", "--out", "--weights", "--cache-dir"}  # may differ between ranks
 
 
 def describe(settings: dict[str, Any], dataset: Dataset) -> RunSpec:
@@ -31,8 +28,8 @@ def describe(settings: dict[str, Any], dataset: Dataset) -> RunSpec:
     return {
         **{flag_of(name): _plain(value) for name, value in settings.items()},
         "classes": list(dataset.classes),
-        "train images": describe_split(dataset.train),
-        "test images": describe_split(dataset.test),
+        "train images": _describe_split(dataset.train),
+        "test images": _describe_split(dataset.test),
         "version of dist_ft": __version__,
         "version of mxnet": mx.__version__,
         "version of numpy": np.__version__,
@@ -40,17 +37,12 @@ def describe(settings: dict[str, Any], dataset: Dataset) -> RunSpec:
     }
 
 
-def describe_split(split: Split) -> str:
-    return f"{len(split)} of fingerprint {split.fingerprint()}"
-
-
 def rank_differences(specs: Sequence[RunSpec], rank_names: Sequence[str]) -> list[str]:
     """One line for each difference between a rank and rank 0."""
-    ignored = {flag_of(name) for name in HOST_SETTINGS}
     return [
         f"{rank_name} differs from rank 0 in {difference}"
         for rank_name, spec in zip(rank_names[1:], specs[1:])
-        for difference in _differences(specs[0], spec, ignored)
+        for difference in _differences(specs[0], spec, HOST_PATHS)
     ]
 
 
@@ -66,7 +58,7 @@ def resume_differences(saved: RunSpec, current: RunSpec) -> list[str]:
     if current["--scale-batch"] and current["--warmup-epochs"] is None:
         ignored.discard("--epochs")  # the default warm-up is at most as long
     ignored |= {name for name in current if name.startswith("version of ")} | {"test images"}
-    defaults = {name: _plain(value) for name, value in DEFAULTS.items()}
+    defaults = {flag_of(f.name): _plain(f.default) for f in fields(Config)}
     saved = {name: value for name, value in saved.items() if name in current}
     return _differences({**defaults, **saved}, current, ignored)
 
@@ -81,3 +73,7 @@ def _differences(a: RunSpec, b: RunSpec, ignored: Iterable[str]) -> list[str]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _describe_split(split: Split) -> str:
+    return f"{len(split)} of fingerprint {split.fingerprint()}"

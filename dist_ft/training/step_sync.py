@@ -113,7 +113,7 @@ class StepSync:
 
 
 class StopRequest:
-    """Signal handler that remembers the first signal until the ranks stop at the same step."""
+    """Signal handler that remembers the first signal until the ranks stop together."""
 
     received: signal.Signals | None = None
 

@@ -83,18 +83,12 @@ class StepTimer:
 
     def gather(self) -> list[RankTiming]:
         """The timing of every rank since `start_epoch`; all ranks call it."""
+        world, num_steps = self._world, len(self._steps)
         wall_s, data_s, device_s, ranks_s = (self._read() - self._epoch_start).tolist()
-        return self._world.gather(
-            RankTiming(
-                rank=self._world.rank,
-                host=self._world.host,
-                num_steps=len(self._steps),
-                wall_s=wall_s,
-                data_s=data_s,
-                host_s=max(0.0, wall_s - device_s - ranks_s),
-                device_step_s=float(np.median(self._device_times)) if self._device_times else 0.0,
-            )
-        )
+        host_s = max(0.0, wall_s - device_s - ranks_s)
+        step_s = float(np.median(self._device_times or [0.0]))
+        timing = RankTiming(world.rank, world.host, num_steps, wall_s, data_s, host_s, step_s)
+        return world.gather(timing)
 
     def _read(self) -> np.ndarray:
         """Now, and the time waited so far for batches, the device and other ranks, s."""
