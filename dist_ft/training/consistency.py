@@ -13,7 +13,6 @@ from dist_ft.data.leakage import find_leaks, leak_message
 from dist_ft.data.loader import Loader
 from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, UserError
-from dist_ft.training.feature_cache import CachedSplit
 from dist_ft.training.run_spec import RunSpec, rank_differences
 
 Arrays = Dict[str, mx.nd.NDArray]
@@ -37,7 +36,7 @@ def check_same_spec(spec: RunSpec, world: World) -> None:
 
 
 def check_unreadable(
-    num_unreadable: int, max_bad_share: float, loader: Loader | CachedSplit, world: World
+    num_unreadable: int, max_bad_share: float, loader: Loader, world: World
 ) -> None:
     """Raises CollectiveError if too large a share of the loader's split is unreadable.
 
