@@ -32,7 +32,7 @@ def main() -> None:
         workers = args.num_workers or num_threads
         assessment = model_evaluation.assess(net, model, split, world, workers)
         if world.is_main:
-            cli.write_json(args.json, "--json", assessment.as_json())
+            cli.write_json(args.json, "--json", assessment.results)
             model_evaluation.write_confusion(assessment, args.png)
             print("\n".join(assessment.lines()), flush=True)
             for reason in assessment.unreadable.values():

@@ -35,8 +35,7 @@ def main() -> None:
         workers = args.num_workers or num_threads
         parts = predictor.predict(net, model, paths, world, args.top, workers, args.out)
         if world.is_main:
-            with writers.open_writer(kind, args.output, args.top, paths, model.classes) as writer:
-                num_unreadable = writers.write_all(writer, parts)
+            num_unreadable = writers.write(parts, kind, args.output, args.top, paths, model.classes)
         deque(parts, maxlen=0)  # the other ranks' rows are part of rank 0's
     if num_unreadable:
         sys.exit(f"dist_ft: {num_unreadable} of {len(paths)} images cannot be read")

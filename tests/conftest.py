@@ -179,14 +179,42 @@ def no_figures():
 
 
 @pytest.fixture(scope="session")
-def trained_run(tiny, tmp_path_factory) -> Path:
+def world():
+    """A single process on the CPU."""
+    from dist_ft.distributed.world import World
+
+    world = World("cpu", stall_timeout_s=600)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Runs a command's main() in this process; returns its exit status, output and error output."""
+
+    def run(command, *arguments):
+        monkeypatch.setattr(sys, "argv", ["dist_ft", *map(str, arguments)])
+        status = 0
+        try:
+            command.main()
+        except SystemExit as exit:
+            status = exit.code
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        sys.stdout.flush()
+        return (status, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny, world, tmp_path_factory) -> Path:
     """A run of a few epochs on the tiny data set, in this process. Not to be changed."""
     from dist_ft.config import Config
-    from dist_ft.distributed.world import World
     from dist_ft.train import fit
 
     out = tmp_path_factory.mktemp("trained") / "run"
-    world = World(device="cpu", stall_timeout_s=600)
     fit(
         Config(
             data=str(tiny),
@@ -196,7 +224,7 @@ def trained_run(tiny, tmp_path_factory) -> Path:
             image_size=32,
             keep_ratio=True,
             batch_size=8,
-            epochs=8,
+            epochs=6,
             lr=0.05,
             momentum=0.9,
             head_lr_mult=1.0,
@@ -204,7 +232,6 @@ def trained_run(tiny, tmp_path_factory) -> Path:
         ),
         world,
     )
-    world.close()
     return out
 
 

@@ -19,10 +19,8 @@ from dist_ft.data.decoding import BLANK
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 from dist_ft.evaluation.evaluator import Evaluation
-from dist_ft.evaluation.feature_sample import FeatureSample
-from dist_ft.evaluation.precision_recall import PrecisionRecall
+from dist_ft.evaluation.metrics import FeatureSample, PrecisionRecall, Scores
 from dist_ft.evaluation.predictions import COLUMNS, Predictions
-from dist_ft.evaluation.scores import Scores
 from dist_ft.tracking import figures
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
 from dist_ft.tracking.run_logger import RunLogger

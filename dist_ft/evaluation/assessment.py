@@ -8,14 +8,21 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-from dist_ft.evaluation.calibration import Reliability, reliability
+from dist_ft.evaluation.calibration import reliability
 from dist_ft.evaluation.confidence_intervals import bootstrap, wilson
 from dist_ft.evaluation.confusion import class_scores
+from dist_ft.evaluation.metrics import TOP_K, Scores
 from dist_ft.evaluation.predictions import Predictions
-from dist_ft.evaluation.scores import TOP_K, Scores
 from dist_ft.text import on_one_line
 
 MAX_PRINTED_CLASSES = 20  # a larger confusion matrix is not printed
+PRINTED_NAMES = {
+    "loss": "loss",
+    "accuracy": "top-1",
+    "accuracy_top5": "top-5",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+}
 
 
 @dataclass(frozen=True)
@@ -30,23 +37,15 @@ class Assessment:
     predictions: Predictions
     unreadable: dict[str, str]  # what is wrong with each unreadable image, by its path
 
-    @property
-    def calibration(self) -> Reliability:
-        table = self.predictions.table
-        return reliability(table["label"] == table["predicted"], table["p_predicted"])
-
     @cached_property
-    def intervals(self) -> np.ndarray:
-        """(3 + C, 2): the 95 % intervals of `weighted_statistics`."""
-        table, num_classes = self.predictions.table, len(self.classes)
-        return bootstrap(
-            lambda weights: weighted_statistics(table, num_classes, weights), len(table)
-        )
-
-    def as_json(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """All results as plain values; NAME_95 is the 95 % interval of NAME."""
-        scores, calibration = self.scores, self.calibration
-        loss_95, error_95, macro_f1_95, *f1_95 = self.intervals.tolist()
+        scores, table = self.scores, self.predictions.table
+        calibration = reliability(table["label"] == table["predicted"], table["p_predicted"])
+        intervals = bootstrap(
+            lambda weights: weighted_statistics(table, len(self.classes), weights), len(table)
+        )
+        loss_95, error_95, macro_f1_95, *f1_95 = intervals.tolist()
         return {
             "checkpoint": self.checkpoint,
             "step": self.step,
@@ -65,20 +64,20 @@ class Assessment:
             "calibration_error": calibration.error,
             "calibration_error_95": error_95,
             "calibration": {name: sums.tolist() for name, sums in calibration._asdict().items()},
-            "classes": self._classes_as_json(f1_95),
+            "classes": self._class_results(f1_95),
             "confusion": scores.confusion.tolist(),
             "unreadable": self.unreadable,
         }
 
-    def _classes_as_json(self, f1_95: Sequence[Sequence[float]]) -> dict[str, Any]:
-        confusion = self.scores.confusion
-        metrics = class_scores(confusion)
+    def _class_results(self, f1_95: Sequence[Sequence[float]]) -> dict[str, Any]:
+        metrics = class_scores(self.scores.confusion)
+        correct = np.diag(self.scores.confusion).tolist()
         return {
             name: {
                 "precision": float(metrics.precision[k]),
-                "precision_95": wilson(int(confusion[k, k]), int(metrics.num_predicted[k])),
+                "precision_95": wilson(correct[k], int(metrics.num_predicted[k])),
                 "recall": float(metrics.recall[k]),
-                "recall_95": wilson(int(confusion[k, k]), int(metrics.support[k])),
+                "recall_95": wilson(correct[k], int(metrics.support[k])),
                 "f1": float(metrics.f1[k]),
                 "f1_95": f1_95[k],
                 "support": int(metrics.support[k]),
@@ -88,48 +87,28 @@ class Assessment:
 
     def lines(self) -> Iterator[str]:
         """The report as text."""
-        scores = self.scores
-        yield on_one_line(f"{self.checkpoint} on {self.data}: {scores.num_images} images")
-        if not scores.num_images:
+        yield on_one_line(f"{self.checkpoint} on {self.data}: {self.scores.num_images} images")
+        if not self.scores.num_images:
             yield "no image could be read, so there are no scores"
             return
-        loss_95, error_95, macro_f1_95, *f1_95 = self.intervals
-        yield _score("loss", scores.loss, loss_95)
-        yield _score("top-1", scores.accuracy, wilson(scores.correct, scores.num_images))
-        if len(self.classes) > TOP_K:
-            top5_95 = wilson(scores.correct_top5, scores.num_images)
-            yield _score("top-5", scores.accuracy_top5, top5_95)
-        yield _score("macro F1", class_scores(scores.confusion).macro_f1, macro_f1_95)
-        yield _score("calibration error", self.calibration.error, error_95)
-        yield ""
-        yield from self._class_lines(f1_95)
-        if len(self.classes) <= MAX_PRINTED_CLASSES:
-            yield ""
-            yield from self._confusion_lines()
-
-    def _class_lines(self, f1_95: Sequence[Sequence[float]]) -> Iterator[str]:
-        confusion, width = self.scores.confusion, self._name_width
-        metrics = class_scores(confusion)
-        yield f"{'class':{width}}  images  precision  recall  {'95 %':14}      F1  95 %"
-        for k, name in enumerate(self.classes):
-            support = int(metrics.support[k])
+        for name, printed in PRINTED_NAMES.items():
+            if name != "accuracy_top5" or len(self.classes) > TOP_K:
+                interval = _interval(self.results[f"{name}_95"])
+                yield f"{printed:17}  {self.results[name]:.4f}  (95 %: {interval})"
+        names = [on_one_line(name) for name in self.classes]
+        width = max(len("class"), *map(len, names))
+        yield f"\n{'class':{width}}  images  precision  recall  {'95 %':14}      F1  95 %"
+        for name, row in zip(names, self.results["classes"].values()):
             yield (
-                f"{on_one_line(name):{width}}  {support:6}  {metrics.precision[k]:9.3f}"
-                f"  {metrics.recall[k]:6.3f}  {_interval(wilson(int(confusion[k, k]), support))}"
-                f"  {metrics.f1[k]:6.3f}  {_interval(f1_95[k])}"
+                f"{name:{width}}  {row['support']:6}  {row['precision']:9.3f}"
+                f"  {row['recall']:6.3f}  {_interval(row['recall_95'])}"
+                f"  {row['f1']:6.3f}  {_interval(row['f1_95'])}"
             )
-
-    def _confusion_lines(self) -> Iterator[str]:
-        yield "confusion matrix (rows: true class, columns: predicted class)"
-        confusion = self.scores.confusion
-        digits = len(str(confusion.max()))
-        for name, counts in zip(self.classes, confusion):
-            cells = " ".join(f"{count:{digits}}" for count in counts)
-            yield f"{on_one_line(name):{self._name_width}}  {cells}"
-
-    @property
-    def _name_width(self) -> int:
-        return max(len("class"), *(len(on_one_line(name)) for name in self.classes))
+        if len(self.classes) <= MAX_PRINTED_CLASSES:
+            yield "\nconfusion matrix (rows: true class, columns: predicted class)"
+            digits = len(str(self.scores.confusion.max()))
+            for name, counts in zip(names, self.scores.confusion):
+                yield f"{name:{width}}  {' '.join(f'{count:{digits}}' for count in counts)}"
 
 
 def weighted_statistics(table: np.ndarray, num_classes: int, weights: np.ndarray) -> np.ndarray:
@@ -144,10 +123,6 @@ def weighted_statistics(table: np.ndarray, num_classes: int, weights: np.ndarray
     error = reliability(is_correct, table["p_predicted"], weights).error
     loss = (weights * table["loss"]).sum() / max(1, weights.sum())
     return np.array([loss, error, metrics.macro_f1, *metrics.f1])
-
-
-def _score(name: str, value: float, interval: Sequence[float]) -> str:
-    return f"{name:17}  {value:.4f}  (95 %: {_interval(interval)})"
 
 
 def _interval(ends: Sequence[float]) -> str:

@@ -48,19 +48,14 @@ class Mistake(NamedTuple):
 
 def most_frequent_mistakes(confusion: np.ndarray, num: int) -> list[Mistake]:
     """At most `num` pairs of classes, the most frequently confused first."""
-    wrong = _without_diagonal(confusion)
+    wrong = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:num]
-    labels, predicted = np.unravel_index(order, wrong.shape)
-    cells = zip(labels.tolist(), predicted.tolist(), wrong[labels, predicted].tolist())
-    return [Mistake(*cell) for cell in cells if cell[-1]]
+    cells = zip(*np.unravel_index(order, wrong.shape))
+    return [Mistake(int(k), int(c), int(wrong[k, c])) for k, c in cells if wrong[k, c]]
 
 
 def most_frequent_mistake_by_class(confusion: np.ndarray) -> list[Mistake]:
     """What each class is most often mistaken for; num_images is 0 if it never is."""
-    wrong = _without_diagonal(confusion)
+    wrong = confusion - np.diag(np.diag(confusion))
     predicted = wrong.argmax(axis=1).tolist()
     return [Mistake(k, column, int(wrong[k, column])) for k, column in enumerate(predicted)]
-
-
-def _without_diagonal(confusion: np.ndarray) -> np.ndarray:
-    return confusion - np.diag(confusion.diagonal())

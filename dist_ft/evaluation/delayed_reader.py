@@ -9,11 +9,7 @@ import mxnet as mx
 
 
 class DelayedReader:
-    """A queue of device arrays on their way to the host.
-
-    Each is read `num_steps` steps after it was pushed: by then it is usually complete, and at most
-    that many batches wait on the device.
-    """
+    """A queue of device arrays, each read `num_steps` steps after it was pushed."""
 
     def __init__(self, num_steps: int = 2):
         self.num_steps = num_steps
@@ -22,13 +18,10 @@ class DelayedReader:
     def push(self, array: mx.nd.NDArray, *tags: Any) -> Iterator[tuple[Any, ...]]:
         """Queues an array; yields (numpy array, *tags) for those that are old enough."""
         self._queue.append((array, *tags))
-        return self._drain(self.num_steps)
+        return self.rest(self.num_steps)
 
-    def rest(self) -> Iterator[tuple[Any, ...]]:
-        """Yields all that are left."""
-        return self._drain(0)
-
-    def _drain(self, num_kept: int) -> Iterator[tuple[Any, ...]]:
+    def rest(self, num_kept: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Yields all but the last `num_kept`."""
         while len(self._queue) > num_kept:
             array, *tags = self._queue.popleft()
             yield (array.asnumpy(), *tags)  # sync point with the device

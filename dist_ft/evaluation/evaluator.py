@@ -10,11 +10,8 @@ import numpy as np
 from dist_ft.data.loader import Batch
 from dist_ft.distributed.world import World
 from dist_ft.evaluation.delayed_reader import DelayedReader
-from dist_ft.evaluation.feature_sample import FeatureSample
-from dist_ft.evaluation.outputs import Metric, Outputs
-from dist_ft.evaluation.precision_recall import PrecisionRecall
+from dist_ft.evaluation.metrics import FeatureSample, Metric, Outputs, PrecisionRecall, Scores
 from dist_ft.evaluation.predictions import Predictions
-from dist_ft.evaluation.scores import Scores
 from dist_ft.models import zoo
 
 Network = Callable[[mx.nd.NDArray], mx.nd.NDArray]
@@ -46,13 +43,9 @@ def evaluate(
     scores = Scores.zero(num_classes)
     for output, batch in forward(net, batches, world):
         real = batch.mask > 0
-        rows = output[real]
-        outputs = Outputs(
-            batch.indices[real],
-            batch.labels[real].astype(np.int64),
-            rows[:, :num_classes].astype(np.float64),
-            rows[:, num_classes:],
-        )
+        logits = output[real, :num_classes].astype(np.float64)
+        labels = batch.labels[real].astype(np.int64)
+        outputs = Outputs(batch.indices[real], labels, logits, output[real, num_classes:])
         for metric in (scores, *metrics):
             metric.add(outputs)
     for metric in (scores, *metrics):
@@ -86,10 +79,8 @@ class Evaluator:
 
         batches: this rank's, of pixels or of features; num_images: in the split, on all ranks.
         """
-        predictions = Predictions()
-        precision_recall = PrecisionRecall(self._num_classes)
-        features = FeatureSample(num_images)
-        metrics = predictions, precision_recall, features
+        predictions, curves = Predictions(), PrecisionRecall(self._num_classes)
+        metrics = predictions, curves, FeatureSample(num_images)
         scores = evaluate(self._net, batches, self._num_classes, world, *metrics)
         return Evaluation(scores, *metrics)
 

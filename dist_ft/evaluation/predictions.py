@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import numpy as np
 
 from dist_ft.distributed.world import World
-from dist_ft.evaluation.outputs import Outputs
-
-COLUMNS = np.dtype(
-    [
-        *(("index", np.int64), ("label", np.int64), ("predicted", np.int64)),
-        *(("loss", np.float64), ("p_predicted", np.float64), ("p_label", np.float64)),
-    ]
-)
+from dist_ft.evaluation.metrics import Outputs, pick
 
 
 @dataclass(frozen=True)
@@ -29,6 +23,9 @@ class Prediction:
     p_label: float
 
 
+COLUMNS = np.dtype(list(get_type_hints(Prediction).items()))  # int64 and float64
+
+
 class Predictions:
     """A table with a row per readable image; after `reduce` in the order of the split."""
 
@@ -37,15 +34,14 @@ class Predictions:
         self._parts: list[np.ndarray] = []
 
     def add(self, outputs: Outputs) -> None:
-        rows = np.empty(len(outputs.labels), COLUMNS)
-        rows["index"], rows["label"] = outputs.indices, outputs.labels
-        rows["predicted"], rows["loss"] = outputs.predicted, outputs.losses
-        rows["p_predicted"], rows["p_label"] = outputs.p_predicted, outputs.p_label
-        self._parts.append(rows)
+        labels, predicted = outputs.labels, outputs.predicted
+        probabilities = outputs.probabilities
+        p_predicted, p_label = pick(probabilities, predicted), pick(probabilities, labels)
+        rows = zip(outputs.indices, labels, predicted, outputs.losses, p_predicted, p_label)
+        self._parts.append(np.array(list(rows), COLUMNS))
 
     def reduce(self, world: World) -> None:
-        table = np.concatenate([self.table, *self._parts])
-        table = np.concatenate(world.gather(table))
+        table = np.concatenate(world.gather(np.concatenate([self.table, *self._parts])))
         self.table, self._parts = table[np.argsort(table["index"])], []
 
     def __len__(self) -> int:
@@ -54,13 +50,11 @@ class Predictions:
     def worst(self, num: int) -> list[Prediction]:
         """The mistakes with the largest losses, the worst first."""
         mistakes = self.table[self.table["predicted"] != self.table["label"]]
-        order = np.argsort(mistakes["p_label"], kind="stable")
-        return _rows(mistakes[order[:num]])
+        return _rows(mistakes[np.argsort(mistakes["p_label"], kind="stable")[:num]])
 
     def least_certain(self, num: int) -> list[Prediction]:
         """Those whose predicted class has the smallest probability, correct or not."""
-        order = np.argsort(self.table["p_predicted"], kind="stable")
-        return _rows(self.table[order[:num]])
+        return _rows(self.table[np.argsort(self.table["p_predicted"], kind="stable")[:num]])
 
     def at(self, indices: np.ndarray) -> list[Prediction]:
         """The predictions for these images of the split."""

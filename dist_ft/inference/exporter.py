@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable, Iterator
 
 import mxnet as mx
+import numpy as np
 
 from dist_ft import files
+from dist_ft.data.dataset import Split
+from dist_ft.data.loader import Batch
+from dist_ft.data.rank_batches import TEST_BATCH_SIZE
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
-from dist_ft.evaluation.evaluator import Network
+from dist_ft.evaluation.evaluator import Network, forward
 from dist_ft.inference import int8, onnx_model
-from dist_ft.inference.export_comparison import Comparison, compare, noise
-from dist_ft.inference.model_evaluation import labelled_split
-from dist_ft.inference.split_images import split_batches
+from dist_ft.inference.model_evaluation import batches_of, labelled_split
 from dist_ft.inference.trained_model import TrainedModel
 from dist_ft.models import zoo
 from dist_ft.text import as_json
 
-
-class Softmax(mx.gluon.HybridBlock):
-    """Maps logits to probabilities."""
-
-    def hybrid_forward(self, F, x):
-        return F.softmax(x)
+TOLERANCE = 1e-3  # of a probability, between two implementations of float32
 
 
 def export(
@@ -45,14 +45,13 @@ def export(
     """
     core = model.core(mx.cpu())
     network = probabilities_from_pixels(core)
-    batches: Any = noise(model.spec.side)
+    batches: Iterable[Batch] = noise(model.spec.side)
     if data:
         test = labelled_split(data, "test", model.classes)
-        batches = split_batches(test, model.spec, num_workers)
+        batches = _test_batches(model, test, world, num_workers)
     if to == "int8":
         train = labelled_split(data, "train", model.classes)
-        every = max(1, len(train) // int8.NUM_CALIBRATION_IMAGES)
-        core = int8.quantize(core, split_batches(train, model.spec, num_workers, every))
+        core = int8.quantize(core, int8.calibration_pixels(train, model.spec, num_workers))
     with (files.output_file if to == "onnx" else files.output_folder)(out, "--out") as temporary:
         if to == "onnx":
             onnx_model.write(core, model.spec.side, description(model), temporary)
@@ -66,23 +65,38 @@ def export(
     return comparison
 
 
+def _test_batches(
+    model: TrainedModel, test: Split, world: World, num_workers: int
+) -> Iterator[Batch]:
+    with batches_of(model, test, world, num_workers) as batches:
+        yield from batches.test()
+
+
+def noise(side: int) -> list[Batch]:
+    """A batch of random pixels without labels."""
+    pixels = np.random.RandomState(0).randint(0, 256, (TEST_BATCH_SIZE, side, side, 3))
+    labels = np.full(TEST_BATCH_SIZE, -1, np.int32)
+    mask = np.ones(TEST_BATCH_SIZE, np.float32)
+    return [Batch(pixels.astype(np.uint8), labels, mask, np.arange(TEST_BATCH_SIZE))]
+
+
 def _check(comparison: Comparison, to: str, equal_share: float, data: str) -> None:
     """Raises UserError if the export must not replace the network."""
     if not comparison.num_images:
         raise UserError(f"{data}: no test image can be read; nothing is written")
+    problem = f"--to {to}: differs from the network: {comparison}; nothing is written"
     if to == "int8" and not comparison.keeps_labels(equal_share):
         raise UserError(
-            f"--to int8: differs from the network: {comparison}; nothing is written, since"
-            f" --equal-share {equal_share:g} of the labels must be equal"
+            f"{problem}, since --equal-share {equal_share:g} of the labels must be equal"
         )
     if to != "int8" and not comparison.is_same_network():
-        raise UserError(f"--to {to}: differs from the network: {comparison}; nothing is written")
+        raise UserError(problem)
 
 
 def probabilities_from_pixels(core: mx.gluon.Block) -> mx.gluon.HybridBlock:
     """The network with everything that belongs to it, from uint8 pixels to probabilities."""
     net = mx.gluon.nn.HybridSequential()
-    net.add(zoo.Normalize(), core, Softmax())
+    net.add(zoo.Normalize(), core, mx.gluon.nn.HybridLambda("softmax", prefix="softmax0_"))
     net.hybridize()
     return net
 
@@ -90,8 +104,7 @@ def probabilities_from_pixels(core: mx.gluon.Block) -> mx.gluon.HybridBlock:
 def write_gluon(core: mx.gluon.Block, model: TrainedModel, folder: Path) -> Network:
     """Writes the files of a network into a folder; returns the network that they contain."""
     net = probabilities_from_pixels(core)
-    side = model.spec.side
-    net(mx.nd.zeros((1, side, side, 3), dtype="uint8"))
+    net(mx.nd.zeros((1, model.spec.side, model.spec.side, 3), dtype="uint8"))
     net.export(str(folder / "model"), epoch=0)
     text = as_json(description(model), indent=1)
     (folder / "model.json").write_text(text, encoding="utf-8")
@@ -117,3 +130,64 @@ def description(model: TrainedModel) -> dict[str, Any]:
         "checkpoint": str(model.path),
         "step": model.step,
     }
+
+
+@dataclass
+class Comparison:
+    """Counts of images, and the largest difference of a probability."""
+
+    num_images: int = 0
+    num_equal: int = 0  # with the same predicted class
+    num_clear: int = 0  # with another one, although the network's margin exceeds TOLERANCE
+    max_difference: float = 0.0  # inf if the export gives a value that is not finite
+    num_labelled: int = 0
+    correct: int = 0  # labelled images that the network classifies correctly
+    correct_exported: int = 0  # and the export
+
+    def add(self, labels: np.ndarray, network: np.ndarray, exported: np.ndarray) -> None:
+        """labels: (n,), -1 if unknown; network, exported: (n, C) probabilities."""
+        expected, actual = network.argmax(axis=1), exported.argmax(axis=1)
+        two_largest = np.sort(network, axis=1)[:, -2:]
+        has_margin = two_largest[:, 1] - two_largest[:, 0] > TOLERANCE
+        is_finite = np.isfinite(exported).all()
+        difference = np.abs(network - exported).max(initial=0) if is_finite else math.inf
+        self.num_images += len(labels)
+        self.num_equal += int((expected == actual).sum())
+        self.num_clear += int((has_margin & (expected != actual)).sum())
+        self.max_difference = max(self.max_difference, float(difference))
+        self.num_labelled += int((labels >= 0).sum())
+        self.correct += int((expected == labels).sum())
+        self.correct_exported += int((actual == labels).sum())
+
+    def is_same_network(self) -> bool:
+        """True if the differences are those of two float32 implementations."""
+        return self.num_images > 0 and self.num_clear == 0 and self.max_difference <= TOLERANCE
+
+    def keeps_labels(self, share: float) -> bool:
+        """True if at least this share of the labels is equal."""
+        is_finite = math.isfinite(self.max_difference)
+        return is_finite and 0 < share * self.num_images <= self.num_equal
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.num_equal} of {self.num_images} labels equal, largest difference of a"
+            f" probability {self.max_difference:.2g}"
+        )
+        if not self.num_labelled:
+            return text
+        before = self.correct / self.num_labelled
+        after = self.correct_exported / self.num_labelled
+        return f"{text}, accuracy {after:.4f} (the network's {before:.4f})"
+
+
+def compare(
+    network: Network, exported: Network, batches: Iterable[Batch], world: World
+) -> Comparison:
+    """Runs both networks, from uint8 pixels to probabilities, on the same images."""
+    comparison = Comparison()
+    first, second = itertools.tee(batches)
+    runs = forward(network, first, world, "export"), forward(exported, second, world, "export")
+    for (expected, batch), (actual, _) in zip(*runs):
+        real = batch.mask > 0
+        comparison.add(batch.labels[real], expected[real], actual[real])
+    return comparison

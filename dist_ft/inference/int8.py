@@ -5,31 +5,47 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterator
 
 import mxnet as mx
 import numpy as np
 from mxnet.contrib import quantization
 
-from dist_ft.data.loader import Batch
+from dist_ft.data import decoding, transforms
+from dist_ft.data.dataset import Split
 from dist_ft.data.rank_batches import TEST_BATCH_SIZE
+from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 from dist_ft.models import zoo
 
 NUM_CALIBRATION_IMAGES = 1000  # with 200, activations beyond the measured ranges change labels
 
 
-def quantize(core: mx.gluon.HybridBlock, batches: Iterable[Batch]) -> mx.gluon.Block:
-    """The network with 8-bit convolutions and dense layers.
+def calibration_pixels(split: Split, spec: InputSpec, num_workers: int) -> np.ndarray:
+    """(n, side, side, 3) uint8: readable images, evenly spaced. Raises UserError if none is."""
 
-    Weights are stored in float32 and quantised when they are loaded. batches: the ranges of the
-    layers' outputs are measured on these images. Raises UserError if there are none.
-    """
-    images = [batch.x for batch in batches]
+    def read(index: int) -> np.ndarray | None:
+        try:
+            return transforms.center_crop(decoding.decode(split.read(index)), *spec)
+        except (decoding.CorruptImage, OSError):
+            return None
+
+    indices = range(0, len(split), max(1, len(split) // NUM_CALIBRATION_IMAGES))
+    with ThreadPoolExecutor(num_workers) as workers:
+        images = [image for image in workers.map(read, indices) if image is not None]
     if not images:
         raise UserError("--to int8: no training image can be read, and int8 is calibrated on them")
-    pixels = np.concatenate(images)
+    return np.stack(images)
+
+
+def quantize(core: mx.gluon.HybridBlock, pixels: np.ndarray) -> mx.gluon.Block:
+    """The network with 8-bit convolutions and dense layers.
+
+    Weights are stored in float32 and quantised when they are loaded. pixels: (n, side, side, 3)
+    uint8, the images on which the ranges of the layers' outputs are measured.
+    """
     x = zoo.Normalize()(mx.nd.array(pixels, dtype="uint8"))
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")  # no messages from each rewritten layer
     nodes = json.loads(core(mx.sym.var("data")).tojson())["nodes"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator, NamedTuple, Sequence
+from typing import ContextManager, NamedTuple, Sequence
 
 import mxnet as mx
 
@@ -13,7 +13,6 @@ from dist_ft import files
 from dist_ft.data import image_folder, recordio
 from dist_ft.data.dataset import Dataset, DatasetError, Split
 from dist_ft.data.rank_batches import RankBatches
-from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.assessment import Assessment
@@ -49,8 +48,17 @@ def labelled_split(data: str, name: str, classes: Sequence[str]) -> Split:
             f"{root}: the checkpoint has no class {', '.join(unknown)}; its classes are"
             f" {', '.join(classes)}"
         )
-    positions = [classes.index(name) for name in names]
-    return replace(split, labels=tuple(positions[label] for label in split.labels))
+    return replace(split, labels=tuple(classes.index(names[label]) for label in split.labels))
+
+
+def batches_of(
+    model: TrainedModel, split: Split, world: World, num_workers: int
+) -> ContextManager[RankBatches]:
+    """This rank's batches; `test()` has the images of the split as the network expects them."""
+    dataset = Dataset(model.classes, split, split)
+    return closing(
+        RankBatches(dataset, model.spec, 0, world.rank, world.size, num_workers, PREFETCH_MB)
+    )
 
 
 def assess(
@@ -60,23 +68,14 @@ def assess(
 
     net: `model.network(world)`; num_workers: decoding threads.
     """
-    dataset = Dataset(model.classes, split, split)
-    with test_batches(dataset, model.spec, world, num_workers) as batches:
-        predictions = Predictions()
+    predictions, unreadable = Predictions(), {}
+    with batches_of(model, split, world, num_workers) as batches:
         scores = evaluate(net, batches.test(), len(model.classes), world, predictions)
-        unreadable: dict[str, str] = {}
         for part in world.gather(dict(batches.test_loader.unreadable)):
             unreadable.update(part)
     assert scores.num_images == len(predictions) == len(split) - len(unreadable)
-    return Assessment(
-        str(model.path),
-        model.step,
-        str(split.root),
-        model.classes,
-        scores,
-        predictions,
-        unreadable,
-    )
+    path, root = str(model.path), str(split.root)
+    return Assessment(path, model.step, root, model.classes, scores, predictions, unreadable)
 
 
 class TestPredictions(NamedTuple):
@@ -99,23 +98,9 @@ def predict_test_images(
         raise UserError(
             f"{data}: its classes are not those of the run; name its images with --data DIR"
         )
-    predictions = Predictions()
-    with test_batches(dataset, model.spec, world, num_workers) as batches:
-        evaluate(model.network(world), batches.test(), len(model.classes), world, predictions)
+    assessment = assess(model.network(world), model, dataset.test, world, num_workers)
     test_images = f"{len(dataset.test)} of fingerprint {dataset.test.fingerprint()}"
-    return TestPredictions(dataset, predictions, test_images == model.test_images)
-
-
-@contextmanager
-def test_batches(
-    dataset: Dataset, spec: InputSpec, world: World, num_workers: int
-) -> Iterator[RankBatches]:
-    """This rank's batches of a data set, of which only the test images are read."""
-    batches = RankBatches(dataset, spec, 0, world.rank, world.size, num_workers, PREFETCH_MB)
-    try:
-        yield batches
-    finally:
-        batches.close()
+    return TestPredictions(dataset, assessment.predictions, test_images == model.test_images)
 
 
 def write_confusion(assessment: Assessment, png: Path | None) -> None:

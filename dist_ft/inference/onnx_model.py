@@ -26,8 +26,17 @@ def write(core: mx.gluon.HybridBlock, side: int, description: dict[str, Any], pa
     "classes". Raises UserError if onnx is missing.
     """
     onnx = _import_onnx()
-    graph = _export_core(core, side, path)
-    graph = _with_normalization(graph, side, len(description["classes"]))
+    symbol = mx.sym.softmax(core(mx.sym.var("normalised")), name="probabilities")
+    arrays = {name: parameter.data() for name, parameter in core.collect_params().items()}
+    mx.onnx.export_model(
+        symbol,
+        arrays,
+        in_shapes=[(1, 3, side, side)],
+        onnx_file_path=str(path),
+        dynamic=True,
+        dynamic_input_shapes=[("n", 3, side, side)],
+    )
+    graph = _with_normalization(onnx.load(str(path)).graph, side, len(description["classes"]))
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, producer_name="dist_ft", opset_imports=[opset])
     model.ir_version = IR_VERSION
@@ -49,23 +58,6 @@ def load(path: Path) -> Network | None:
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     return lambda x: mx.nd.array(session.run(None, {"pixels": x.asnumpy()})[0])
-
-
-def _export_core(core: mx.gluon.HybridBlock, side: int, path: Path) -> onnx.GraphProto:
-    """MXNet's export: normalised pixels to probabilities, for any number of images."""
-    onnx = _import_onnx()
-    symbol = mx.sym.softmax(core(mx.sym.var("normalised")), name="probabilities")
-    arrays = {name: parameter.data() for name, parameter in core.collect_params().items()}
-    mx.onnx.export_model(
-        symbol,
-        arrays,
-        [(1, 3, side, side)],
-        [np.float32],
-        str(path),
-        dynamic=True,
-        dynamic_input_shapes=[("n", 3, side, side)],
-    )
-    return onnx.load(str(path)).graph
 
 
 def _with_normalization(graph: onnx.GraphProto, side: int, num_classes: int) -> onnx.GraphProto:

@@ -57,12 +57,12 @@ def predict(
         loader.close()
 
 
-def check_options(model: TrainedModel, top: int, thumbnails: Path | None) -> None:
+def check_options(model: TrainedModel, top: int, out: Path | None) -> None:
     """Raises UserError for options of `predict` that are bound to fail."""
     if top > len(model.classes):
         raise UserError(f"--top {top}: {model.path} has {len(model.classes)} classes")
-    if thumbnails and thumbnails.exists() and not _is_empty_folder(thumbnails):
-        raise UserError(f"--out {thumbnails}: not an empty folder; choose another")
+    if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: not an empty folder; choose another")
 
 
 def _rows(
@@ -79,10 +79,6 @@ def _rows(
             labels = tuple((classes[k], float(row[k])) for k in likeliest)
             rows[index] = Row(images.paths[index], labels)
     return rows
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _write_thumbnails(rows: dict[int, Row], pixels: np.ndarray, folder: Path) -> None:

@@ -49,9 +49,9 @@ class TrainedModel(NamedTuple):
         with world.raise_on_all_ranks():
             precision.use_dtype(dtype, world.ctx)
             core = self.core(world.ctx)
-            return (
-                zoo.for_inference(core, world.ctx, dtype) if fused else zoo.with_normalization(core)
-            )
+            if fused:
+                return zoo.for_inference(core, world.ctx, dtype)
+            return zoo.with_normalization(core)
 
 
 def load(path: Path) -> TrainedModel:
@@ -60,19 +60,16 @@ def load(path: Path) -> TrainedModel:
     A checkpoint needs only its `state.json` and `net.params` here. Raises UserError if there is no
     checkpoint, or only damaged ones.
     """
-    if (path / checkpoint.STATE).is_file():
-        found = checkpoint.read(path)
-    else:
-        best = checkpoint.best(path)
-        if best is None:
-            raise UserError(
-                f"{path}: neither a run with an intact checkpoint nor a checkpoint; give the folder"
-                " of a run (the --out of dist_ft.train) or of one of its checkpoints"
-            )
-        found = best
-    path, state = found
+    is_checkpoint = (path / checkpoint.STATE).is_file()
+    found = checkpoint.read(path) if is_checkpoint else checkpoint.best(path)
+    if found is None:
+        raise UserError(
+            f"{path}: neither a run with an intact checkpoint nor a checkpoint; give the folder of"
+            " a run (the --out of dist_ft.train) or of one of its checkpoints"
+        )
+    state = found.state
     return TrainedModel(
-        path,
+        found.path,
         state.step,
         state.run_spec["--model"],
         state.dtype,

@@ -7,7 +7,7 @@ import io
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, NamedTuple, Protocol, Sequence, TextIO
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence, TextIO
 
 from dist_ft import files
 from dist_ft.errors import UserError
@@ -25,93 +25,7 @@ class Row(NamedTuple):
     error: str = ""
 
 
-class Writer(Protocol):
-    def write(self, rows: Sequence[Row]) -> None:
-        """Appends rows."""
-
-
-class CsvWriter:
-    """Columns path, label, probability, label_2, probability_2, ..., error."""
-
-    def __init__(self, file: TextIO, top: int):
-        self._top = top
-        self._plain = csv.writer(file, lineterminator="\n")
-        self._quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        self._plain.writerow(columns(top))
-
-    def write(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            cells = [cell for label, p in row.top for cell in (label, f"{p:.6f}")]
-            cells += [""] * (2 * self._top - len(cells))
-            cells = [row.path, *cells, row.error]
-            # The csv module quotes a carriage return only if lines end with one.
-            writer = self._quoted if any("\r" in cell for cell in cells) else self._plain
-            writer.writerow(cells)
-
-
-class JsonLinesWriter:
-    """{"path", "label", "probability", "top": [{"label", "probability"}, ...], "error"} a line."""
-
-    def __init__(self, file: TextIO):
-        self._file = file
-
-    def write(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            label, probability = row.top[0] if row.top else (None, None)
-            line = {
-                "path": row.path,
-                "label": label,
-                "probability": probability,
-                "top": [{"label": name, "probability": p} for name, p in row.top],
-                "error": row.error or None,
-            }
-            self._file.write(as_json(line) + "\n")
-
-
-class TableWriter:
-    """Aligned columns for a terminal. Control characters are replaced by '?'."""
-
-    def __init__(self, file: TextIO, paths: Sequence[str], classes: Sequence[str]):
-        self._file = file
-        self._path_width = min(MAX_PATH_CHARS, max(map(len, paths), default=0))
-        self._label_width = max(map(len, classes))
-
-    def write(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            labels = "  ".join(f"{label:{self._label_width}}  {p:6.1%}" for label, p in row.top)
-            line = f"{row.path:{self._path_width}}  {labels or 'unreadable: ' + row.error}"
-            self._file.write("".join(c if c.isprintable() else "?" for c in line) + "\n")
-
-
-class ParquetWriter:
-    """The columns of CsvWriter. A name's bytes that are not UTF-8 are replaced."""
-
-    def __init__(self, path: Path, top: int):
-        pyarrow, parquet = _pyarrow()
-        self._columns = columns(top)
-        types = {"probability": pyarrow.float64()}
-        fields = [(c, types.get(c.split("_")[0], pyarrow.string())) for c in self._columns]
-        self._schema = pyarrow.schema(fields)
-        self._batch = pyarrow.RecordBatch.from_pylist
-        self._writer = parquet.ParquetWriter(str(path), self._schema)
-
-    def write(self, rows: Sequence[Row]) -> None:
-        records = []
-        for row in rows:
-            cells: list[Any] = [cell for label, p in row.top for cell in (_utf8(label), p)]
-            cells += [None] * (len(self._columns) - 2 - len(cells))
-            cells = [_utf8(row.path), *cells, _utf8(row.error) or None]
-            records.append(dict(zip(self._columns, cells)))
-        self._writer.write_batch(self._batch(records, schema=self._schema))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def columns(top: int) -> list[str]:
-    suffixes = ["", *(f"_{rank}" for rank in range(2, top + 1))]
-    pairs = [f"{name}{suffix}" for suffix in suffixes for name in ("label", "probability")]
-    return ["path", *pairs, "error"]
+Write = Callable[[Sequence[Row]], None]
 
 
 def format_of(chosen: str | None, output: Path | None) -> str:
@@ -125,7 +39,7 @@ def format_of(chosen: str | None, output: Path | None) -> str:
 
 
 def check_output(kind: str, output: Path | None) -> None:
-    """Raises UserError if `open_writer` would fail at once."""
+    """Raises UserError if `write` would fail at once."""
     if kind == "parquet":
         if output is None:
             raise UserError("--format parquet: needs a file, --output FILE")
@@ -133,24 +47,31 @@ def check_output(kind: str, output: Path | None) -> None:
     files.check_output_file(output, "--output")
 
 
-def write_all(writer: Writer, parts: Iterable[list[Row]]) -> int:
-    """Returns how many of the images could not be read."""
+def write(
+    parts: Iterable[list[Row]],
+    kind: str,
+    output: Path | None,
+    top: int,
+    paths: Sequence[str],
+    classes: Sequence[str],
+) -> int:
+    """Writes rows to a file or to standard output; returns how many images were unreadable.
+
+    kind: one of FORMATS; top: labels per image; paths, classes: of all rows. Raises UserError if
+    `output` cannot be written, and leaves it as it was.
+    """
     num_unreadable = 0
-    for rows in parts:
-        writer.write(rows)
-        num_unreadable += sum(bool(row.error) for row in rows)
+    with _open(kind, output, top, paths, classes) as write_rows:
+        for rows in parts:
+            write_rows(rows)
+            num_unreadable += sum(bool(row.error) for row in rows)
     return num_unreadable
 
 
 @contextmanager
-def open_writer(
+def _open(
     kind: str, output: Path | None, top: int, paths: Sequence[str], classes: Sequence[str]
-) -> Iterator[Writer]:
-    """Opens a writer to a file, or to standard output.
-
-    kind: one of FORMATS; the file becomes `output` if the body succeeds. Raises UserError if it
-    cannot be written.
-    """
+) -> Iterator[Write]:
     if output is None:
         if kind != "table" and isinstance(sys.stdout, io.TextIOWrapper):
             # A program that reads the rows needs the exact bytes of the names.
@@ -159,26 +80,80 @@ def open_writer(
         return
     with files.output_file(output, "--output") as temporary:
         if kind == "parquet":
-            writer = ParquetWriter(temporary, top)
-            try:
-                yield writer
-            finally:
-                writer.close()
+            with _parquet_writer(temporary, top) as write_rows:
+                yield write_rows
         else:
-            with temporary.open(
-                "w", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file:
-                yield _text_writer(kind, file, top, paths, classes)
+            with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as f:
+                yield _text_writer(kind, f, top, paths, classes)
 
 
 def _text_writer(
     kind: str, file: TextIO, top: int, paths: Sequence[str], classes: Sequence[str]
-) -> Writer:
+) -> Write:
+    path_width = min(MAX_PATH_CHARS, max(map(len, paths), default=0))
+    label_width = max(map(len, classes))
+    lines: dict[str, Callable[[Row], str]] = {
+        "csv": lambda row: csv_line(_cells(row, top)),
+        "jsonl": json_line,
+        "table": lambda row: table_line(row, path_width, label_width),
+    }
     if kind == "csv":
-        return CsvWriter(file, top)
-    if kind == "jsonl":
-        return JsonLinesWriter(file)
-    return TableWriter(file, paths, classes)
+        file.write(csv_line(_columns(top)))
+    return lambda rows: file.writelines(map(lines[kind], rows))
+
+
+@contextmanager
+def _parquet_writer(path: Path, top: int) -> Iterator[Write]:
+    """The columns of CSV. A name's bytes that are not UTF-8 are replaced."""
+    pyarrow, parquet = _pyarrow()
+    types = {"probability": pyarrow.float64()}
+    fields = [(name, types.get(name.split("_")[0], pyarrow.string())) for name in _columns(top)]
+    schema = pyarrow.schema(fields)
+
+    def write_rows(rows: Sequence[Row]) -> None:
+        cells = ([_utf8(cell) for cell in _cells(row, top)] for row in rows)
+        records = [dict(zip(schema.names, row_cells)) for row_cells in cells]
+        writer.write_batch(pyarrow.RecordBatch.from_pylist(records, schema=schema))
+
+    with parquet.ParquetWriter(str(path), schema) as writer:
+        yield write_rows
+
+
+def _columns(top: int) -> list[str]:
+    suffixes = ["", *(f"_{rank}" for rank in range(2, top + 1))]
+    pairs = [f"{name}{suffix}" for suffix in suffixes for name in ("label", "probability")]
+    return ["path", *pairs, "error"]
+
+
+def _cells(row: Row, top: int) -> list[Any]:
+    """The values of `_columns`; None where there is none."""
+    cells = [cell for pair in row.top for cell in pair]
+    return [row.path, *cells, *[None] * (2 * top - len(cells)), row.error or None]
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    texts = [f"{cell:.6f}" if isinstance(cell, float) else cell or "" for cell in cells]
+    # The csv module quotes a carriage return only if lines end with one.
+    has_return = any("\r" in text for text in texts)
+    line = io.StringIO(newline="")
+    csv.writer(
+        line, lineterminator="\n", quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+    ).writerow(texts)
+    return line.getvalue()
+
+
+def json_line(row: Row) -> str:
+    """{"path", "label", "probability", "top": [{"label", "probability"}, ...], "error"}."""
+    top = [{"label": label, "probability": p} for label, p in row.top]
+    likeliest = top[0] if top else {"label": None, "probability": None}
+    return as_json({"path": row.path, **likeliest, "top": top, "error": row.error or None}) + "\n"
+
+
+def table_line(row: Row, path_width: int, label_width: int) -> str:
+    """Aligned columns for a terminal. Control characters are replaced by '?'."""
+    labels = "  ".join(f"{label:{label_width}}  {p:6.1%}" for label, p in row.top)
+    line = f"{row.path:{path_width}}  {labels or 'unreadable: ' + row.error}"
+    return "".join(c if c.isprintable() else "?" for c in line) + "\n"
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -192,5 +167,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _utf8(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    return cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

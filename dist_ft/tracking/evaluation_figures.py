@@ -13,7 +13,7 @@ from dist_ft.data.dataset import Dataset
 from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Evaluation
-from dist_ft.evaluation.precision_recall import NUM_THRESHOLDS
+from dist_ft.evaluation.metrics import NUM_THRESHOLDS
 from dist_ft.evaluation.predictions import Prediction
 from dist_ft.text import on_one_line, printable
 from dist_ft.tracking.epoch_scores import EpochScores

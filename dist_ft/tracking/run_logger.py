@@ -18,7 +18,7 @@ from dist_ft import files
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Evaluation
-from dist_ft.evaluation.scores import TOP_K
+from dist_ft.evaluation.metrics import TOP_K
 from dist_ft.text import printable
 from dist_ft.tracking import epoch_scores, tensorboard, tensorboard_internals
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes

@@ -21,7 +21,7 @@ from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, RankStopped, UserError, WorldResized
 from dist_ft.evaluation.evaluator import Evaluation, Evaluator
-from dist_ft.evaluation.scores import Scores
+from dist_ft.evaluation.metrics import Scores
 from dist_ft.files import user_errors
 from dist_ft.models import batch_norm, parameters
 from dist_ft.models.loss_scale import FixedLossScale
