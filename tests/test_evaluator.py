@@ -115,14 +115,6 @@ def test_no_batches_give_empty_results(data, world):
     assert predictions.worst(3) == predictions.least_certain(3) == []
 
 
-def test_an_image_is_among_the_top_five_if_four_classes_have_larger_logits():
-    scores, labels = Scores.zero(CLASSES), np.arange(CLASSES)
-    logits = np.tile(np.arange(CLASSES, 0.0, -1), (CLASSES, 1))
-    scores.add(Outputs(labels, labels, logits, np.empty((CLASSES, 0))))
-    assert (scores.correct, scores.correct_top5) == (1, 5)
-    assert scores.confusion[:, 0].tolist() == [1] * CLASSES
-
-
 def test_large_counts_are_reduced_exactly(world):
     counts = [2**50 + 1, 2**49 + 1, 2**48 + 1]
     confusion = np.arange(9, dtype=np.int64).reshape(3, 3) + 2**40

@@ -70,9 +70,8 @@ class Evaluator:
     """
 
     def __init__(self, core: mx.gluon.HybridBlock, net: Network, num_classes: int):
-        features = zoo.feature_extractor(core)
-        self._net = net if features is None else _WithFeatures(features, zoo.head(core))
-        self._num_classes = num_classes
+        features, self._num_classes = zoo.feature_extractor(core), num_classes
+        self._net = net if features is None else _with_features(features, zoo.head(core))
 
     def evaluate(self, batches: Iterable[Batch], num_images: int, world: World) -> Evaluation:
         """All ranks call it.
@@ -85,13 +84,12 @@ class Evaluator:
         return Evaluation(scores, *metrics)
 
 
-class _WithFeatures:
+def _with_features(extractor: Network, head: Network) -> Network:
     """Maps uint8 pixels, or features, to (n, C + D) logits and features."""
 
-    def __init__(self, features: mx.gluon.Block, head: mx.gluon.Block):
-        self._features, self._head = features, head
-
-    def __call__(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
-        features = self._features(x) if x.dtype == np.uint8 else x
+    def network(x: mx.nd.NDArray) -> mx.nd.NDArray:
+        features = extractor(x) if x.dtype == np.uint8 else x
         columns = features.reshape((len(features), -1)).astype("float32")
-        return mx.nd.concat(self._head(features).astype("float32"), columns, dim=1)
+        return mx.nd.concat(head(features).astype("float32"), columns, dim=1)
+
+    return network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Iterator, Sequence
 
@@ -42,10 +43,9 @@ def predict(
     """
     images = UnlabelledImages(paths, model.spec)
     split = Split(Path(), tuple(paths), (0,) * len(paths), ())
-    loader = Loader(split, model.spec.side, num_workers, PREFETCH_MB)
     shares = sampler.sequential_shares(len(paths), TEST_BATCH_SIZE, world.rank, world.size)
-    batches = loader.batches(shares, images.fill)
-    try:
+    with closing(Loader(split, model.spec.side, num_workers, PREFETCH_MB)) as loader:
+        batches = loader.batches(shares, images.fill)
         for logits, batch in forward(net, batches, world, "prediction"):
             rows = _rows(batch, logits, images, model.classes, top)
             if thumbnails:
@@ -53,8 +53,6 @@ def predict(
             for part in world.gather(rows):
                 rows.update(part)
             yield [rows[index] for index in sorted(rows)]
-    finally:
-        loader.close()
 
 
 def check_options(model: TrainedModel, top: int, out: Path | None) -> None:

@@ -93,12 +93,12 @@ def _text_writer(
     path_width = min(MAX_PATH_CHARS, max(map(len, paths), default=0))
     label_width = max(map(len, classes))
     lines: dict[str, Callable[[Row], str]] = {
-        "csv": lambda row: csv_line(_cells(row, top)),
+        "csv": lambda row: csv_line(row, top),
         "jsonl": json_line,
         "table": lambda row: table_line(row, path_width, label_width),
     }
     if kind == "csv":
-        file.write(csv_line(_columns(top)))
+        file.write(",".join(_columns(top)) + "\n")
     return lambda rows: file.writelines(map(lines[kind], rows))
 
 
@@ -131,7 +131,8 @@ def _cells(row: Row, top: int) -> list[Any]:
     return [row.path, *cells, *[None] * (2 * top - len(cells)), row.error or None]
 
 
-def csv_line(cells: Sequence[Any]) -> str:
+def csv_line(row: Row, top: int) -> str:
+    cells = _cells(row, top)
     texts = [f"{cell:.6f}" if isinstance(cell, float) else cell or "" for cell in cells]
     # The csv module quotes a carriage return only if lines end with one.
     has_return = any("\r" in text for text in texts)
