@@ -2,7 +2,7 @@
 
 Finds files that cannot be read, pictures that are in both train and test, pictures with two labels,
 duplicates, classes of very different size, and images that are tiny, elongated or of a single
-colour. Duplicates are found by their bytes and by perceptual hash: also re-encoded, resized and
+color. Duplicates are found by their bytes and by perceptual hash: also re-encoded, resized and
 mirrored ones.
 """
 

@@ -1,4 +1,4 @@
-"""Evaluate a trained network on labelled images: `python -m dist_ft.evaluate RUN DATA`.
+"""Evaluate a trained network on labeled images: `python -m dist_ft.evaluate RUN DATA`.
 
 DATA has a folder for each class, or contains such folders in DATA/test or DATA/val, or is a set of
 RecordIO archives. Classes are matched by name; DATA need not have all of them. Under horovodrun the
@@ -27,7 +27,7 @@ def main() -> None:
             files.check_output_file(args.json, "--json")
             files.check_output_file(args.png, "--png")
             model = trained_model.load(args.run)
-            split = model_evaluation.labelled_split(args.data, args.split, model.classes)
+            split = model_evaluation.labeled_split(args.data, args.split, model.classes)
         net = model.network(world, args.dtype)
         workers = args.num_workers or num_threads
         assessment = model_evaluation.assess(net, model, split, world, workers)
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.command_parser("evaluate", __doc__)
     cli.add_run(parser)
     flag = parser.add_argument
-    flag("data", metavar="DATA", help="folder of labelled images")
+    flag("data", metavar="DATA", help="folder of labeled images")
     flag("--split", default="test", choices=("test", "train"), help="default: %(default)s")
     flag("--json", type=Path, metavar="FILE", help="also write all results to FILE")
     flag("--png", type=Path, metavar="FILE", help="also draw the confusion matrix to FILE")

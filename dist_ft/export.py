@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", required=True, choices=("gluon", "onnx", "int8"), help=text)
     text = "folder, or file for onnx"
     parser.add_argument("--out", required=True, type=Path, metavar="PATH", help=text)
-    text = "labelled images, as for dist_ft.train; int8 needs them"
+    text = "labeled images, as for dist_ft.train; int8 needs them"
     parser.add_argument("--data", default="", metavar="DIR", help=text)
     cli.add_share(parser, "--equal-share", 0.97, "labels that int8 has to keep")
     return parser

@@ -3,7 +3,7 @@
     python food5/sample.py --out food5 --train 60 --test 20
 
 The classes have the names of food5 and differ in the texture of the food: a lattice, bars,
-diamonds, slices or grains. Light, scale, angle, blur, noise and colours vary alike in all five,
+diamonds, slices or grains. Light, scale, angle, blur, noise and colors vary alike in all five,
 so a network has to learn structure.
 """
 
@@ -82,8 +82,8 @@ def photograph(name: str, rng: np.random.Generator, size: tuple[int, int]) -> Im
         + rng.normal(0, [[0.05], [0.09], [0.05], [0.12]], (4, 3)),
         *(0, 1),
     )
-    centre_x, centre_y = rng.normal(0, 0.05, 2)
-    radius = np.hypot(x - centre_x, y - centre_y) / rng.uniform(0.5, 0.7)
+    center_x, center_y = rng.normal(0, 0.05, 2)
+    radius = np.hypot(x - center_x, y - center_y) / rng.uniform(0.5, 0.7)
     radius = radius[..., None] + 0.03 * smooth_noise(rng, size, 8)[..., None]
     picture = np.where(radius < 0.85, dark + (bright - dark) * food[..., None], plate)
     picture = np.where(radius < 1, picture, table + 0.05 * smooth_noise(rng, size, 40)[..., None])

@@ -42,7 +42,7 @@ def read_tree(root: Path) -> dict[str, bytes]:
 
 def picture(label: int, side: int, rng: np.random.RandomState) -> np.ndarray:
     """(h, w, 3) uint8 of about `side` px: noisy stripes, whose direction, width and, loosely,
-    colour are those of the class."""
+    color are those of the class."""
     height, width = side + rng.randint(0, side // 4 + 1, 2)
     y, x = np.mgrid[:height, :width] / side
     angle, stripes = label * GOLDEN_ANGLE, 3 + 2 * (label % 3)

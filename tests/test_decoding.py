@@ -67,11 +67,11 @@ COLOR = {
     ),
 }
 GRAYSCALE = {
-    "grey JPEG": encoded(GRAY, "JPEG", quality=95),
-    "grey PNG": encoded(GRAY, "PNG"),
-    "grey PNG with alpha": encoded(GRAY.convert("LA"), "PNG"),
+    "gray JPEG": encoded(GRAY, "JPEG", quality=95),
+    "gray PNG": encoded(GRAY, "PNG"),
+    "gray PNG with alpha": encoded(GRAY.convert("LA"), "PNG"),
     "PGM": encoded(GRAY, "PPM"),
-    "grey GIF": encoded(GRAY, "GIF"),
+    "gray GIF": encoded(GRAY, "GIF"),
 }
 
 

@@ -40,7 +40,7 @@ def test_a_machine_that_can_train_gets_status_0_and_no_failure(tiny, tmp_path):
         r"ok +images +5 classes, 53 \+ 101 images",
         r"ok +leaks +no test image is byte-identical",
         r"ok +network +mobilenet0\.25 takes images of 32 px",
-        r"ok +weights +none: random initialisation",
+        r"ok +weights +none: random initialization",
         r"ok +loader +[\d,]+ images/s",
     ):
         assert re.search(line, ended.output), (line, ended.output)

@@ -1,4 +1,4 @@
-"""dist_ft.evaluate repeats the test of the training run exactly, on any labelled images."""
+"""dist_ft.evaluate repeats the test of the training run exactly, on any labeled images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from dist_ft import evaluate as command
 from dist_ft.errors import UserError
 from dist_ft.inference import trained_model
-from dist_ft.inference.model_evaluation import assess, labelled_split
+from dist_ft.inference.model_evaluation import assess, labeled_split
 from dist_ft.training import checkpoint
 from tests.conftest import run_job
 from tests.images import make_folder
@@ -30,7 +30,7 @@ def model(trained_run):
 def last(trained_run, tiny, world):
     """The assessment of the last checkpoint on the tiny test images."""
     model = trained_model.load(checkpoint.latest(trained_run).path)
-    split = labelled_split(str(tiny), "test", model.classes)
+    split = labeled_split(str(tiny), "test", model.classes)
     return assess(model.network(world), model, split, world, num_workers=2)
 
 
@@ -71,7 +71,7 @@ def test_a_subset_of_the_classes_is_matched_by_name(model, world, tmp_path):
     every_class = make_folder(tmp_path / "all", train=(1,) * 5, test=(8,) * 5)
     for name in ("class_d", "class_b"):
         shutil.copytree(every_class / "test" / name, tmp_path / "two" / name)
-    splits = [labelled_split(str(tmp_path / n), "test", model.classes) for n in ("all", "two")]
+    splits = [labeled_split(str(tmp_path / n), "test", model.classes) for n in ("all", "two")]
     net = model.network(world)
     all_five, two = (assess(net, model, split, world, num_workers=2) for split in splits)
     expected = all_five.scores.confusion.copy()
@@ -92,7 +92,7 @@ def test_an_unreadable_image_is_named_and_not_counted(trained_run, tmp_path, cal
 
 
 def test_a_split_is_chosen_and_a_wrong_folder_named(model, tiny, tmp_path):
-    assert len(labelled_split(str(tiny), "train", model.classes)) == 53
+    assert len(labeled_split(str(tiny), "train", model.classes)) == 53
     six = make_folder(tmp_path, train=(1,) * 6, test=(1,) * 6)
     known = "class_a, class_b, class_c, class_d, class_e"
     for root, message in (
@@ -101,4 +101,4 @@ def test_a_split_is_chosen_and_a_wrong_folder_named(model, tiny, tmp_path):
         (six, f"has no class class_f; its classes are {known}"),
     ):
         with pytest.raises(UserError, match=message):
-            labelled_split(str(root), "test", model.classes)
+            labeled_split(str(root), "test", model.classes)

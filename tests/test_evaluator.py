@@ -161,7 +161,7 @@ def test_a_probability_that_rounding_makes_exceed_one_counts_as_one():
 
 @pytest.fixture(scope="module")
 def images():
-    """Labelled images of 32 px, and a network that distinguishes them."""
+    """Labeled images of 32 px, and a network that distinguishes them."""
     random = np.random.RandomState(0)
     x = random.randint(0, 256, (30, 1, 1, 3)) + random.randint(0, 256, (30, 32, 32, 3))
     x = (x // 2).astype(np.uint8)

@@ -19,7 +19,7 @@ from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 from dist_ft.inference import exporter, int8, trained_model
 from dist_ft.inference.exporter import TOLERANCE, Comparison, noise
-from dist_ft.inference.model_evaluation import labelled_split
+from dist_ft.inference.model_evaluation import labeled_split
 from dist_ft.inference.predictor import predict
 from dist_ft.models import zoo
 from tests.conftest import FOOD5, REPO, run_job
@@ -148,8 +148,8 @@ def test_the_documented_onnx_program_prints_what_predict_says(
     assert float(probability) == pytest.approx(row.top[0][1], abs=FLOAT32_TOLERANCE)
 
 
-def test_int8_files_contain_the_quantised_network(model, tiny, tmp_path, pixels, expected):
-    train = labelled_split(str(tiny), "train", model.classes)
+def test_int8_files_contain_the_quantized_network(model, tiny, tmp_path, pixels, expected):
+    train = labeled_split(str(tiny), "train", model.classes)
     calibration = int8.calibration_pixels(train, model.spec, num_workers=2)
     core = int8.quantize(model.core(mx.cpu()), calibration)
     written = exporter.write_gluon(core, model, tmp_path)
@@ -196,7 +196,7 @@ def test_a_difference_above_the_tolerance_counts(expected, difference, is_same, 
     assert comparison.num_images == 9 and "accuracy" not in str(comparison)
 
 
-def test_a_comparison_has_the_accuracies_of_labelled_images():
+def test_a_comparison_has_the_accuracies_of_labeled_images():
     network = np.float32([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     exported = np.float32([[0.6, 0.4], [0.7, 0.3], [0.7, 0.3]])
     comparison = Comparison()

@@ -17,7 +17,7 @@ from tests.gpus import with_gpus
 
 # From Ampere on, cuDNN would round the inputs of convolutions to the 10 bits of TF32.
 WITH_GPUS = {**with_gpus(ENVIRONMENT), "NVIDIA_TF32_OVERRIDE": "0"}
-# Normalising a few images by their own statistics amplifies rounding: with --bn train, two CPU
+# Normalizing a few images by their own statistics amplifies rounding: with --bn train, two CPU
 # libraries end 0.7 apart in the measure of `distance`, and 4e-6 with fixed statistics.
 RUN = [*TINY, "--lr", "0.01", "--bn", "frozen"]
 COUNT = "import mxnet as mx; print(mx.context.num_gpus())"
@@ -87,7 +87,7 @@ def test_training_on_a_gpu_equals_training_on_the_cpu(gpu, cpu):
     assert scores["test_images"] == expected["test_images"]
 
 
-def test_batch_normalisation_on_a_gpu_equals_that_on_the_cpu(train):
+def test_batch_normalization_on_a_gpu_equals_that_on_the_cpu(train):
     flags = ["--bn", "train", "--max-steps", "1"]
     gpu, _ = train("bn-gpu", *flags)
     cpu, _ = train("bn-cpu", *flags, "--device", "cpu")

@@ -158,7 +158,7 @@ def test_many_classes_are_shown_as_an_image_with_a_pixel_per_pair(tmp_path):
     assert (image["width"], image["height"]) == ("101", "101")
 
 
-def test_charts_have_the_text_colour_of_the_page():
+def test_charts_have_the_text_color_of_the_page():
     chart = charts.by_epoch("loss", [charts.Line([1, 2], [3.0, 4.0], "#d55e00")])
-    assert "currentColor" in chart and charts.TEXT_COLOUR not in chart and "#d55e00" in chart
+    assert "currentColor" in chart and charts.TEXT_COLOR not in chart and "#d55e00" in chart
     assert re.search(r'<svg role="img" aria-label="loss"', chart)

@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 HOSTS = ["hosta", "hostb", "hostc"]
-FROZEN = [*TINY, "--bn", "frozen"]  # batch normalisation does not depend on the number of ranks
+FROZEN = [*TINY, "--bn", "frozen"]  # batch normalization does not depend on the number of ranks
 SECRET = {"CLUSTER_TOKEN": "secret-token-53"}  # in the environment of the launcher
 
 # A loss is a mean over some 50 images of float32 sums over thousands of terms, whose order differs.

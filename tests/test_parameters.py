@@ -84,7 +84,7 @@ def test_training_changes_only_what_is_not_frozen(rules, expected):
     assert parameters.has_frozen_backbone(net) == (expected == HEAD)
 
 
-def test_a_backbone_that_normalises_by_the_batch_is_not_frozen():
+def test_a_backbone_that_normalizes_by_the_batch_is_not_frozen():
     net = small_network()
     multipliers(net, backbone_lr_mult=0, lr_mult=("running_mean=1",))
     assert not parameters.has_frozen_backbone(net)

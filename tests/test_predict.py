@@ -23,7 +23,7 @@ from dist_ft.data.decoding import decode
 from dist_ft.data.transforms import InputSpec, center_crop
 from dist_ft.errors import UserError
 from dist_ft.inference import predictor, trained_model, writers
-from dist_ft.inference.inputs import UnlabelledImages, list_images
+from dist_ft.inference.inputs import UnlabeledImages, list_images
 from dist_ft.inference.writers import Row
 from dist_ft.models import zoo
 from dist_ft.training import checkpoint
@@ -243,7 +243,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_a_path_that_no_file_can_have_is_unreadable():
-    images = UnlabelledImages(["a\0b.jpg"], InputSpec(8, 9, False))
+    images = UnlabeledImages(["a\0b.jpg"], InputSpec(8, 9, False))
     with pytest.raises(ValueError, match="null"):
         images.fill(0, np.empty((8, 8, 3), np.uint8))
     assert "null" in images.errors[0]

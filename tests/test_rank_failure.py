@@ -17,7 +17,7 @@ from dist_ft.distributed.rank_failure import is_rank_failure
         "MXNetError: Connection reset by peer",
     ],
 )
-def test_rank_failures_are_recognised_by_their_message(message):
+def test_rank_failures_are_recognized_by_their_message(message):
     assert is_rank_failure(mx.MXNetError(message))
     assert not is_rank_failure(RuntimeError(message))
 

@@ -216,9 +216,9 @@ def test_step_times_of_the_ranks_are_compared(tmp_path):
 
 def test_curves_png_shows_train_and_test(run):
     with Image.open(run / "curves.png") as picture:
-        colours = {colour: num for num, colour in picture.convert("RGB").getcolors(2**16)}
-    for colour in (figures.TRAIN_COLOUR, figures.TEST_COLOUR):
-        assert colours[ImageColor.getrgb(colour)] > 50
+        colors = {color: num for num, color in picture.convert("RGB").getcolors(2**16)}
+    for color in (figures.TRAIN_COLOR, figures.TEST_COLOR):
+        assert colors[ImageColor.getrgb(color)] > 50
 
 
 def test_the_epoch_line_has_its_documented_form(tmp_path, capsys):

@@ -164,7 +164,7 @@ def server(runs):
     job.wait(timeout=20)
 
 
-# A text on each page, and how many coloured pixels its charts have at least.
+# A text on each page, and how many colored pixels its charts have at least.
 PAGES = {
     "scalars": ("best/test_accuracy", 100),
     "images": ("mistakes 2", 10_000),
@@ -179,12 +179,12 @@ PAGES = {
 @pytest.mark.browser
 @pytest.mark.parametrize("page", PAGES)
 def test_chromium_shows_each_page_of_tensorboard_without_errors(browser, server, page):
-    text, num_coloured = PAGES[page]
+    text, num_colored = PAGES[page]
     browser.open(f"{server}#{page}")
     browser.wait_for(text)
     browser.wait_until_still()
     picture = browser.screenshot(f"tensorboard-{page}")
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"))[120:, 450:].astype(int)  # without the sidebar
-    assert ((pixels.max(axis=2) - pixels.min(axis=2)) > 60).sum() >= num_coloured
+    assert ((pixels.max(axis=2) - pixels.min(axis=2)) > 60).sum() >= num_colored
     assert browser.errors() == []

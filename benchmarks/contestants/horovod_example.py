@@ -64,7 +64,7 @@ def main():
     net.hybridize()
     initializer = mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2)
     net.initialize(initializer, ctx=context)
-    # Horovod does not broadcast parameters whose shape is unknown, so initialise them first.
+    # Horovod does not broadcast parameters whose shape is unknown, so initialize them first.
     net(mx.nd.zeros((1, 3, 224, 224), ctx=context))
 
     params = net.collect_params()

@@ -1,4 +1,4 @@
-"""A data set: labelled images in a training and a test split, and their fingerprints."""
+"""A data set: labeled images in a training and a test split, and their fingerprints."""
 
 from __future__ import annotations
 

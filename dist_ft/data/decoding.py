@@ -157,7 +157,7 @@ def _exif_orientation(segment: bytes) -> int | None:
 
 
 def _decode_with_pillow(data: bytes) -> DecodedImage:
-    # Importing gluoncv sets this to True, and truncated files would decode to half-grey images.
+    # Importing gluoncv sets this to True, and truncated files would decode to half-gray images.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -140,9 +140,9 @@ def findings(audit: DatasetAudit) -> Iterator[Finding]:
     yield _balance_finding({name: split["train"] for name, split in audit.num_images.items()})
     remedy = f"a side of less than {MIN_SIDE_PX} px shows little: replace or remove them"
     yield _files_finding(NOTE, "tiny", audit.tiny, remedy)
-    remedy = "training sees fragments of them: crop them to the labelled object"
+    remedy = "training sees fragments of them: crop them to the labeled object"
     yield _files_finding(NOTE, "elongated", audit.elongated, remedy)
-    remedy = "there is nothing to learn from a single colour: remove them"
+    remedy = "there is nothing to learn from a single color: remove them"
     yield _files_finding(NOTE, "plain", audit.plain, remedy)
 
 

@@ -112,7 +112,7 @@ def find_groups(
     """Groups images that show the same picture; images without duplicates are in no group.
 
     Groups and their members keep the order of `images`. Similarity is treated as transitive: two
-    images are in one group if a third is similar to both. Images of a single colour have no
+    images are in one group if a third is similar to both. Images of a single color have no
     perceptual hash and are compared by their bytes only.
     """
     if not images:

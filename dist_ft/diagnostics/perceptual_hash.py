@@ -37,10 +37,10 @@ _IS_ODD = (_COLUMN % 2 == 1).ravel()  # coefficients whose sign changes if the p
 
 def perceptual_hash(pixels: np.ndarray) -> np.ndarray:
     """(NUM_FREQUENCIES ** 2,) float32 of norm 1 for (H, W, 3) uint8 RGB; zeros if it is plain."""
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     # INTER_AREA averages when it shrinks, but repeats pixels when it enlarges.
-    interpolation = cv2.INTER_AREA if min(grey.shape) >= SIDE else cv2.INTER_LINEAR
-    small = cv2.resize(grey, (SIDE, SIDE), interpolation=interpolation).astype(np.float32)
+    interpolation = cv2.INTER_AREA if min(gray.shape) >= SIDE else cv2.INTER_LINEAR
+    small = cv2.resize(gray, (SIDE, SIDE), interpolation=interpolation).astype(np.float32)
     if small.std() < MIN_STD:
         return np.zeros(NUM_FREQUENCIES**2, np.float32)
     coefficients = (_COSINES @ small @ _COSINES.T * _FREQUENCY).ravel()

@@ -76,7 +76,7 @@ def check_weights(weights: str, model: str, net: mx.gluon.HybridBlock | None) ->
             f"the first run downloads them; now: python -m dist_ft.models.pretrained auto {model}"
         )
         return Finding(NOTE, "weights", f"those of {model} are not downloaded yet", remedy)
-    return Finding(OK, "weights", str(path or "none: random initialisation"))
+    return Finding(OK, "weights", str(path or "none: random initialization"))
 
 
 def check_images(

@@ -1,4 +1,4 @@
-"""Horovod's tuning parameters, passed as the environment variables that it reads when initialised.
+"""Horovod's tuning parameters, passed as the environment variables that it reads when initialized.
 
 A flag takes precedence over the user's own HOROVOD_* variable, and that over our defaults.
 """
@@ -15,7 +15,7 @@ from dist_ft.errors import UserError
 FUSION, CYCLE = "HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"  # bytes, ms
 HIERARCHICAL, AUTOTUNE = "HOROVOD_HIERARCHICAL_ALLREDUCE", "HOROVOD_AUTOTUNE"
 TIMELINE = "HOROVOD_TIMELINE"
-DYNAMIC = "DYNAMIC"  # the timeline is started by a call, after initialisation
+DYNAMIC = "DYNAMIC"  # the timeline is started by a call, after initialization
 # Horovod's default of 1 ms wakes every rank so often that an allreduce on CPUs takes 5 % longer.
 CPU_CYCLE_MS = "10"
 

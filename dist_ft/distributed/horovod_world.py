@@ -27,7 +27,7 @@ class HorovodWorld(World):
     """The ranks of a Horovod job, started by horovodrun, mpirun or srun."""
 
     def __init__(self, device: str, stall_timeout_s: float, settings: HorovodSettings):
-        """Initialises Horovod, selects this rank's device and starts the watchdog.
+        """Initializes Horovod, selects this rank's device and starts the watchdog.
 
         Raises UserError if Horovod is unavailable or does not see all launched ranks, or if a
         setting is unusable.
@@ -35,7 +35,7 @@ class HorovodWorld(World):
         num_gpus = devices.count_gpus(device)
         settings.apply(on_gpu=num_gpus > 0)
         self.settings = settings
-        self._hvd = _initialise_horovod()
+        self._hvd = _initialize_horovod()
         self._update_rank()
         self._mpi = _duplicate_communicator(self.size)
         super().__init__(device, stall_timeout_s)
@@ -156,8 +156,8 @@ def horovod_build() -> str | None:
     return f"{horovod.__version__} with {', '.join(built)}"
 
 
-def _initialise_horovod() -> Any:
-    """The module horovod.mxnet, initialised with as many ranks as the launcher started."""
+def _initialize_horovod() -> Any:
+    """The module horovod.mxnet, initialized with as many ranks as the launcher started."""
     launched = launcher.launched_size()
     try:
         import horovod.mxnet as hvd

@@ -90,7 +90,7 @@ def _is_bound(environ: Mapping[str, str], cores: set[int]) -> bool:
 
 
 def _topology(core: int) -> tuple[int, ...]:
-    """Sort key: by socket, then by physical core, so that hyper-threads are neighbours."""
+    """Sort key: by socket, then by physical core, so that hyper-threads are neighbors."""
     topology = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
     try:
         package = int((topology / "physical_package_id").read_text())

@@ -70,7 +70,7 @@ class World:
     def sum(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """The sum of each value over the ranks: float64, exact for integers up to 2**53.
 
-        Synchronises the ranks, but does not wait for the device.
+        Synchronizes the ranks, but does not wait for the device.
         """
         return np.array(values, np.float64)
 

@@ -27,9 +27,9 @@ def wilson(correct: int, num_images: int) -> tuple[float, float]:
         return 0.0, 1.0
     # scipy's binomtest(...).proportion_ci computes a p-value as well, which takes milliseconds.
     share, z2 = correct / num_images, Z * Z / num_images
-    centre = share + z2 / 2
+    center = share + z2 / 2
     half_width = Z * math.sqrt(share * (1 - share) / num_images + z2 / num_images / 4)
-    low, high = (centre - half_width) / (1 + z2), (centre + half_width) / (1 + z2)
+    low, high = (center - half_width) / (1 + z2), (center + half_width) / (1 + z2)
     return max(0.0, low), min(1.0, high)
 
 

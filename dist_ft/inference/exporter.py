@@ -19,7 +19,7 @@ from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.evaluator import Network, forward
 from dist_ft.inference import int8, onnx_model
-from dist_ft.inference.model_evaluation import batches_of, labelled_split
+from dist_ft.inference.model_evaluation import batches_of, labeled_split
 from dist_ft.inference.trained_model import TrainedModel
 from dist_ft.models import zoo
 from dist_ft.text import as_json
@@ -47,10 +47,10 @@ def export(
     network = probabilities_from_pixels(core)
     batches: Iterable[Batch] = noise(model.spec.side)
     if data:
-        test = labelled_split(data, "test", model.classes)
+        test = labeled_split(data, "test", model.classes)
         batches = _test_batches(model, test, world, num_workers)
     if to == "int8":
-        train = labelled_split(data, "train", model.classes)
+        train = labeled_split(data, "train", model.classes)
         core = int8.quantize(core, int8.calibration_pixels(train, model.spec, num_workers))
     with (files.output_file if to == "onnx" else files.output_folder)(out, "--out") as temporary:
         if to == "onnx":
@@ -118,7 +118,7 @@ def description(model: TrainedModel) -> dict[str, Any]:
     size = f"its shorter side is {resize} px" if keep_ratio else f"it is {resize} x {resize} px"
     return {
         "classes": list(model.classes),
-        "input": f"uint8 RGB pixels (n, {side}, {side}, 3); the network normalises them",
+        "input": f"uint8 RGB pixels (n, {side}, {side}, 3); the network normalizes them",
         "output": f"probabilities (n, {len(model.classes)})",
         "preprocessing": "resize the upright image, bilinear, without antialiasing (as OpenCV's"
         f" INTER_LINEAR), until {size}; take the central {side} x {side} px",
@@ -138,8 +138,8 @@ class Comparison:
     num_images: int = 0
     num_equal: int = 0  # with the same predicted class
     max_difference: float = 0.0  # inf if the export gives a value that is not finite
-    num_labelled: int = 0
-    correct: int = 0  # labelled images that the network classifies correctly
+    num_labeled: int = 0
+    correct: int = 0  # labeled images that the network classifies correctly
     correct_exported: int = 0  # and the export
 
     def add(self, labels: np.ndarray, network: np.ndarray, exported: np.ndarray) -> None:
@@ -150,7 +150,7 @@ class Comparison:
         self.num_images += len(labels)
         self.num_equal += int((expected == actual).sum())
         self.max_difference = max(self.max_difference, float(difference))
-        self.num_labelled += int((labels >= 0).sum())
+        self.num_labeled += int((labels >= 0).sum())
         self.correct += int((expected == labels).sum())
         self.correct_exported += int((actual == labels).sum())
 
@@ -168,10 +168,10 @@ class Comparison:
             f"{self.num_equal} of {self.num_images} labels equal, largest difference of a"
             f" probability {self.max_difference:.2g}"
         )
-        if not self.num_labelled:
+        if not self.num_labeled:
             return text
-        before = self.correct / self.num_labelled
-        after = self.correct_exported / self.num_labelled
+        before = self.correct / self.num_labeled
+        after = self.correct_exported / self.num_labeled
         return f"{text}, accuracy {after:.4f} (the network's {before:.4f})"
 
 

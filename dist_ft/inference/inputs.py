@@ -1,4 +1,4 @@
-"""Lists and reads unlabelled images, as named on a command line."""
+"""Lists and reads unlabeled images, as named on a command line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _images_below(root: str, parents: tuple[str, ...] = ()) -> Iterator[str]:
             yield from _images_below(entry.path, (*parents, real_root))
 
 
-class UnlabelledImages:
+class UnlabeledImages:
     """Reads images for a Loader, and keeps what is wrong with the unreadable ones, by index."""
 
     def __init__(self, paths: Sequence[str], spec: InputSpec):

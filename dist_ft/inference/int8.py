@@ -1,4 +1,4 @@
-"""Quantises a network to int8, as MXNet and oneDNN compute it on a CPU."""
+"""Quantizes a network to int8, as MXNet and oneDNN compute it on a CPU."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def calibration_pixels(split: Split, spec: InputSpec, num_workers: int) -> np.nd
 def quantize(core: mx.gluon.HybridBlock, pixels: np.ndarray) -> mx.gluon.Block:
     """The network with 8-bit convolutions and dense layers.
 
-    Weights are stored in float32 and quantised when they are loaded. pixels: (n, side, side, 3)
+    Weights are stored in float32 and quantized when they are loaded. pixels: (n, side, side, 3)
     uint8, the images on which the ranges of the layers' outputs are measured.
     """
     x = zoo.Normalize()(mx.nd.array(pixels, dtype="uint8"))
@@ -65,7 +65,7 @@ def sensitive_layers(nodes: list[dict[str, Any]]) -> list[str]:
     """Names of the operations that stay in float32, because they would change the most labels.
 
     These are the first convolution, which sees the pixels, and the head: the means over an image
-    are as small as a quantisation step for the range of its single pixels. nodes: of a symbol.
+    are as small as a quantization step for the range of its single pixels. nodes: of a symbol.
     """
     operations = [node for node in nodes if node["op"] != "null"]
     first = next(node["name"] for node in operations if node["op"] == "Convolution")

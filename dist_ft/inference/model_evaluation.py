@@ -1,4 +1,4 @@
-"""Evaluates a trained network on labelled images: for `dist_ft.evaluate` and the report."""
+"""Evaluates a trained network on labeled images: for `dist_ft.evaluate` and the report."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from dist_ft.inference.inputs import PREFETCH_MB
 from dist_ft.inference.trained_model import TrainedModel
 
 
-def labelled_split(data: str, name: str, classes: Sequence[str]) -> Split:
-    """The images of a split of a data set, or of DATA/CLASS/*, labelled by position in `classes`.
+def labeled_split(data: str, name: str, classes: Sequence[str]) -> Split:
+    """The images of a split of a data set, or of DATA/CLASS/*, labeled by position in `classes`.
 
     name: 'test' or 'train'; classes: the checkpoint's, of which the data may have a part. Raises
     DatasetError if there are no images, or for a class that the checkpoint does not have.

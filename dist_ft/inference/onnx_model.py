@@ -22,11 +22,11 @@ OPSET, IR_VERSION = 13, 7  # the opset that MXNet's exporter writes
 def write(core: mx.gluon.HybridBlock, side: int, description: dict[str, Any], path: Path) -> None:
     """Writes a network from (n, side, side, 3) uint8 'pixels' to (n, C) 'probabilities'.
 
-    core: maps normalised pixels, (n, 3, side, side), to logits; description: the metadata, with the
+    core: maps normalized pixels, (n, 3, side, side), to logits; description: the metadata, with the
     "classes". Raises UserError if onnx is missing.
     """
     onnx = _import_onnx()
-    symbol = mx.sym.softmax(core(mx.sym.var("normalised")), name="probabilities")
+    symbol = mx.sym.softmax(core(mx.sym.var("normalized")), name="probabilities")
     arrays = {name: parameter.data() for name, parameter in core.collect_params().items()}
     mx.onnx.export_model(
         symbol,
@@ -61,7 +61,7 @@ def load(path: Path) -> Network | None:
 
 
 def _with_normalization(graph: onnx.GraphProto, side: int, num_classes: int) -> onnx.GraphProto:
-    """The graph with the normalisation of zoo.Normalize before it.
+    """The graph with the normalization of zoo.Normalize before it.
 
     MXNet lists the parameters as inputs, too, which keeps onnxruntime from folding them. Here
     'pixels' is the only input.
@@ -78,8 +78,8 @@ def _with_normalization(graph: onnx.GraphProto, side: int, num_classes: int) -> 
         helper.make_node("Cast", ["pixels"], ["pixels_float"], to=types.FLOAT),
         helper.make_node("Transpose", ["pixels_float"], ["pixels_nchw"], perm=[0, 3, 1, 2]),
         helper.make_node("Div", ["pixels_nchw", "pixels_max"], ["pixels_unit"]),
-        helper.make_node("Sub", ["pixels_unit", "pixels_mean"], ["pixels_centred"]),
-        helper.make_node("Div", ["pixels_centred", "pixels_std"], ["normalised"]),
+        helper.make_node("Sub", ["pixels_unit", "pixels_mean"], ["pixels_centered"]),
+        helper.make_node("Div", ["pixels_centered", "pixels_std"], ["normalized"]),
     ]
     used = {name for node in graph.node for name in node.input}
     weights = [weight for weight in graph.initializer if weight.name in used]

@@ -1,4 +1,4 @@
-"""Predicts the classes of unlabelled images, in their order, on any number of ranks."""
+"""Predicts the classes of unlabeled images, in their order, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dist_ft.data.rank_batches import TEST_BATCH_SIZE
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.evaluator import forward
-from dist_ft.inference.inputs import PREFETCH_MB, UnlabelledImages
+from dist_ft.inference.inputs import PREFETCH_MB, UnlabeledImages
 from dist_ft.inference.trained_model import TrainedModel
 from dist_ft.inference.writers import Row
 
@@ -41,7 +41,7 @@ def predict(
     net: `model.network(world)`; top: labels per image; num_workers: decoding threads;
     thumbnails: a folder for the images as the network gets them.
     """
-    images = UnlabelledImages(paths, model.spec)
+    images = UnlabeledImages(paths, model.spec)
     split = Split(Path(), tuple(paths), (0,) * len(paths), ())
     shares = sampler.sequential_shares(len(paths), TEST_BATCH_SIZE, world.rank, world.size)
     with closing(Loader(split, model.spec.side, num_workers, PREFETCH_MB)) as loader:
@@ -64,7 +64,7 @@ def check_options(model: TrainedModel, top: int, out: Path | None) -> None:
 
 
 def _rows(
-    batch: Batch, logits: np.ndarray, images: UnlabelledImages, classes: Sequence[str], top: int
+    batch: Batch, logits: np.ndarray, images: UnlabeledImages, classes: Sequence[str], top: int
 ) -> dict[int, Row]:
     """A row for each image of the batch by its index, in the batch's order."""
     rows = {}

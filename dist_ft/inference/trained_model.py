@@ -26,7 +26,7 @@ class TrainedModel(NamedTuple):
     test_images: str  # number and fingerprint of the run's test images; "" if unknown
 
     def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
-        """The network with its parameters: (n, 3, side, side) float32, normalised, to logits."""
+        """The network with its parameters: (n, 3, side, side) float32, normalized, to logits."""
         net = zoo.build(self.model, len(self.classes), self.spec.side, seed=0)
         net.load_parameters(str(self.path / checkpoint.NET))
         net.collect_params().reset_ctx(ctx)

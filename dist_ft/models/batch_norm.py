@@ -19,7 +19,7 @@ def layers(net: mx.gluon.Block) -> list[nn.BatchNorm]:
 
 
 def freeze(blocks: Iterable[nn.BatchNorm]) -> None:
-    """Makes layers normalise by their running statistics in training, too, and keep these."""
+    """Makes layers normalize by their running statistics in training, too, and keep these."""
     for block in blocks:
         set_use_running_statistics(block)
 

@@ -20,7 +20,7 @@ def parameters_by_path(net: mx.gluon.Block) -> dict[str, mx.gluon.Parameter]:
 
 
 def uses_running_statistics(block: nn.BatchNorm) -> bool:
-    """True when the layer normalises by its running statistics in training, too."""
+    """True when the layer normalizes by its running statistics in training, too."""
     return block._kwargs["use_global_stats"]
 
 

@@ -31,7 +31,7 @@ def set_lr_multipliers(
     lr_mult: rules 'PATTERN=MULTIPLIER'; freeze: rules 'PATTERN', which override all of lr_mult. A
     pattern is a regular expression searched for in the parameters' paths. A multiplier of 0
     freezes a parameter: it gets no gradient. A BatchNorm layer whose running mean is frozen
-    normalises by its running statistics. Raises UserError if a pattern matches nothing, or if
+    normalizes by its running statistics. Raises UserError if a pattern matches nothing, or if
     everything is frozen.
     """
     parameters, head = parameters_by_path(net), zoo.head_prefix(net)

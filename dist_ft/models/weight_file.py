@@ -30,7 +30,7 @@ MAX_NAMES_SHOWN = 8
 
 
 def load_backbone(path: Path, net: mx.gluon.Block) -> None:
-    """Copies the arrays of a file into the parameters of an initialised network, except the head's.
+    """Copies the arrays of a file into the parameters of an initialized network, except the head's.
 
     The arrays are named by path ('features.0.gamma') or by gluon's names
     ('resnetv20_batchnorm0_gamma', with any prefix). Raises UserError, before it changes anything,
@@ -150,5 +150,5 @@ def _check_fit(file: Shapes, network: Shapes) -> None:
 def _resnet_name(shapes: Shapes) -> str:
     """The model zoo's ResNet whose backbone has such shapes, or ''."""
     depth = RESNET_DEPTH.get(sum(len(shape) == 4 for shape in shapes.values()))
-    version = 2 if (3,) in shapes.values() else 1  # version 2 normalises the 3 input channels
+    version = 2 if (3,) in shapes.values() else 1  # version 2 normalizes the 3 input channels
     return f"resnet{depth}_v{version}" if depth else ""

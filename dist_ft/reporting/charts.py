@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, in the text colour of the page around them."""
+"""Line charts as inline SVG, in the text color of the page around them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-TEXT_COLOUR = "#010203"  # replaced by the page's text colour
+TEXT_COLOR = "#010203"  # replaced by the page's text color
 # Distinguishable for most people, on black and on white: Okabe and Ito 2008.
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 STYLE = {
     **{"font.size": 9, "svg.fonttype": "none"},
-    **{"text.color": TEXT_COLOUR, "axes.edgecolor": TEXT_COLOUR, "axes.labelcolor": TEXT_COLOUR},
-    **{"xtick.color": TEXT_COLOUR, "ytick.color": TEXT_COLOUR, "grid.color": TEXT_COLOUR},
+    **{"text.color": TEXT_COLOR, "axes.edgecolor": TEXT_COLOR, "axes.labelcolor": TEXT_COLOR},
+    **{"xtick.color": TEXT_COLOR, "ytick.color": TEXT_COLOR, "grid.color": TEXT_COLOR},
 }
 MAX_MARKERS = 60  # points of a line
 
@@ -25,7 +25,7 @@ MAX_MARKERS = 60  # points of a line
 class Line(NamedTuple):
     x: Sequence[float]
     y: Sequence[float]
-    colour: str
+    color: str
     dashed: bool = False
 
 
@@ -38,7 +38,7 @@ def by_epoch(title: str, lines: Sequence[Line], from_zero: bool = False) -> Mark
         for line in lines:
             style = "--" if line.dashed else "-"
             marker = "." if len(line.x) <= MAX_MARKERS else ""
-            axes.plot(line.x, line.y, style, color=line.colour, marker=marker, linewidth=1.5)
+            axes.plot(line.x, line.y, style, color=line.color, marker=marker, linewidth=1.5)
         axes.set_title(title)
         axes.set_xlabel("epoch")
         if from_zero:
@@ -53,6 +53,6 @@ def by_epoch(title: str, lines: Sequence[Line], from_zero: bool = False) -> Mark
 
 
 def _inline(document: str, title: str) -> Markup:
-    svg = document[document.index("<svg") :].replace(TEXT_COLOUR, "currentColor")
+    svg = document[document.index("<svg") :].replace(TEXT_COLOR, "currentColor")
     svg = re.sub(r'<g id="[\w.]+">', "<g>", svg)  # the same in every chart of a page
     return Markup(svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(title), 1))

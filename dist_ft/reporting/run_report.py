@@ -83,9 +83,9 @@ def render(
             images=sections.images(run, predictions),
             speed=sections.speed(run),
             settings=sections.settings(run),
-            colours=charts.COLOURS,
-            train_colour=sections.TRAIN_COLOUR,
-            test_colour=sections.TEST_COLOUR,
+            colors=charts.COLORS,
+            train_color=sections.TRAIN_COLOR,
+            test_color=sections.TEST_COLOR,
         )
     )
 

@@ -24,7 +24,7 @@ from dist_ft.reporting import charts
 from dist_ft.reporting.history import DEFAULTS, RunHistory
 from dist_ft.tracking.epoch_scores import RankTimes
 
-TRAIN_COLOUR, TEST_COLOUR = "#7f7f7f", "#d55e00"
+TRAIN_COLOR, TEST_COLOR = "#7f7f7f", "#d55e00"
 RANK_PARTS = ("waiting for data", "computing and writing", "waiting for other ranks")
 MAX_TABLE_CLASSES = 24  # of a confusion matrix with numbers; a larger one is an image
 MAX_GLANCE_CLASSES = 8  # of a matrix that needs no list of its largest numbers
@@ -45,7 +45,7 @@ def setting_text(value: Any) -> str:
 
 
 def comparison(runs: Sequence[RunHistory]) -> dict[str, Any]:
-    colours = [charts.COLOURS[i % len(charts.COLOURS)] for i in range(len(runs))]
+    colors = [charts.COLORS[i % len(charts.COLORS)] for i in range(len(runs))]
     names = sorted({name for run in runs for name in run.settings})
     values = {name: [setting_text(run.settings.get(name)) for run in runs] for name in names}
     test_images = {run.facts["test images"] for run in runs if "test images" in run.facts}
@@ -53,7 +53,7 @@ def comparison(runs: Sequence[RunHistory]) -> dict[str, Any]:
         "charts": [
             charts.by_epoch(
                 f"test {name}",
-                [_line(run, f"test_{name}", colour) for run, colour in zip(runs, colours)],
+                [_line(run, f"test_{name}", color) for run, color in zip(runs, colors)],
             )
             for name in ("accuracy", "loss")
         ],
@@ -62,11 +62,11 @@ def comparison(runs: Sequence[RunHistory]) -> dict[str, Any]:
     }
 
 
-def _line(run: RunHistory, name: str, colour: str, dashed: bool = False) -> charts.Line:
+def _line(run: RunHistory, name: str, color: str, dashed: bool = False) -> charts.Line:
     """The values of a field of EpochScores, in the epochs that have one."""
     epochs = [epoch for epoch in run.epochs if getattr(epoch, name) is not None]
     x, y = [epoch.epoch for epoch in epochs], [getattr(epoch, name) for epoch in epochs]
-    return charts.Line(x, y, colour, dashed)
+    return charts.Line(x, y, color, dashed)
 
 
 def curves(run: RunHistory) -> list[Markup]:
@@ -74,8 +74,8 @@ def curves(run: RunHistory) -> list[Markup]:
         charts.by_epoch(
             name,
             [
-                _line(run, f"train_{name}", TRAIN_COLOUR, dashed=True),
-                _line(run, f"test_{name}", TEST_COLOUR),
+                _line(run, f"train_{name}", TRAIN_COLOR, dashed=True),
+                _line(run, f"test_{name}", TEST_COLOR),
             ],
         )
         for name in ("accuracy", "loss")
@@ -160,11 +160,11 @@ def _picture(dataset: Dataset, prediction: Prediction) -> dict[str, Any]:
 
 
 def _thumbnail(split: Split, index: int) -> Image.Image:
-    """An image of twice THUMBNAIL_PX, for high-resolution screens; grey if it cannot be read."""
+    """An image of twice THUMBNAIL_PX, for high-resolution screens; gray if it cannot be read."""
     try:
         image = Image.fromarray(decode(split.read(index)))
     except (CorruptImage, OSError):
-        image = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "grey")
+        image = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), "gray")
     image.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
     return image
 
@@ -181,8 +181,8 @@ def speed(run: RunHistory) -> dict[str, Any]:
     slowest = sorted(ranks, key=lambda rank: -rank.step_s)[:MAX_RANKS]
     is_recorded = run.images_per_s is not None and run.data_wait_share is not None
     lines = {
-        "images per second, in training steps": _line(run, "images_per_s", charts.COLOURS[1]),
-        "share of time waiting for images": _line(run, "data_wait_share", charts.COLOURS[0]),
+        "images per second, in training steps": _line(run, "images_per_s", charts.COLORS[1]),
+        "share of time waiting for images": _line(run, "data_wait_share", charts.COLORS[0]),
     }
     shown = lines if is_recorded else {}
     return {

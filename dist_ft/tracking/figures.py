@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from dist_ft.text import on_one_line
 from dist_ft.tracking.epoch_scores import EpochScores
 
-TRAIN_COLOUR, TEST_COLOUR = "#7f7f7f", "#d62728"
+TRAIN_COLOR, TEST_COLOR = "#7f7f7f", "#d62728"
 MAX_NAMED_CLASSES = 40  # in a confusion matrix
 MAX_COUNTED_CLASSES = 20
 IMAGES_PER_ROW = 4
@@ -23,9 +23,9 @@ def curves(history: Sequence[EpochScores]) -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for position, name in enumerate(("loss", "accuracy"), start=1):
         axes = figure.add_subplot(1, 2, position)
-        for split, colour in (("train", TRAIN_COLOUR), ("test", TEST_COLOUR)):
+        for split, color in (("train", TRAIN_COLOR), ("test", TEST_COLOR)):
             values = [getattr(row, f"{split}_{name}") for row in history]
-            axes.plot(epochs, values, color=colour, marker=".", label=split)
+            axes.plot(epochs, values, color=color, marker=".", label=split)
         axes.set_xlabel("epoch")
         axes.set_title(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -51,8 +51,8 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         axes.set_yticks(range(num_classes), names, parse_math=False)
     if num_classes <= MAX_COUNTED_CLASSES:
         for row, column in np.ndindex(counts.shape):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
     return figure
 
 

@@ -63,7 +63,7 @@ class Run:
     batches: RankBatches | FeatureBatches
     plan: Plan
     learning_rate: LearningRate
-    core: mx.gluon.HybridBlock  # (n, 3, side, side) float32, normalised, to (n, C) logits
+    core: mx.gluon.HybridBlock  # (n, 3, side, side) float32, normalized, to (n, C) logits
     net: mx.gluon.HybridBlock  # (n, side, side, 3) uint8 pixels to (n, C) logits
     trained_net: mx.gluon.HybridBlock  # `net`, or only its head for cached features
     trainer: HookedTrainer
@@ -118,7 +118,7 @@ class Run:
         return self.batches.train(epoch, map(self.plan.images_of, steps))
 
     def begin_step(self, step: int, batch: Batch, stop: StopRequest) -> int:
-        """Synchronises the ranks. Returns the step's number of images on all ranks.
+        """Synchronizes the ranks. Returns the step's number of images on all ranks.
 
         Raises CollectiveError if a rank received a stop signal (after saving), if a loss is not
         finite, or if too many files are unreadable. In an elastic run, only the ranks that were

@@ -122,7 +122,7 @@ def _find_state(config: Config, run_spec: RunSpec, world: World) -> tuple[RunLoc
 def _build_network(
     config: Config, num_classes: int, dtype: str, is_new: bool, world: World
 ) -> mx.gluon.HybridBlock:
-    """The network on this rank's device: normalised float32 (n, 3, side, side) to logits.
+    """The network on this rank's device: normalized float32 (n, 3, side, side) to logits.
 
     Rank 0 of a new run reads the pretrained weights; the others receive them from it, as all ranks
     do from a checkpoint. Raises UserError.

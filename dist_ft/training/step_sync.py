@@ -1,4 +1,4 @@
-"""Synchronises the ranks before every step and accumulates the epoch's sums.
+"""Synchronizes the ranks before every step and accumulates the epoch's sums.
 
 One small reduction between the hosts carries the step's number of images, the signals received,
 whether a loss is not finite, the number of unreadable files, and the sums of a finished step. It
@@ -41,7 +41,7 @@ class StepStatus(NamedTuple):
 
 
 class StepSync:
-    """Synchronises the ranks, and adds finished steps to `sums`, which are equal on all ranks.
+    """Synchronizes the ranks, and adds finished steps to `sums`, which are equal on all ranks.
 
     waited_s: how long this rank has waited for its device.
     """
