@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -159,6 +160,15 @@ def train(*flags: str, num_ranks: int = 0, mpi: bool = False, timeout_s: float =
     ended = run_job(["-m", "dist_ft.train", *flags], timeout_s, num_ranks, mpi)
     assert ended.status == 0, ended.output
     return ended
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging():
+    """Undoes `cli.configure_logging`, which a test may have called through a command."""
+    logger = logging.getLogger("dist_ft")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    yield
+    logger.level, logger.propagate, logger.handlers[:] = before
 
 
 @pytest.fixture(scope="session")
