@@ -25,7 +25,7 @@ def fit(config: Config, world: World) -> Run:
     """Trains and evaluates for all epochs, or for those that a resumed run has left.
 
     world: from `startup.start`. Returns the Run; its `net` is the trained network. Raises
-    errors.CollectiveError on all ranks if the run cannot continue.
+    CollectiveError on all ranks of a job if the run cannot continue, and UserError in one process.
     """
     from dist_ft.training.setup import build_run
 
@@ -38,7 +38,7 @@ def fit(config: Config, world: World) -> Run:
 
 def train_epochs(run: Run, label_smoothing: float, clip_norm: float) -> None:
     """Makes the steps that the run has left, and evaluates at the end of each epoch."""
-    from dist_ft.training.step_sync import stop_requests
+    from dist_ft.training.stop_signals import stop_requests
 
     with stop_requests() as stop:
         for epoch, steps in run.epochs():

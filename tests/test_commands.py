@@ -80,6 +80,14 @@ def test_commands_that_run_no_network_never_load_mxnet(command, tiny, tmp_path):
     assert "mxnet" not in loaded
 
 
+def test_prepare_never_loads_mxnet(tmp_path):
+    script = str(REPO / "food5" / "prepare.py")
+    result = run("-X", "importtime", script, str(tmp_path), "--out", str(tmp_path / "out"))
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert "cv2" in loaded, result.stderr[-2000:]
+    assert "mxnet" not in loaded
+
+
 @pytest.fixture(scope="module")
 def packages_without_mxnet(tmp_path_factory) -> Path:
     """The installed packages, as after a plain `pip install .`: without MXNet and gluoncv."""

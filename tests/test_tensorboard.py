@@ -23,7 +23,7 @@ from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.world import World
 from dist_ft.models.mxnet_internals import parameters_by_path
-from dist_ft.tracking import tensorboard
+from dist_ft.tracking import tensorboard_plugins
 from dist_ft.train import fit
 from tests.browser import needs_chromium
 from tests.conftest import BIN, ENVIRONMENT, TINY, train
@@ -131,7 +131,7 @@ def test_the_projector_has_features_names_and_a_thumbnail_of_each_image(runs, pr
     lines = (folder / embedding.metadata_path).read_text().split("\n")[:-1]
     rows = [line.split("\t") for line in lines]
     assert features.shape == (101, 256)
-    assert rows.pop(0) == tensorboard.COLUMNS
+    assert rows.pop(0) == tensorboard_plugins.COLUMNS
     names = [name.replace("\t", r"\t").replace("\n", r"\n") for name in dataset.classes]
     assert [row[0] for row in rows] == [names[label] for label in dataset.test.labels]
     assert [row[1] for row in rows] == [names[label] for label in probabilities.argmax(axis=1)]

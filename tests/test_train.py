@@ -16,7 +16,7 @@ from dist_ft.errors import CollectiveError, UserError
 from dist_ft.training import checkpoint
 from dist_ft.training.run import Run
 from dist_ft.training.setup import build_run
-from dist_ft.training.step_sync import stop_requests
+from dist_ft.training.stop_signals import stop_requests
 from tests.conftest import TINY, run_command, run_job
 from tests.runs import arrays_of, rows_of, tiny_config
 

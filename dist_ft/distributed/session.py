@@ -3,7 +3,7 @@
 `ElasticSession` is the other one. The training loop makes the same calls on both:
 
     while True:
-        with world.session.survive_failures(), Run(config, world) as run:
+        with world.session.survive_failures(), build_run(config, world) as run:
             ...     # commits now and then; raises WorldResized when resize_pending is seen by all
             return
 """

@@ -20,7 +20,7 @@ from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Evaluation
 from dist_ft.evaluation.metrics import TOP_K
 from dist_ft.text import printable
-from dist_ft.tracking import epoch_scores, tensorboard, tensorboard_internals
+from dist_ft.tracking import epoch_scores, tensorboard_internals, tensorboard_plugins
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
 from dist_ft.tracking.evaluation_figures import EvaluationFigures
 from dist_ft.tracking.null_logger import EpochSums, NullLogger
@@ -76,7 +76,7 @@ class RunLogger(NullLogger):
             flush_secs=FLUSH_S,
         )
         self._writer.add_text("config", _markdown_table(settings), 0)
-        tensorboard.start_hparams(self._writer, settings)
+        tensorboard_plugins.start_hparams(self._writer, settings)
         self._figures = EvaluationFigures(self._writer, run, dataset, spec, figures_every)
         self._bar: tqdm | None = None
         self._named_bad: set[str] = set()
@@ -172,14 +172,16 @@ class RunLogger(NullLogger):
         self, net: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, epoch: int, step: int
     ) -> None:
         if (epoch + 1) % max(1, self._figures_every) == 0:
-            tensorboard.add_histograms(self._writer, net, trainer, step)
+            tensorboard_plugins.add_histograms(self._writer, net, trainer, step)
 
     def end_run(self, evaluation: Evaluation | None) -> None:
         self.draw_figures()
         if evaluation is not None and len(evaluation.features.indices):
             step = self._history[-1].step
-            tensorboard.add_projector(self._writer, evaluation, self._dataset, self._spec, step)
-        tensorboard.end_hparams(self._writer)
+            tensorboard_plugins.add_projector(
+                self._writer, evaluation, self._dataset, self._spec, step
+            )
+        tensorboard_plugins.end_hparams(self._writer)
 
     def draw_figures(self) -> None:
         self._figures.draw_pending()

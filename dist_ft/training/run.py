@@ -32,13 +32,15 @@ from dist_ft.training.resume import RunLock
 from dist_ft.training.saving import StateSaver
 from dist_ft.training.schedule import LearningRate, Plan
 from dist_ft.training.state import EpochSums, TrainingState
-from dist_ft.training.step_sync import STOP_SIGNALS, StepStatus, StepSync, StopRequest
+from dist_ft.training.step_sync import StepStatus, StepSync
 from dist_ft.training.step_timing import StepTimer, slow_rank_message
+from dist_ft.training.stop_signals import STOP_SIGNALS, StopRequest
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is done around the steps; periods are in steps, and 0 means every epoch."""
+    """What is done around the steps. Periods are in steps; 0 for check_every and save_every means
+    once per epoch."""
 
     folder: Path
     log_every: int
@@ -55,7 +57,8 @@ class RunOptions:
 class Run:
     """The parts of a training run, as setup.build_run puts them together.
 
-    Every rank has one and makes the same calls on it; an error on one rank ends all of them.
+    Every rank has one and makes the same calls on it; an error on one rank ends the job, unless it
+    is elastic.
     """
 
     options: RunOptions
@@ -67,13 +70,13 @@ class Run:
     net: mx.gluon.HybridBlock  # (n, side, side, 3) uint8 pixels to (n, C) logits
     trained_net: mx.gluon.HybridBlock  # `net`, or only its head for cached features
     trainer: HookedTrainer
-    loss_scale: FixedLossScale
+    loss_scale: FixedLossScale  # or its subclass DynamicLossScale
     state: TrainingState
     sync: StepSync
     timer: StepTimer
     saver: StateSaver
     evaluator: Evaluator
-    logger: NullLogger  # RunLogger on rank 0
+    logger: NullLogger  # its subclass RunLogger on rank 0
     lock: RunLock | None  # on rank 0
     last_evaluation: Evaluation | None = None
 
@@ -87,7 +90,7 @@ class Run:
         if self.lock:
             self.lock.release()
         if self.world.is_main and is_rank_failure(error):
-            with suppress(UserError):  # in case that too few ranks are left to continue
+            with suppress(UserError):  # in case too few ranks are left to continue
                 self.saver.save_last_commit()
 
     @property
@@ -122,7 +125,7 @@ class Run:
 
         Raises CollectiveError if a rank received a stop signal (after saving), if a loss is not
         finite, or if too many files are unreadable. In an elastic run, only the ranks that were
-        stopped raise RankStopped and the others raise WorldResized, as all do for new hosts.
+        stopped raise RankStopped and the others raise WorldResized, as all do when hosts change.
         """
         self.world.heartbeat(f"step {step}")
         if self.options.dropout_seed is not None:  # independent of earlier steps and of resuming
@@ -209,7 +212,7 @@ class Run:
             f" checkpoints\nview it with: {viewer} --logdir {folder}"
         )
 
-    # Parts of these
+    # Helpers of the methods above
 
     def _stop(self, status: StepStatus, step: int, stop: StopRequest) -> None:
         """Saves and ends the run; an elastic run ends only for the ranks that were stopped."""

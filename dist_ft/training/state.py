@@ -52,7 +52,7 @@ class TrainingState:
     best_accuracy: float = -1.0
     epochs_without_improvement: int = 0
     elapsed_s: float = 0.0  # time spent in the epoch so far
-    loss_scale: list[float] | None = None  # value and good steps of precision.LossScale
+    loss_scale: list[float] | None = None  # value and good steps of loss_scale.DynamicLossScale
     # What the parameters belong to.
     run_spec: dict[str, Any] = field(default_factory=dict)
     num_ranks: int = 1
