@@ -47,7 +47,8 @@ def runs(tiny, tmp_path_factory):
     settings = {"model": "mobilenet0.25", "image_size": 32, "batch_size": 24, "num_workers": 2}
     settings.update(data=str(data), device="cpu")
     weights, logs = str(root / "net.params"), root / "logs"
-    normalized_mobilenet(5, pixels_of(scan(str(data)).test)).save_parameters(weights)
+    dataset = scan(str(data))
+    normalized_mobilenet(5, pixels_of(dataset.test)).save_parameters(weights)
     world = World("cpu", stall_timeout_s=300)
     settings.update(weights=weights, epochs=1, lr=0.0, bn="frozen", histograms=True)
     one = fit(Config(out=str(logs / "one"), **settings), world)
@@ -55,7 +56,7 @@ def runs(tiny, tmp_path_factory):
     flags = ["--data", str(data), "--weights", weights, "--out", str(logs / "two")]
     flags += ["--lr", "0", "--bn", "frozen", "--histograms"]
     train(*TINY, *flags, num_ranks=2)  # later flags win
-    return SimpleNamespace(one=one, logs=logs, data=data)
+    return SimpleNamespace(one=one, logs=logs, data=data, dataset=dataset)
 
 
 def pixels_of(split):
@@ -78,14 +79,14 @@ def read_events(folder):
 @pytest.fixture(scope="module")
 def probabilities(runs):
     """(101, C), of the test images, by the network in memory."""
-    pixels = pixels_of(runs.one.dataset.test)
+    pixels = pixels_of(runs.dataset.test)
     return runs.one.net(mx.nd.array(pixels, dtype="uint8")).softmax().asnumpy()
 
 
 def test_precision_recall_curves_do_not_depend_on_the_number_of_ranks(runs, events, probabilities):
-    labels = np.array(runs.one.dataset.test.labels)
+    labels = np.array(runs.dataset.test.labels)
     assert len(np.unique(np.floor(probabilities * 126))) > 30
-    for label, name in enumerate(runs.one.dataset.classes):
+    for label, name in enumerate(runs.dataset.classes):
         tag = f"precision_recall/{name}"
         one, two = (make_ndarray(of_run.Tensors(tag)[0].tensor_proto) for of_run in events)
         assert one.shape == (6, 127) and (one == two).all()
@@ -124,7 +125,7 @@ def test_histograms_show_every_parameter_and_its_mean_gradient(runs, events):
 
 @pytest.mark.parametrize("run", ["one", "two"])
 def test_the_projector_has_features_names_and_a_thumbnail_of_each_image(runs, probabilities, run):
-    folder, dataset = runs.logs / run / "tensorboard", runs.one.dataset
+    folder, dataset = runs.logs / run / "tensorboard", runs.dataset
     text = (folder / "projector_config.pbtxt").read_text()
     (embedding,) = text_format.Parse(text, ProjectorConfig()).embeddings
     features = np.loadtxt(folder / embedding.tensor_path, delimiter="\t")

@@ -141,22 +141,27 @@ class Comparison:
     num_labeled: int = 0
     correct: int = 0  # labeled images that the network classifies correctly
     correct_exported: int = 0  # and the export
+    num_clearly_changed: int = 0  # labels that changed although the margin exceeds TOLERANCE
 
     def add(self, labels: np.ndarray, network: np.ndarray, exported: np.ndarray) -> None:
         """labels: (n,), -1 if unknown; network, exported: (n, C) probabilities."""
         expected, actual = network.argmax(axis=1), exported.argmax(axis=1)
+        second, first = np.sort(network, axis=1)[:, -2:].T
+        is_changed = (expected != actual) & (first - second > TOLERANCE)
         is_finite = np.isfinite(exported).all()
         difference = np.abs(network - exported).max(initial=0) if is_finite else math.inf
         self.num_images += len(labels)
         self.num_equal += int((expected == actual).sum())
         self.max_difference = max(self.max_difference, float(difference))
+        self.num_clearly_changed += int(is_changed.sum())
         self.num_labeled += int((labels >= 0).sum())
         self.correct += int((expected == labels).sum())
         self.correct_exported += int((actual == labels).sum())
 
     def is_same_network(self) -> bool:
         """True if the differences are those of two float32 implementations."""
-        return self.num_images > 0 and self.max_difference <= TOLERANCE
+        has_same_labels = self.num_images > 0 and self.num_clearly_changed == 0
+        return has_same_labels and self.max_difference <= TOLERANCE
 
     def keeps_labels(self, share: float) -> bool:
         """True if at least this share of the labels is equal."""
