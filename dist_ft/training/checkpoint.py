@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, NamedTuple, Sequence
 
@@ -138,10 +139,19 @@ def _best(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
 
 
 def _remove_old(run: Path, keep: int) -> None:
-    found = _best(_undamaged(run, ()))  # hashing the arrays would take long after every save
+    found = _best(_recorded(run))
     for path in _folders(run)[keep:]:
         if found is None or path != found.path:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _recorded(run: Path) -> Iterator[Checkpoint]:
+    """The checkpoints as their states describe them, unverified: this is done after every save."""
+    for path in _folders(run):
+        with suppress(UnknownFormat, OSError, ValueError, KeyError, TypeError, AttributeError):
+            values = json.loads((path / STATE).read_text(encoding="utf-8"))
+            values.pop("sha256", None)
+            yield Checkpoint(path, TrainingState.from_dict(values))
 
 
 def _folders(run: Path) -> list[Path]:
