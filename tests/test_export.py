@@ -256,13 +256,24 @@ def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, world
         confusion[classes.index(label), classes.index(row["label"])] += 1
     assert confusion.tolist() == report["confusion"] == epoch["confusion"]
     model = trained_model.load(fine_tuned)
-    comparison = exporter.export(model, "gluon", tmp_path / "net", world, str(FOOD5))
-    assert comparison.num_images == comparison.num_equal == 750
-    comparison = exporter.export(model, "onnx", tmp_path / "net.onnx", world, str(FOOD5))
+    some = str(link_some(FOOD5, 30, tmp_path / "some"))
+    comparison = exporter.export(model, "gluon", tmp_path / "net", world, some)
+    assert comparison.num_images == comparison.num_equal == 150
+    comparison = exporter.export(model, "onnx", tmp_path / "net.onnx", world, some)
     if importlib.util.find_spec("onnxruntime"):
-        assert comparison.num_images == 750
-    comparison = exporter.export(model, "int8", tmp_path / "int8", world, str(FOOD5))
+        assert comparison.num_images == 150
+    comparison = exporter.export(model, "int8", tmp_path / "int8", world, some)
     assert comparison.keeps_labels(0.97)
+
+
+def link_some(data: Path, num_images: int, root: Path) -> Path:
+    """A data set of the first images of each class and split."""
+    for folder in data.glob("t*/*"):
+        copy = root / folder.relative_to(data)
+        copy.mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:num_images]:
+            (copy / path.name).symlink_to(path)
+    return root
 
 
 def test_a_label_that_changes_in_spite_of_a_margin_is_another_network():
