@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from dist_ft.data.decoding import CorruptImage, DecodedImage, JpegImage, decode, open_image
+from dist_ft.data.decoding import decode, open_image
+from dist_ft.data.image import CorruptImage, DecodedImage
+from dist_ft.data.jpeg import JpegImage
 from tests.conftest import run_command
 
 EXIF_ORIENTATION = 0x112

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dist_ft.data import decoding, image_cache, locked_files, transforms
-from dist_ft.data.decoding import CorruptImage
+from dist_ft.data.image import CorruptImage
 from dist_ft.data.image_folder import scan
 from dist_ft.data.pixel_file import PixelFileWriter
 from dist_ft.data.rank_batches import RankBatches

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from dist_ft.data import decoding, sampler, transforms
-from dist_ft.data.decoding import BLANK
+from dist_ft.data.image import BLANK
 from dist_ft.data.image_folder import scan
 from dist_ft.data.loader import Loader
 from tests.images import make_folder

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 
 from dist_ft import cli
 from dist_ft.data.dataset import Dataset, Split
-from dist_ft.data.decoding import BLANK
+from dist_ft.data.image import BLANK
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 from dist_ft.evaluation.evaluator import Evaluation

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dist_ft.data import sampler
-from dist_ft.data.decoding import DecodedImage, JpegImage, open_image
+from dist_ft.data.decoding import open_image
+from dist_ft.data.image import DecodedImage
+from dist_ft.data.jpeg import JpegImage
 from dist_ft.data.transforms import (
     AREA,
     NUM_DRAWS,

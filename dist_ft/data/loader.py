@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 import numpy as np
 
 from dist_ft.data.dataset import Split
-from dist_ft.data.decoding import BLANK, CorruptImage
+from dist_ft.data.image import BLANK, CorruptImage
 from dist_ft.data.sampler import Share
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dist_ft.data import image_cache, recordio
 from dist_ft.data.dataset import Dataset, Split
-from dist_ft.data.decoding import CorruptImage
+from dist_ft.data.image import CorruptImage
 from dist_ft.data.transforms import InputSpec
 from dist_ft.files import user_errors
 

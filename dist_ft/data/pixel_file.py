@@ -18,7 +18,7 @@ from typing import Callable, Iterator
 
 import numpy as np
 
-from dist_ft.data.decoding import CorruptImage, DecodedImage
+from dist_ft.data.image import CorruptImage, DecodedImage
 from dist_ft.data.locked_files import create_locked, link_unnamed, open_unnamed
 
 MAGIC = b"dist_ft1"

@@ -8,6 +8,7 @@ import numpy as np
 
 from dist_ft.data import decoding, sampler, transforms
 from dist_ft.data.dataset import Dataset, Split
+from dist_ft.data.image import BLANK, CorruptImage
 from dist_ft.data.loader import Batch, Fill, Loader
 from dist_ft.data.pixel_file import PixelFile
 from dist_ft.data.transforms import InputSpec
@@ -20,8 +21,8 @@ def load_test_image(split: Split, index: int, spec: InputSpec) -> np.ndarray:
     """(side, side, 3) uint8: an image as the network is tested on it; blank if it is unreadable."""
     try:
         return transforms.center_crop(decoding.decode(split.read(index)), *spec)
-    except (decoding.CorruptImage, OSError):
-        return np.full((spec.side, spec.side, 3), decoding.BLANK, np.uint8)
+    except (CorruptImage, OSError):
+        return np.full((spec.side, spec.side, 3), BLANK, np.uint8)
 
 
 class RankBatches:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dist_ft.data.decoding import Box, SourceImage
+from dist_ft.data.decoding import SourceImage
+from dist_ft.data.image import Box
 
 # Random resized crop, as in Szegedy et al. 2014 and gluon's transform.
 AREA = (0.08, 1.0)  # the crop's share of the image's area

@@ -13,7 +13,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from dist_ft.data.decoding import CorruptImage, decode, open_image
+from dist_ft.data.decoding import decode, open_image
+from dist_ft.data.image import CorruptImage
 from dist_ft.diagnostics.perceptual_hash import SIDE, perceptual_hash, similar_pairs, similarity
 from dist_ft.distributed import threads
 

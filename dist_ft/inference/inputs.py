@@ -11,7 +11,7 @@ from typing import Iterable, Iterator, Sequence, TextIO
 import numpy as np
 
 from dist_ft.data import decoding, transforms
-from dist_ft.data.decoding import CorruptImage
+from dist_ft.data.image import CorruptImage
 from dist_ft.data.image_folder import EXTENSIONS
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError

@@ -15,6 +15,7 @@ from mxnet.contrib import quantization
 
 from dist_ft.data import decoding, transforms
 from dist_ft.data.dataset import Split
+from dist_ft.data.image import CorruptImage
 from dist_ft.data.rank_batches import TEST_BATCH_SIZE
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
@@ -29,7 +30,7 @@ def calibration_pixels(split: Split, spec: InputSpec, num_workers: int) -> np.nd
     def read(index: int) -> np.ndarray | None:
         try:
             return transforms.center_crop(decoding.decode(split.read(index)), *spec)
-        except (decoding.CorruptImage, OSError):
+        except (CorruptImage, OSError):
             return None
 
     indices = range(0, len(split), max(1, len(split) // NUM_CALIBRATION_IMAGES))

@@ -11,7 +11,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from dist_ft.data.dataset import Dataset, Split
-from dist_ft.data.decoding import CorruptImage, decode
+from dist_ft.data.decoding import decode
+from dist_ft.data.image import CorruptImage
 from dist_ft.evaluation.confidence_intervals import wilson
 from dist_ft.evaluation.confusion import (
     class_scores,
