@@ -66,17 +66,36 @@ def test_only_temporary_errors_are_retried(server, target, broken, num_requests,
     assert os.listdir(target.parent) == [f"{target.name}.lock"]
 
 
-def zipped(name):
+def zipped(name, content=CONTENT):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(name, CONTENT)
+        file.writestr(name, content)
     return archive.getvalue()
+
+
+def with_size(archive, size):
+    """The archive, whose directory says that its member has `size` bytes."""
+    entry = archive.rindex(b"PK\x01\x02")  # the member's entry in the central directory
+    return archive[: entry + 24] + size.to_bytes(4, "little") + archive[entry + 28 :]
+
+
+def encrypted(archive):
+    """The archive with the flag of encryption in its directory."""
+    entry = archive.rindex(b"PK\x01\x02")
+    return archive[: entry + 8] + b"\x01" + archive[entry + 9 :]
 
 
 @pytest.mark.parametrize(
     "archive",
-    [b"<html>moved</html>", zipped("b.onnx"), zipped("a.onnx")[:-4000]],
-    ids=["no archive", "no such member", "incomplete"],
+    [
+        b"<html>moved</html>",
+        zipped("b.onnx"),
+        zipped("../a.onnx"),
+        zipped("a.onnx")[:-4000],
+        encrypted(zipped("a.onnx")),
+        with_size(zipped("a.onnx"), 1000),
+    ],
+    ids=["no archive", "other member", "other folder", "incomplete", "encrypted", "wrong size"],
 )
 def test_a_wrong_zip_archive_is_rejected(server, target, archive):
     server.contents["/a.zip"] = archive
@@ -85,8 +104,26 @@ def test_a_wrong_zip_archive_is_rejected(server, target, archive):
     assert os.listdir(target.parent) == [f"{target.name}.lock"]
 
 
+def test_a_file_that_is_too_large_is_not_stored(server, target, monkeypatch):
+    monkeypatch.setattr(download, "MAX_FILE_BYTES", len(CONTENT) - 1)
+    server.contents["/a.zip"] = zipped(target.name)
+    assert len(server.contents["/a.zip"]) > len(CONTENT)  # random bytes do not shrink
+    for url in (server.url + PATH, f"{server.url}/a.zip"):
+        with pytest.raises(download.DownloadError, match=f"bytes, more than {len(CONTENT) - 1:,}"):
+            download.fetch(url, target, DIGEST)
+    assert os.listdir(target.parent) == [f"{target.name}.lock"]
+
+
+def test_a_member_that_grows_too_large_is_not_extracted(server, target, monkeypatch):
+    server.contents["/a.zip"] = zipped(target.name, bytes(10**6))
+    monkeypatch.setattr(download, "MAX_FILE_BYTES", len(server.contents["/a.zip"]))
+    with pytest.raises(download.DownloadError, match="a.onnx has 1,000,000 bytes"):
+        download.fetch(f"{server.url}/a.zip", target, DIGEST)
+    assert os.listdir(target.parent) == [f"{target.name}.lock"]
+
+
 def test_a_silent_server_is_not_retried(server, target, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(download, "READ_TIMEOUT_S", 0.1)
     server.may_respond.clear()
     with pytest.raises(download.DownloadError, match="timed out"):
         fetch(server.url, target)

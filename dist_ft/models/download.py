@@ -19,14 +19,20 @@ from urllib3.exceptions import ProtocolError
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_S = 20.0  # to connect, and between two packets
+CONNECT_TIMEOUT_S = 4.0  # per address of the server; a lost packet is sent again after 1 and 3 s
+READ_TIMEOUT_S = 20.0  # between two packets
 ATTEMPTS = 3
 RETRY_DELAY_S = 1.0  # doubled after each attempt
 CHUNK_BYTES = 2**18
+MAX_FILE_BYTES = 2**30  # the largest network of gluon's zoo has 0.6 GB
 
 
 class DownloadError(Exception):
     """The server did not deliver the file; the message says where and why."""
+
+
+class NoConnectionError(DownloadError):
+    """The server cannot be reached, as without a network."""
 
 
 def fetch(url: str, path: Path, digest: str) -> None:
@@ -75,7 +81,11 @@ def _locked(path: Path) -> Iterator[None]:
 def _download(url: str, file: Path) -> None:
     """Downloads to `file`; errors that may pass are retried."""
     download = pooch.HTTPDownloader(
-        sys.stderr.isatty(), CHUNK_BYTES, timeout=TIMEOUT_S, headers={"User-Agent": "dist_ft"}
+        sys.stderr.isatty(),
+        CHUNK_BYTES,
+        timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+        headers={"User-Agent": "dist_ft"},
+        hooks={"response": _check_size},
     )
     for attempt in range(ATTEMPTS):
         try:
@@ -83,15 +93,37 @@ def _download(url: str, file: Path) -> None:
             return
         except requests.RequestException as error:
             if attempt == ATTEMPTS - 1 or not _may_pass(error):
-                raise DownloadError(_reason(url, error)) from error
+                kind = NoConnectionError if _is_unreachable(error) else DownloadError
+                raise kind(_reason(url, error)) from error
             logger.warning("%s; trying again", _reason(url, error))
         time.sleep(RETRY_DELAY_S * 2**attempt)
+
+
+def _check_size(response: requests.Response, **_: object) -> None:
+    """Announces a download before it starts, unless it is too large."""
+    if not response.ok or response.is_redirect:
+        return
+    size = int(response.headers.get("Content-Length", 0))
+    if size > MAX_FILE_BYTES:
+        raise DownloadError(f"{response.url}: {size:,} bytes, more than {MAX_FILE_BYTES:,}")
+    logger.info("downloading %s (%.0f MB)", response.url.split("?")[0], size / 1e6)
+
+
+def _is_unreachable(error: requests.RequestException) -> bool:
+    """True if no connection was made; a refused certificate is no such case."""
+    return isinstance(error, requests.ConnectionError) and not (
+        isinstance(error, requests.exceptions.SSLError) or _was_interrupted(error)
+    )
 
 
 def _may_pass(error: requests.RequestException) -> bool:
     """False if the server refuses or does not respond: the user would only wait longer."""
     if error.response is not None:
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
+    return _was_interrupted(error)
+
+
+def _was_interrupted(error: requests.RequestException) -> bool:
     return any(isinstance(cause, ProtocolError) for cause in error.args)
 
 
@@ -104,10 +136,15 @@ def _reason(url: str, error: requests.RequestException) -> str:
 
 
 def _unzip(url: str, archive: Path, member: str) -> Path:
+    """Extracts one member, and no more bytes than its entry says."""
     try:
         with zipfile.ZipFile(archive) as opened:
+            size = opened.getinfo(member).file_size
+            if size > MAX_FILE_BYTES:
+                raise DownloadError(f"{url}: {member} has {size:,} bytes")
             return Path(opened.extract(member, archive.parent))
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+    # RuntimeError: the member is encrypted, or compressed by an unknown method
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
         raise DownloadError(
             f"{url}: not a zip archive that contains {member} ({error}); {_describe(archive)}"
         ) from error

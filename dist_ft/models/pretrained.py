@@ -7,20 +7,23 @@ import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import mxnet as mx
 from mxnet.gluon.model_zoo import model_store
 
 from dist_ft.errors import Unavailable, UserError
 from dist_ft.files import user_errors
-from dist_ft.models import download, zoo
+from dist_ft.models import download, imgclsmob, zoo
 from dist_ft.models.mxnet_internals import published_sha1
 
 logger = logging.getLogger(__name__)
 
-# The models of the ONNX Model Zoo that were exported from MXNet itself, and their sha256.
-ONNX_REPO = "https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/"
+HUB = "https://huggingface.co"
+# The ONNX Model Zoo. The revision is the last one that changed the folder.
+ONNX_REVISIONS = ("813b930", "main")
 ONNX_FOLDER = "validated/vision/classification/resnet/model/"
+# The models that were exported from MXNet itself.
 ONNX_SHA256 = {
     "resnet18-v2-7": "3b4d048057854022232aa20bf68262e31718ab7119a17f920b8a2dc1433f824b",
     "resnet34-v2-7": "3d3815e25f4b1ea967e2a526a3b27ef2a03af1725bdc199a63a271c26862d914",
@@ -34,7 +37,7 @@ class PublishedFile(NamedTuple):
 
     name: str
     digest: str  # hexadecimal sha1 or sha256
-    url: str  # of the file, or of a zip archive that contains it
+    urls: tuple[str, ...]  # of the file, or of a zip archive that contains it
 
     def __str__(self) -> str:
         algorithm = "sha1" if len(self.digest) == 40 else "sha256"
@@ -42,10 +45,10 @@ class PublishedFile(NamedTuple):
 
 
 def published_files(model: str) -> list[PublishedFile]:
-    """The files that MXNet, gluoncv and the ONNX Model Zoo publish for a network of the zoo.
+    """The files that MXNet, gluoncv, the ONNX Model Zoo and imgclsmob publish for a network.
 
-    The environment variables MXNET_GLUON_REPO and DIST_FT_ONNX_REPO replace their servers. Raises
-    UserError if there are no files.
+    The environment variables MXNET_GLUON_REPO and HF_ENDPOINT replace the servers of the first
+    three. Raises UserError if there are no files.
     """
     name, files = model.lower(), []
     sha1_by_name = published_sha1(model_store)
@@ -55,12 +58,17 @@ def published_files(model: str) -> list[PublishedFile]:
         stem = f"{name}-{sha1_by_name[name][:8]}"
         repo = os.environ.get("MXNET_GLUON_REPO", model_store.apache_repo_url).rstrip("/")
         url = f"{repo}/gluon/models/{stem}.zip"
-        files.append(PublishedFile(f"{stem}.params", sha1_by_name[name], url))
+        files.append(PublishedFile(f"{stem}.params", sha1_by_name[name], (url,)))
     stem = f"{name.replace('_', '-')}-7"
     if stem in ONNX_SHA256:
-        repo = os.environ.get("DIST_FT_ONNX_REPO", ONNX_REPO).rstrip("/")
-        url = f"{repo}/{ONNX_FOLDER}{stem}.onnx"
-        files.append(PublishedFile(f"{stem}.onnx", ONNX_SHA256[stem], url))
+        repo = os.environ.get("HF_ENDPOINT", HUB).rstrip("/") + "/onnxmodelzoo/legacy_models"
+        urls = (f"{repo}/resolve/{version}/{ONNX_FOLDER}{stem}.onnx" for version in ONNX_REVISIONS)
+        files.append(PublishedFile(f"{stem}.onnx", ONNX_SHA256[stem], tuple(urls)))
+    if name in imgclsmob.FILES:
+        stem, sha1 = imgclsmob.FILES[name]
+        file_name = f"{stem}-{sha1[:8]}.params"
+        url = f"{imgclsmob.RELEASE}{file_name}.zip"
+        files.append(PublishedFile(file_name, sha1, (url,)))
     if not files:
         raise UserError(
             f"--weights auto: no published weights for {model}; pass --weights FILE, or start from"
@@ -107,28 +115,41 @@ def locate(weights: str, model: str) -> Path | None:
     local = find_local(weights, model)
     if local is not None or weights == "none":
         return local
-    files, folder, failures = published_files(model), models_folder(), []
-    for file in files:
+    folder, errors = models_folder(), []
+    for file in published_files(model):
         path = folder / file.name
         if path.exists():
-            failures.append(f"{path}: exists, but has the wrong digest")
-        logger.info("downloading %s to %s", file.url, folder)
-        try:
-            with user_errors(f"--weights auto: {path}", remedy="set MXNET_HOME to another folder"):
-                download.fetch(file.url, path, file.digest)
-            return path
-        except download.DownloadError as error:
-            failures.append(str(error))
-            if file is not files[-1]:
-                logger.warning("download failed, trying the next server: %s", error)
+            logger.warning("%s has the wrong digest; downloading it again", path)
+        for url in file.urls:
+            try:
+                with user_errors(f"--weights auto: {path}", "set MXNET_HOME to another folder"):
+                    download.fetch(url, path, file.digest)
+                return path
+            except download.DownloadError as error:
+                errors.append(error)
+                if not isinstance(error, download.NoConnectionError):
+                    logger.warning("download failed: %s", error)
+    raise Unavailable(_unavailable(model, folder, errors))
+
+
+def _unavailable(model: str, folder: Path, errors: list[download.DownloadError]) -> str:
+    """One line if no server can be reached, otherwise what each server did."""
+    files = published_files(model)
+    if all(isinstance(error, download.NoConnectionError) for error in errors):
+        hosts = sorted({urlsplit(url).hostname or url for file in files for url in file.urls})
+        return (
+            f"no pretrained weights of {model} in {folder}, and no connection to"
+            f" {' or '.join(hosts)}; put {files[0].name} there, pass --weights FILE, or start from"
+            " random weights with --weights none"
+        )
     lines = [
         f"no pretrained weights of {model} in {folder}, and no server delivers them:",
-        *(f"  {failure}" for failure in failures),
+        *(f"  {error}" for error in errors),
         f"Put one of these files into {folder}, or pass it with --weights FILE:",
         *(f"  {file}" for file in files),
         "To start from random weights: --weights none",
     ]
-    raise Unavailable("\n".join(lines))
+    return "\n".join(lines)
 
 
 def models_folder() -> Path:

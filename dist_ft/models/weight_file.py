@@ -10,7 +10,7 @@ import mxnet as mx
 
 from dist_ft.errors import UserError
 from dist_ft.files import user_errors
-from dist_ft.models import zoo
+from dist_ft.models import imgclsmob, zoo
 from dist_ft.models.mxnet_internals import parameters_by_path
 
 Arrays = Dict[str, mx.nd.NDArray]
@@ -32,12 +32,14 @@ MAX_NAMES_SHOWN = 8
 def load_backbone(path: Path, net: mx.gluon.Block) -> None:
     """Copies the arrays of a file into the parameters of an initialized network, except the head's.
 
-    The arrays are named by path ('features.0.gamma') or by gluon's names
-    ('resnetv20_batchnorm0_gamma', with any prefix). Raises UserError, before it changes anything,
-    if `read` does, and unless names and shapes agree exactly.
+    The arrays are named by path ('features.0.gamma'), by gluon's names
+    ('resnetv20_batchnorm0_gamma', with any prefix), or by imgclsmob's. Raises UserError, before it
+    changes anything, if `read` does, and unless names and shapes agree exactly.
     """
     arrays, parameters, head = read(path), parameters_by_path(net), zoo.head_prefix(net)
-    if not arrays.keys() & parameters.keys():
+    if imgclsmob.FIRST_LAYER in arrays.keys() - parameters.keys():
+        arrays = imgclsmob.rename_to_gluon(arrays)
+    elif not arrays.keys() & parameters.keys():
         arrays = _rename_to_paths(arrays, net)
     backbone = {path: p for path, p in parameters.items() if not path.startswith(head)}
     _check_fit(

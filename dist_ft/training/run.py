@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,7 @@ from dist_ft.files import user_errors
 from dist_ft.models import batch_norm, parameters
 from dist_ft.models.loss_scale import FixedLossScale
 from dist_ft.tracking.null_logger import NullLogger
+from dist_ft.tracking.viewer import how_to_view
 from dist_ft.training.consistency import check_finite, check_identical, check_unreadable, merge
 from dist_ft.training.feature_cache import FeatureBatches
 from dist_ft.training.resume import RunLock
@@ -204,12 +202,9 @@ class Run:
         folder = self.options.folder
         with self.world.raise_on_all_ranks(), self._writing():
             self.logger.end_run(self.last_evaluation)
-        viewer = "tensorboard"
-        if not shutil.which(viewer):  # the virtual environment is not activated
-            viewer = os.path.relpath(Path(sys.executable).with_name(viewer))
         self.logger.info(
             f"best test acc {self.best_accuracy:.3f}; {folder} holds curves.png, scores.jsonl and"
-            f" checkpoints\nview it with: {viewer} --logdir {folder}"
+            f" checkpoints\n{how_to_view(folder)}"
         )
 
     # Helpers of the methods above
