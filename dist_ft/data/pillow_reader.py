@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from dist_ft.data import png
 from dist_ft.data.image import CorruptImage, DecodedImage, check_size
 
 # Pillow's other readers are left out: the one of PostScript runs Ghostscript, for example.
@@ -32,6 +33,8 @@ def read(data: bytes) -> DecodedImage:
     """The upright image, on white where it is transparent. Raises CorruptImage."""
     # Importing gluoncv sets this to True, and truncated files would decode to half-gray images.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    if data.startswith(png.START):
+        data = png.without_metadata(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             check_size(*image.size)
@@ -46,6 +49,9 @@ def read(data: bytes) -> DecodedImage:
 
 def _turn_upright(image: Image.Image) -> Image.Image:
     """Like ImageOps.exif_transpose, which also rewrites the Exif and fails if that is damaged."""
+    image.load()
+    if image.format == "TIFF":  # which load() has turned
+        return image
     try:
         transposition = UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # Pillow raises errors of many types for damaged Exif
