@@ -190,10 +190,10 @@ def no_figures():
 
 @pytest.fixture(scope="session")
 def world():
-    """A single process on the CPU."""
+    """A single process on the CPU, without a stall timeout: tests may leave it idle for long."""
     from dist_ft.distributed.world import World
 
-    world = World("cpu", stall_timeout_s=600)
+    world = World("cpu", stall_timeout_s=24 * 3600)
     yield world
     world.close()
 

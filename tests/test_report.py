@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from dist_ft import cli
-from dist_ft.distributed.world import World
 from dist_ft.reporting import history, run_report
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
@@ -62,13 +61,6 @@ def report_file(run):
 @pytest.fixture(scope="module")
 def report(report_file):
     return Page(report_file.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def world():
-    world = World(device="cpu", stall_timeout_s=300)
-    yield world
-    world.close()
 
 
 def rows_of(run):

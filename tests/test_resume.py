@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from dist_ft.config import Config
-from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, UserError
 from dist_ft.inference import trained_model
 from dist_ft.train import fit
@@ -25,13 +24,6 @@ VERSION_1_RUN = Path(__file__).parent / "fixtures" / "run_of_version_1"
 
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-
-
-@pytest.fixture(scope="module")
-def world():
-    world = World(device="cpu", stall_timeout_s=600)
-    yield world
-    world.close()
 
 
 @pytest.fixture(scope="module")

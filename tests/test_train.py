@@ -11,7 +11,6 @@ import mxnet as mx
 import pytest
 
 from dist_ft import train
-from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, UserError
 from dist_ft.training import checkpoint
 from dist_ft.training.run import Run
@@ -21,13 +20,6 @@ from tests.conftest import TINY, run_command, run_job
 from tests.runs import arrays_of, rows_of, tiny_config
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-
-
-@pytest.fixture(scope="module")
-def world():
-    world = World(device="cpu", stall_timeout_s=600)
-    yield world
-    world.close()
 
 
 @pytest.fixture
