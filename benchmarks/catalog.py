@@ -22,6 +22,11 @@ class Contestant:
     environ: tuple[tuple[str, str], ...] = ()
     max_epochs: int = 0  # if it counts epochs instead of steps
 
+    def needs_bfloat16(self) -> bool:
+        """True if it computes in bfloat16: without instructions for it, MXNet cannot or is slower,
+        and PyTorch takes minutes per step."""
+        return "bfloat16" in self.flags
+
 
 def _workers(count: int) -> tuple[str, str]:
     return "--num-workers", str(count)

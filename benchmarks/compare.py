@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any, Sequence
@@ -21,13 +22,19 @@ from typing import Any, Sequence
 from benchmarks import machine, photos, processes
 from benchmarks.catalog import CONTESTANTS, RATIOS, Contestant
 from benchmarks.results import as_markdown
+from dist_ft.distributed import threads
 from dist_ft.files import atomic_file
+
+NO_BFLOAT16 = "this processor has neither AVX512-BF16 nor AMX"
 
 
 def run_rounds(names: Sequence[str], data: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The results of each contestant in each round, and why others were left out."""
     rounds: dict[str, list[dict]] = {name: [] for name in names}
     left_out: dict[str, str] = {}
+    if not threads.has_bfloat16():
+        needing = [name for name in names if CONTESTANTS[name].needs_bfloat16()]
+        left_out.update(dict.fromkeys(needing, NO_BFLOAT16))
     results: dict[str, Any] = {
         "machine": machine.describe(),
         "data": photos.describe(data),
@@ -130,6 +137,8 @@ def main() -> None:
         results = run_rounds(names, data, args)
     except ValueError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     print(format_results(results))
     sys.exit(1 if results["has_failed"] else 0)
 

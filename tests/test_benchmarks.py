@@ -5,21 +5,28 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import catalog, photos, processes
+from benchmarks.compare import NO_BFLOAT16
 from benchmarks.machine import OtherLoad
 from benchmarks.results import Ratio, as_markdown
+from dist_ft.distributed import threads
 from tests.conftest import ENVIRONMENT, REPO
 from tests.images import make_folder
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
+# A Python that has PyTorch: it cannot be installed beside MXNet, which needs an older numpy.
+TORCH_PYTHON = os.environ.get("DIST_FT_TORCH_PYTHON", sys.executable)
+HAS_TORCH = "DIST_FT_TORCH_PYTHON" in os.environ or importlib.util.find_spec("torch") is not None
 BRIEF = ["--rounds", "1", "--steps", "1", "--epochs", "1", "--batch-size", "4"]
 
 
@@ -93,24 +100,78 @@ def test_invalid_flags_are_refused(flags):
     assert flags[0] in refused.stderr
 
 
-# One contestant of each kind: the others are the same programs with other settings.
-KINDS = {(c.program, c.flags[0], c.num_ranks): c for c in reversed(catalog.CONTESTANTS.values())}
-
-
 @pytest.mark.benchmarks
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_contestants_run(data, kind):
+@pytest.mark.parametrize("name", catalog.CONTESTANTS)
+def test_contestants_run(data, name):
     """With a small network where it is dist_ft's; the others always use ResNet34_v2."""
-    contestant = KINDS[kind]
-    if contestant.program.startswith("pytorch") and not HAS_TORCH:
-        pytest.skip("PyTorch is not installed")
-    flags = ["--data", str(data), "--batch-size", "4", "--warmup", "1", "--steps", "1"]
+    contestant = catalog.CONTESTANTS[name]
+    is_torch = contestant.program.startswith("pytorch")
+    if is_torch and not HAS_TORCH:
+        pytest.skip("PyTorch is not installed: DIST_FT_TORCH_PYTHON names a Python that has it")
+    if contestant.needs_bfloat16() and not threads.has_bfloat16():
+        pytest.skip(NO_BFLOAT16)
+    steps = "1" if contestant.max_epochs else "2"
+    flags = ["--data", str(data), "--batch-size", "4", "--warmup", "1", "--steps", steps]
     if contestant.program.startswith("dist_ft"):
         flags += ["--model", "mobilenet0.25", "--image-size", "32"]
-    flags, environ = [*contestant.flags, *flags], dict(contestant.environ)
-    result = processes.run(contestant.program, flags, contestant.num_ranks, environ, timeout_s=120)
+    result = processes.run(
+        contestant.program,
+        [*contestant.flags, *flags],
+        contestant.num_ranks,
+        dict(catalog.ONE_THREAD),  # other tests run at the same time
+        TORCH_PYTHON if is_torch else sys.executable,
+        timeout_s=120,
+    )
     assert result["images_per_s"] > 0
     assert result["peak_mb"] > 0
+
+
+@pytest.mark.skipif(threads.has_bfloat16(), reason="this processor has bfloat16")
+def test_contestants_in_bfloat16_are_left_out_where_the_processor_has_none(data):
+    ended = run("benchmarks.compare", "--only", "bfloat16$", "--data", str(data), *BRIEF)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count(NO_BFLOAT16) == 3
+
+
+# Their processes: with a DataLoader's workers; two ranks, which horovodrun puts in own sessions.
+@pytest.mark.benchmarks
+@pytest.mark.parametrize(
+    "signum, name, num_processes",
+    [
+        (signal.SIGINT, "train, original", 1 + catalog.RECIPE_WORKERS),
+        (signal.SIGTERM, "train, Horovod example", 1 + 2),
+        (signal.SIGINT, "ranks, training by two", 2),
+    ],
+)
+def test_a_signal_ends_compare_with_all_processes_of_the_contestant(
+    data, signum, name, num_processes
+):
+    flags = ["--data", str(data), "--only", f"^{name}$", "--steps", "1000000"]
+    command = [sys.executable, "-m", "benchmarks.compare", *flags, "--batch-size", "2"]
+    compare = psutil.Popen(command, cwd=REPO, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    module = f"benchmarks.contestants.{catalog.CONTESTANTS[name].program}"
+    family = []
+    try:
+        deadline = time.monotonic() + 60
+        while sum(module in words(process)[:3] for process in family) < num_processes:
+            assert compare.poll() is None and time.monotonic() < deadline, family
+            time.sleep(0.1)
+            family = compare.children(recursive=True)
+        compare.send_signal(signum)
+        assert compare.wait(timeout=40) == 128 + signum
+        assert not [process for process in family if process.is_running()]
+    finally:
+        for process in [*family, compare]:
+            if process.is_running():
+                process.kill()
+
+
+def words(process: psutil.Process) -> list[str]:
+    """The command line of a process, empty when it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 @pytest.mark.benchmarks
@@ -119,7 +180,7 @@ def test_compare_writes_results_and_shows_them_again(data, tmp_path):
     flags = ["--only", "^(loader, original|train, PyTorch float32)$", "--data", str(data), *BRIEF]
     ended = run("benchmarks.compare", *flags, "--json", str(file))
     assert ended.returncode == 0, ended.stderr
-    if not HAS_TORCH:
+    if importlib.util.find_spec("torch") is None:
         reasons = json.loads(file.read_text())["left_out"]
         assert "No module named 'torch'" in reasons["train, PyTorch float32"]
     assert "| loader, original " in ended.stdout

@@ -74,10 +74,10 @@ def test_a_missing_gpu_is_reported_with_a_remedy(cuda, remedy, world, monkeypatc
         devices.assign("gpu", 0, 0, 1)
     finding = machine_checks.check_devices(world)
     assert finding.severity == (NOTE if cuda else OK)
-    lines = list(startup_summary.describe_device("auto", world.ctx))
+    lines = list(startup_summary.describe_device("auto", world.ctx, "float32"))
     assert len(lines) == cuda and all("sees no GPU" in line and remedy in line for line in lines)
-    assert not list(startup_summary.describe_device("cpu", world.ctx))
-    assert not list(startup_summary.describe_device("auto", mx.gpu(0)))
+    assert not list(startup_summary.describe_device("cpu", world.ctx, "float32"))
+    assert not list(startup_summary.describe_device("auto", mx.gpu(0), "float16"))
 
 
 @pytest.mark.jobs

@@ -129,3 +129,35 @@ def test_every_core_belongs_to_exactly_one_rank(num_cores, local_size):
     shares = [threads.share_of(cores, rank, local_size) for rank in range(local_size)]
     assert [core for share in shares for core in share] == cores
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+CPUINFO = """processor	: 0
+model name	: {name}
+flags		: {flags}
+bugs		: sysret_ss_attrs spectre_v1
+"""
+ZEN_3 = "fma cx16 movbe popcnt aes avx f16c bmi1 avx2 smep bmi2 adx sha_ni xsaves clzero vaes"
+CASCADE_LAKE = "bmi2 avx512f avx512dq rdseed avx512cd avx512bw avx512vl xsaveopt avx512_vnni"
+ZEN_4 = "bmi2 avx512f avx512dq avx512cd sha_ni avx512bw avx512vl xsaves avx512_bf16 avx512_vnni"
+SAPPHIRE_RAPIDS = (
+    "avx512f avx512dq avx512bw avx512vl avx_vnni avx512_bf16 amx_bf16 amx_tile amx_int8"
+)
+
+
+@pytest.mark.parametrize(
+    "name, flags, is_native, is_emulated",
+    [
+        ("AMD EPYC 7J13", ZEN_3, False, False),
+        ("Intel(R) Xeon(R) Gold 6248", CASCADE_LAKE, False, True),
+        ("AMD EPYC 9R14", ZEN_4, True, False),
+        ("Intel(R) Xeon(R) Platinum 8488C", SAPPHIRE_RAPIDS, True, False),
+        ("an amx_bf16 in a name", "avx2", False, False),
+    ],
+)
+def test_bfloat16_is_native_or_emulated_by_the_processors_flags(
+    name, flags, is_native, is_emulated
+):
+    cpuinfo = CPUINFO.format(name=name, flags=flags)
+    assert threads.has_bfloat16(cpuinfo) == is_native
+    assert threads.emulates_bfloat16(cpuinfo) == is_emulated
+    assert not threads.has_bfloat16("") and not threads.emulates_bfloat16("")

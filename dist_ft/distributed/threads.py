@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Mapping, MutableMapping, Sequence
 
@@ -15,6 +16,9 @@ from dist_ft.distributed import launcher
 
 # Variables by which users bind OpenMP threads to cores themselves.
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+AVX512_FLAGS = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}  # those that oneDNN requires
 
 _cores_before_binding: frozenset[int] | None = None
 
@@ -73,13 +77,31 @@ def share_of(cores: Sequence[int], local_rank: int, local_size: int) -> Sequence
     return cores[begin:end]
 
 
-def has_bfloat16() -> bool:
-    """True if this processor multiplies bfloat16 numbers (AVX512-BF16 or AMX)."""
+def has_bfloat16(cpuinfo: str | None = None) -> bool:
+    """True if a processor multiplies bfloat16 numbers (AVX512-BF16 or AMX).
+
+    cpuinfo: the text of /proc/cpuinfo. Default: that of this host.
+    """
+    return not BFLOAT16_FLAGS.isdisjoint(_processor_flags(cpuinfo))
+
+
+def emulates_bfloat16(cpuinfo: str | None = None) -> bool:
+    """True if oneDNN computes in bfloat16 by converting to float32 and back, which is slower than
+    float32. It needs AVX512 for that, and computes nothing in bfloat16 without.
+
+    cpuinfo: as for `has_bfloat16`.
+    """
+    return not has_bfloat16(cpuinfo) and _processor_flags(cpuinfo) >= AVX512_FLAGS
+
+
+def _processor_flags(cpuinfo: str | None) -> set[str]:
+    """The instruction sets of the first processor; empty if unknown."""
     try:
-        flags = Path("/proc/cpuinfo").read_text().split()
+        text = Path("/proc/cpuinfo").read_text() if cpuinfo is None else cpuinfo
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return set()
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    return set(flags[1].split()) if flags else set()
 
 
 def _is_bound(environ: Mapping[str, str], cores: set[int]) -> bool:

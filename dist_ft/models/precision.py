@@ -27,7 +27,7 @@ def use_dtype(dtype: str, ctx: mx.Context) -> None:
     """Makes this process's networks compute in `dtype` wherever MXNet's AMP considers it safe.
 
     Must be called before a network is built. MXNet cannot leave a 16-bit type again. Raises
-    UserError if the device does not support the type, or if the process uses another 16-bit type.
+    UserError if the device cannot compute in the type, or if the process uses another 16-bit type.
     """
     global _active_16_bit_type
     if _active_16_bit_type not in ("", dtype):
@@ -37,14 +37,16 @@ def use_dtype(dtype: str, ctx: mx.Context) -> None:
         )
     if dtype in ("float32", _active_16_bit_type):
         return
-    if not supports(ctx, dtype):
-        raise UserError(f"--dtype {dtype}: needs {HARDWARE[dtype]}, but this process uses {ctx}")
+    if not supports(ctx, dtype) and not _emulates(ctx, dtype):
+        raise UserError(
+            f"--dtype {dtype}: needs {HARDWARE[dtype]}, which {ctx} is not; use --dtype float32"
+        )
     amp.init(target_dtype=dtype)
     _active_16_bit_type = dtype
 
 
 def supports(ctx: mx.Context, dtype: str) -> bool:
-    """True if the device computes in this type."""
+    """True if the device has instructions for this type."""
     return dtype in ("float32", _16_bit_type(ctx))
 
 
@@ -62,6 +64,10 @@ def _16_bit_type(ctx: mx.Context) -> str | None:
     if ctx.device_type == "gpu":
         return "float16"
     return "bfloat16" if threads.has_bfloat16() else None
+
+
+def _emulates(ctx: mx.Context, dtype: str) -> bool:
+    return ctx.device_type == "cpu" and dtype == "bfloat16" and threads.emulates_bfloat16()
 
 
 def _step_s(dtype: str, ctx: mx.Context) -> float:

@@ -193,7 +193,7 @@ def _startup_lines(
         yield f"continuing on {world.size} x {world.ctx} from step {step} (before: {before})"
         return
     yield from startup_summary.describe_dataset(config.data, dataset)
-    yield from startup_summary.describe_device(config.device, world.ctx)
+    yield from startup_summary.describe_device(config.device, world.ctx, state.dtype)
     yield from startup_summary.describe_network(
         config.model, core, state.dtype, plan, learning_rate.peak, world
     )

@@ -9,7 +9,7 @@ import mxnet as mx
 from dist_ft.data.dataset import Dataset
 from dist_ft.distributed import devices
 from dist_ft.distributed.world import World
-from dist_ft.models import parameters
+from dist_ft.models import parameters, precision
 from dist_ft.training.schedule import Plan
 
 
@@ -24,10 +24,15 @@ def describe_dataset(data: str, dataset: Dataset) -> Iterator[str]:
         yield f"skipped {len(skipped)} files without an image's extension: {', '.join(skipped[:5])}"
 
 
-def describe_device(device: str, ctx: mx.Context) -> Iterator[str]:
-    """A warning if MXNet was built for GPUs and sees none; device: --device."""
+def describe_device(device: str, ctx: mx.Context, dtype: str) -> Iterator[str]:
+    """Warnings: MXNet was built for GPUs and sees none, or dtype is slow here; device: --device."""
     if device == "auto" and ctx.device_type == "cpu" and devices.built_for_cuda():
         yield f"MXNet is built for GPUs and sees no GPU: {devices.gpu_remedy()}"
+    if not precision.supports(ctx, dtype):
+        yield (
+            f"--dtype {dtype} is slower than float32 on this processor, which has neither"
+            " AVX512-BF16 nor AMX and emulates it"
+        )
 
 
 def describe_network(
