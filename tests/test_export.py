@@ -126,17 +126,18 @@ def test_onnx_without_its_packages_is_an_error_or_not_compared(model, world, tmp
     assert not (tmp_path / "other.onnx").exists()
 
 
+@pytest.mark.parametrize("shape", [(300, 400), (30, 400), (60, 74)])
 def test_the_documented_onnx_program_prints_what_predict_says(
-    model, onnx_export, world, tmp_path, monkeypatch, capsys
+    model, onnx_export, world, tmp_path, monkeypatch, capsys, shape
 ):
-    """Of a photograph on its side, much larger than the network's input."""
+    """Of a photograph on its side: a large one, a panorama, and a small one."""
     pytest.importorskip("onnxruntime")
     page = (REPO / "docs" / "deployment.md").read_text(encoding="utf-8")
     begin = page.index("    import cv2, json, onnxruntime")
-    program = textwrap.dedent(page[begin : page.index("\n\n`cv2", begin)])
-    program = program.replace("(256, 256)", "(37, 37)").replace("16:240", "2:34")
+    program = textwrap.dedent(page[begin : page.index("\n\nThe first", begin)])
+    program = program.replace("16:240", "2:34").replace("256", "37")
     (tmp_path / "food.onnx").symlink_to(onnx_export[0])
-    photograph = np.random.RandomState(0).randint(0, 256, (300, 400, 3)).astype(np.uint8)
+    photograph = np.random.RandomState(0).randint(0, 256, (*shape, 3)).astype(np.uint8)
     tags = Image.Exif()
     tags[0x112] = 6
     Image.fromarray(photograph).save(tmp_path / "dish.jpg", exif=tags)

@@ -158,6 +158,18 @@ def test_a_valid_cache_is_reused_and_a_stale_one_replaced(dataset, world, tmp_pa
     assert open_and_count(scan(str(dataset.train.root.parent))) == (names, 1)
 
 
+def test_a_cache_of_an_earlier_version_is_replaced(dataset, world, tmp_path, monkeypatch):
+    """Of one that loaded other pixels from the same files."""
+    monkeypatch.setattr(image_cache, "PIXELS_VERSION", image_cache.PIXELS_VERSION - 1)
+    open_cache(dataset, world, "disk", tmp_path)
+    monkeypatch.undo()
+    files = image_cache.cache_files(dataset, SPEC, 28, tmp_path)
+    assert not any(file.is_valid() for file in files)
+    open_cache(dataset, world, "disk", tmp_path)
+    assert all(file.is_valid() for file in files)
+    assert len(list(tmp_path.glob("*.pack"))) == len(files)
+
+
 def test_a_full_disk_is_reported_with_a_remedy(dataset, world, tmp_path):
     """A limit on the size of files stands in for the full disk."""
     (tmp_path / "cache").mkdir()

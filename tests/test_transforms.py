@@ -126,17 +126,21 @@ def test_an_augmented_image_shows_its_box():
     assert abs(shown[-1, :, 1] - (top + h - 1)).max() <= h / 64 + 1
 
 
-SHAPES = [(300, 400), (400, 300), (64, 80), (256, 256), (700, 513), (100, 399), (1, 1), (225, 223)]
+BILINEAR, AREA_BASED = 1, 3  # MXNet's numbers
+SHAPES = [(300, 400), (400, 300), (64, 80), (512, 512), (512, 341), (100, 399), (1, 1), (225, 223)]
+LARGE_SHAPES = [(513, 600), (1024, 768), (900, 2000)]
+SHAPES_AND_METHODS = [(shape, BILINEAR) for shape in SHAPES]
+SHAPES_AND_METHODS += [(shape, AREA_BASED) for shape in LARGE_SHAPES]
 
 
 @pytest.mark.parametrize("keep_ratio", [False, True])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_test_crop_is_byte_identical_to_mxnets(shape, keep_ratio):
-    """Of a square, or with keep_ratio of a resized shorter side."""
+@pytest.mark.parametrize("shape, method", SHAPES_AND_METHODS)
+def test_the_test_crop_is_byte_identical_to_mxnets(shape, method, keep_ratio):
+    """Of a square, or with keep_ratio of a resized shorter side; large images are averaged."""
     pixels, height, width = noise(*shape), 256, 256
     if keep_ratio:
         height, width = (round(length * 256 / min(shape)) for length in shape)
-    theirs = mx.image.imresize(mx.nd.array(pixels, dtype="uint8"), width, height)
+    theirs = mx.image.imresize(mx.nd.array(pixels, dtype="uint8"), width, height, method)
     theirs = mx.image.center_crop(theirs, (224, 224))[0].asnumpy()
     assert (center_crop(pixels, 224, 256, keep_ratio) == theirs).all()
 

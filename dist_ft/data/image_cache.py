@@ -27,6 +27,7 @@ from dist_ft.files import user_errors
 if TYPE_CHECKING:
     from dist_ft.distributed.world import World
 
+PIXELS_VERSION = 2  # to be raised when the same files give other pixels than before
 SHARED_MEMORY = Path("/dev/shm")  # a file system in memory on every Linux
 
 logger = logging.getLogger(__name__)
@@ -173,4 +174,4 @@ def _cache_file(folder: Path, kind: str, split: Split, load: pixel_file.Load) ->
     # changed data set replaces the old one.
     root = hashlib.sha256(str(split.root.resolve()).encode("utf-8", "surrogateescape"))
     path = folder / f"{root.hexdigest()[:12]}-{kind}.pack"
-    return CacheFile(path, f"{kind} {split.stamp()}", split, load)
+    return CacheFile(path, f"{kind} {PIXELS_VERSION} {split.stamp()}", split, load)

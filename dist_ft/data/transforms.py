@@ -34,7 +34,11 @@ def random_resized_crop(image: SourceImage, draws: np.ndarray, out: np.ndarray) 
     """
     side = out.shape[0]
     box = random_crop_box(image.height, image.width, draws[:-1].reshape(-1, 4))
-    _resize(image.crop(box, side), side, side, out)
+    pixels = image.crop(box, side)
+    # The directions shrink by nearly the same factor, so the slower average is left to large crops.
+    is_large = min(pixels.shape[:2]) > 2 * side
+    interpolation = cv2.INTER_AREA if is_large else cv2.INTER_LINEAR
+    cv2.resize(pixels, (side, side), dst=out, interpolation=interpolation)
     if draws[-1] < 0.5:
         cv2.flip(out, 1, dst=out)
 
@@ -77,8 +81,16 @@ def _center(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return pixels[top : top + height, left : left + width]
 
 
-def _resize(
-    pixels: np.ndarray, width: int, height: int, out: np.ndarray | None = None
-) -> np.ndarray:
-    """Bilinear interpolation without antialiasing, the default of MXNet's image functions."""
-    return cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+def _resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bilinear, as MXNet's default, but averages a direction that shrinks by more than two.
+
+    Bilinear interpolation reads two px in each direction, which are all of them up to that factor.
+    Beyond it, it would lose details, and keep the noise of single pixels.
+    """
+    source_height, source_width = pixels.shape[:2]
+    averaged_width = width if source_width > 2 * width else source_width
+    averaged_height = height if source_height > 2 * height else source_height
+    if (averaged_width, averaged_height) != (source_width, source_height):
+        size = averaged_width, averaged_height
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)

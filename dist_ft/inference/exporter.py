@@ -120,8 +120,9 @@ def description(model: TrainedModel) -> dict[str, Any]:
         "classes": list(model.classes),
         "input": f"uint8 RGB pixels (n, {side}, {side}, 3); the network normalizes them",
         "output": f"probabilities (n, {len(model.classes)})",
-        "preprocessing": "resize the upright image, bilinear, without antialiasing (as OpenCV's"
-        f" INTER_LINEAR), until {size}; take the central {side} x {side} px",
+        "preprocessing": f"resize the upright image until {size}: average each direction that"
+        " shrinks by more than two (as OpenCV's INTER_AREA), then interpolate bilinearly, without"
+        f" antialiasing (as INTER_LINEAR); take the central {side} x {side} px",
         "image_size": side,
         "resize": resize,
         "keep_ratio": bool(keep_ratio),
