@@ -19,6 +19,9 @@ from tqdm import tqdm
 
 from dist_ft.errors import UserError
 
+# The classes of food5, Food-101's first five.
+DISHES = ["apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare"]
+
 # Anywhere in the archive, since Kaggle's has other folders at its top. Hidden files are no images.
 IMAGE = re.compile(r"(?:^|/)images/([^/\\.][^/\\]*)/([^/\\.][^/\\]*\.jpe?g)$", re.IGNORECASE)
 LIST = re.compile(r"(?:^|/)meta/(train|test)\.txt$")
@@ -66,7 +69,9 @@ def unpack(source: Path, classes: Sequence[str], target: Path) -> Lists:
     that cannot be read and classes that are missing, OSError if the disk is full.
     """
     if not source.exists():
-        raise UserError(f"{source}: no such file or folder; download Food-101 from {PAGE}")
+        raise UserError(
+            f"{source}: no such file or folder; pass --download, or download Food-101 from {PAGE}"
+        )
     lists: Lists = {}
     found: set[str] = set()
     try:
@@ -89,8 +94,13 @@ def unpack(source: Path, classes: Sequence[str], target: Path) -> Lists:
             f"{source}: cannot be read ({error}); pass the .tar.gz of Food-101, a .zip of it, or"
             " its folder, and check that the download is complete"
         ) from error
-    missing = sorted(set(classes) - found)
-    if missing:
-        known = ", ".join(sorted(found)[:8]) or "no images/CLASS/*.jpg at all"
-        raise UserError(f"{source}: has no images of {', '.join(missing)}; it has {known}")
+    check_classes(source, classes, sorted(found))
     return lists
+
+
+def check_classes(source: Path | str, classes: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError if one of the classes does not exist."""
+    missing = sorted(set(classes) - set(known))
+    if missing:
+        shown = ", ".join(known[:8]) or "no images/CLASS/*.jpg at all"
+        raise UserError(f"{source}: has no images of {', '.join(missing)}; it has {shown}")

@@ -1,6 +1,10 @@
 """Makes food5 from Food-101: five dishes, 700 photographs of each to train on and 300 to test on.
 
+    python food5/prepare.py --download
     python food5/prepare.py food-101.tar.gz
+
+--download gets the images of these dishes alone from the Hugging Face hub (about 330 MB; needs
+pyarrow), or else the original archive (5 GB). It continues a download that was interrupted.
 
 SOURCE is Food-101 as it is distributed (.tar.gz), unpacked, or Kaggle's .zip: images/CLASS/*.jpg,
 meta/train.txt and meta/test.txt, anywhere inside. Test images come from Food-101's own test list,
@@ -16,6 +20,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -26,51 +31,64 @@ from typing import Iterator
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # if dist_ft is not installed
 
 import split_table
-from food101 import unpack
+from download import download
+from food101 import DISHES, unpack
 from replacement import existing_file, recover, replacing
 from split import SPLITS, Request, select
 
 from dist_ft.errors import UserError
 from dist_ft.text import on_one_line
 
-DISHES = ["apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare"]
 NAMES = (split_table.NAME, "test", "train")  # in the order in which they are replaced
 PREFIX = ".prepare-"  # of temporary folders
+CACHE = ".download"  # folder in --out that keeps an interrupted download
 
 
-def prepare(source: Path, out: Path, request: Request, overwrite: bool) -> str:
+def prepare(source: Path | None, out: Path, request: Request, overwrite: bool) -> str:
     """Builds train/, test/ and split.csv in `out`, or verifies those of an earlier run.
 
-    Returns what was done. Raises UserError and OSError, and then leaves `out` as it was.
+    source: None downloads Food-101. Returns what was done. Raises UserError and OSError, and then
+    leaves `out` as it was.
     """
     if overwrite or not _is_built(out):
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
             recover(out, NAMES, PREFIX)
             if overwrite or not _is_built(out):  # else another run has just finished
-                existing = existing_file(out, SPLITS)
-                if existing and not overwrite:
-                    raise UserError(f"{existing} exists; choose another --out, or pass --overwrite")
-                build(source, out, request)
-                return f"built from {source}"
+                if not overwrite:
+                    _check_replaceable(out)
+                return f"built from {build(source, out, request)}"
     split_table.verify(out, request)
-    return f"verified by {split_table.NAME}; {source} was not read"
+    return f"verified by {split_table.NAME}; {source or 'Food-101'} was not read"
 
 
-def build(source: Path, out: Path, request: Request) -> None:
+def build(source: Path | None, out: Path, request: Request) -> str:
+    """Returns where the images are from."""
     with replacing(out, NAMES, PREFIX) as temporary:
         pool = temporary / "pool"
-        lists = unpack(source, request.classes, pool)
+        if source is None:
+            origin, lists = download(request.classes, out / CACHE, pool)
+        else:
+            origin, lists = str(source), unpack(source, request.classes, pool)
         for path, split in select(pool, lists, request).items():
             target = temporary / split / path
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(pool / path, target)
         split_table.write(temporary)
         os.sync()
+    shutil.rmtree(out / CACHE, ignore_errors=True)
+    return origin
 
 
 def _is_built(out: Path) -> bool:
-    return (out / split_table.NAME).exists() and (out / "train").exists()
+    return all((out / name).exists() for name in NAMES)
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raises UserError if there are images other than those that split.csv lists."""
+    existing = existing_file(out, SPLITS)
+    if existing and not ((out / split_table.NAME).exists() and split_table.is_part(out)):
+        raise UserError(f"{existing} exists; choose another --out, or pass --overwrite")
 
 
 @contextmanager
@@ -93,7 +111,10 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flag, folder = parser.add_argument, Path(__file__).parent
-    flag("source", type=Path, metavar="SOURCE", help="Food-101: .tar.gz, .zip or folder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    known = "Food-101: .tar.gz, .zip or folder"
+    source.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help=known)
+    source.add_argument("--download", action="store_true", help="download Food-101")
     known = f"classes to use, or all (default: {' '.join(DISHES)})"
     flag("--classes", nargs="+", default=DISHES, metavar="CLASS", help=known)
     flag("--train", type=int, default=700, help="training images per class (default: 700)")
@@ -112,7 +133,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Exits with status 1 and a message, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Exits with status 1 and a message, 69 if the download is unavailable, 130 after Ctrl-C, 143
+    after SIGTERM."""
     args = parse()
     sys.stdout.reconfigure(errors="backslashreplace")  # for names that its encoding cannot show
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the temporary folder
@@ -123,7 +145,8 @@ def main() -> None:
     try:
         done = prepare(args.source, args.out, request, args.overwrite)
     except (UserError, OSError) as error:
-        sys.exit(f"food5: {on_one_line(str(error))}")
+        print(f"food5: {on_one_line(str(error))}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
         print("food5: interrupted", file=sys.stderr)
         sys.exit(130)

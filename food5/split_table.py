@@ -30,14 +30,8 @@ def write(root: Path) -> None:
 def verify(root: Path, request: Request) -> None:
     """Raises UserError unless the images are those of split.csv, and those of the request."""
     rows = _read(root / NAME)
-    digests = {f"{row['split']}/{row['class']}/{row['file']}": row["sha256"] for row in rows}
-    existing = set(_images(root))
-    problems = [f"{path} is missing" for path in sorted(digests.keys() - existing)]
-    problems += [f"{path} was added" for path in sorted(existing - digests.keys())]
-    for path in sorted(digests.keys() & existing):
-        # Reading a pipe would block.
-        if not (root / path).is_file() or sha256_of(root / path) != digests[path]:
-            problems.append(f"{path} has changed")
+    missing, different = _differences(root, rows)
+    problems = missing + different
     if problems:
         shown = ", ".join(problems[:NUM_SHOWN])
         more = f" and {len(problems) - NUM_SHOWN} more" if len(problems) > NUM_SHOWN else ""
@@ -51,6 +45,25 @@ def verify(root: Path, request: Request) -> None:
             f"{root}: has {sizes} images of each of {', '.join(known)}, which is not what was"
             f" requested; {REMEDY}"
         )
+
+
+def is_part(root: Path) -> bool:
+    """True if split.csv lists all images that exist. Raises UserError if it is damaged."""
+    _, different = _differences(root, _read(root / NAME))
+    return not different
+
+
+def _differences(root: Path, rows: list[dict[str, str]]) -> tuple[list[str], list[str]]:
+    """The images that are missing, and those that were added or changed, in words."""
+    digests = {f"{row['split']}/{row['class']}/{row['file']}": row["sha256"] for row in rows}
+    existing = set(_images(root))
+    missing = [f"{path} is missing" for path in sorted(digests.keys() - existing)]
+    different = [f"{path} was added" for path in sorted(existing - digests.keys())]
+    for path in sorted(digests.keys() & existing):
+        # Reading a pipe would block.
+        if not (root / path).is_file() or sha256_of(root / path) != digests[path]:
+            different.append(f"{path} has changed")
+    return missing, different
 
 
 def _images(root: Path) -> list[str]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -176,6 +177,22 @@ def test_other_images_are_replaced_only_with_overwrite(food101, tmp_path):
     assert not existing.exists()
 
 
+@pytest.mark.parametrize("lost", ["train", "test"])
+def test_a_lost_split_is_built_again_unless_other_images_were_changed(food101, tmp_path, lost):
+    source, out = as_tar(food101, tmp_path), tmp_path / "out"
+    prepare(source, out)
+    before = read_tree(out)
+    shutil.rmtree(out / lost)
+    assert prepare(source, out).startswith("built from")
+    assert read_tree(out) == before
+    shutil.rmtree(out / lost)
+    changed = next((out / ({"train", "test"} - {lost}).pop()).rglob("*.jpg"))
+    changed.write_bytes(b"edited")
+    with pytest.raises(UserError, match=r"exists; .*--overwrite"):
+        prepare(source, out)
+    assert changed.read_bytes() == b"edited"
+
+
 def test_a_copy_is_left_out_if_there_are_enough_other_images(food101, tmp_path, capsys):
     files = with_copy(food101, "images/baklava/1000.jpg", "images/baklava/1007.jpg")
     prepare(as_tar(files, tmp_path), tmp_path / "out", train=4)
@@ -277,7 +294,8 @@ HEADER = b"split,class,file,sha256\n"
     ids=["empty", "columns", "cut", "utf-16", "latin-1"],
 )
 def test_a_damaged_table_is_named_with_the_remedy(tmp_path, table, problem):
-    (tmp_path / "train").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
     (tmp_path / "split.csv").write_bytes(table)
     with pytest.raises(UserError, match=rf"{problem}.*--overwrite"):
         prepare(tmp_path / "absent.tar.gz", tmp_path)
@@ -324,7 +342,7 @@ def test_the_command_line_reports_errors_in_one_line(tmp_path):
     failed = run_script(tmp_path / "absent.tar.gz", tmp_path / "out")
     assert failed.returncode == 1
     assert failed.stderr.startswith("food5: ") and failed.stderr.count("\n") == 1
-    assert "no such file or folder; download Food-101 from" in failed.stderr
+    assert "no such file or folder; pass --download, or download Food-101 from" in failed.stderr
 
 
 # Runs that are stopped or meet another one -------------------------------------------------------
