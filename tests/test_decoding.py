@@ -113,22 +113,6 @@ def test_transparent_pixels_are_blended_with_white():
     assert list(pixels[1, 1]) == [200, 100, 50] and (pixels[0] == 255).all()
 
 
-@pytest.mark.parametrize(
-    "values, dtype, expected",
-    [
-        ([0, 0.5, 1], np.float32, [0, 127, 255]),
-        ([0, 100, 200], np.float32, [0, 100, 200]),
-        ([0, 257, 65535], np.uint16, [0, 1, 255]),
-        ([0, 100, 255], np.uint16, [0, 0, 0]),  # a dark 16-bit image stays dark
-        ([0, 100, 255], np.int32, [0, 100, 255]),
-        ([-5, 65535, 100_000], np.int32, [0, 255, 255]),
-    ],
-)
-def test_gray_values_of_more_than_8_bits_are_scaled(values, dtype, expected):
-    data = encoded(Image.fromarray(np.array([values], dtype)), "TIFF")
-    assert decode(data)[0, :, 0].tolist() == expected
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_exif_orientations_are_turned_upright(orientation):
     data = encoded(IMAGE, "PNG", exif=exif(orientation))

@@ -7,8 +7,10 @@ import warnings
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
-from dist_ft.data import png
+from dist_ft.data import png, tiff
+from dist_ft.data.bit_depth import to_8_bits
 from dist_ft.data.image import CorruptImage, DecodedImage, check_size
 
 # Pillow's other readers are left out: the one of PostScript runs Ghostscript, for example.
@@ -33,12 +35,8 @@ def read(data: bytes) -> DecodedImage:
     """The upright image, on white where it is transparent. Raises CorruptImage."""
     # Importing gluoncv sets this to True, and truncated files would decode to half-gray images.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    if data.startswith(png.START):
-        data = png.without_metadata(data)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            check_size(*image.size)
-            return DecodedImage(np.asarray(_to_rgb(_turn_upright(image))))
+        return DecodedImage(_read(data))
     except CorruptImage:
         raise
     except UnidentifiedImageError as error:
@@ -47,38 +45,51 @@ def read(data: bytes) -> DecodedImage:
         raise CorruptImage(str(error) or type(error).__name__) from error
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
-    """Like ImageOps.exif_transpose, which also rewrites the Exif and fails if that is damaged."""
-    image.load()
-    if image.format == "TIFF":  # which load() has turned
-        return image
+def _read(data: bytes) -> np.ndarray:
+    if data.startswith(png.START):
+        data = png.without_metadata(data)
     try:
-        transposition = UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (UnidentifiedImageError, KeyError):  # KeyError: of a TIFF's unknown compression
+        if data.startswith(tiff.STARTS):
+            return tiff.read_with_opencv(data)
+        raise
+    with image:
+        check_size(*image.size)
+        if image.format == "TIFF" and image.mode == "F":  # Pillow confuses their byte orders
+            return tiff.read_with_opencv(data)
+        image.load()
+        transposition = _transposition(image)
+        rgb = _on_white(_to_8_bits(image, data))
+        return np.asarray(rgb if transposition is None else rgb.transpose(transposition))
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """Like ImageOps.exif_transpose, which also rewrites the Exif and fails if that is damaged."""
+    if isinstance(image, TiffImageFile):  # which load() has turned upright
+        return None
+    try:
+        return UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # Pillow raises errors of many types for damaged Exif
-        transposition = None
-    return image if transposition is None else image.transpose(transposition)
+        return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # convert() would clip instead of scaling
-        gray = np.asarray(image, np.float32)
-        image = Image.fromarray((_scale_to_unit(gray, image.mode) * 255).astype(np.uint8))
+def _to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
+    """The image with 8 bits per sample; Pillow's convert() would clip instead of scaling."""
+    if isinstance(image, TiffImageFile):
+        return tiff.with_8_bits(image)
+    if image.format == "PNG":
+        image = png.resolve_transparency(image, data)
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(to_8_bits(np.asarray(image)))
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":  # premultiplied
+        image = image.convert("LA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
-
-
-def _scale_to_unit(gray: np.ndarray, mode: str) -> np.ndarray:
-    """Scales gray values of more than 8 bits so that white is 1, and clips them to 0..1.
-
-    White is 65535 for 16-bit images. Other modes do not say, so white is the smallest of 1 (for
-    floats), 255 and 65535 that is not exceeded.
-    """
-    largest = float(gray.max())
-    if mode.startswith("I;16") or largest > 255:
-        white = 65535.0
-    else:
-        white = 1.0 if mode == "F" and largest <= 1 else 255.0
-    return np.clip(gray / white, 0, 1)

@@ -1,13 +1,21 @@
-"""Removes the metadata of a PNG, some of which Pillow rejects although the pixels are intact."""
+"""What Pillow gets wrong about PNGs: metadata, and transparent colors of other than 8 bits."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 
+import cv2
+import numpy as np
+from PIL import Image
+
+from dist_ft.data.bit_depth import to_8_bits
+
 START = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">I4s")  # of a chunk: the length of its content and its kind
 CHECKSUM_BYTES = 4
+BITS, COLOR_TYPE = 24, 25  # places of these bytes in the file
+GRAY, RGB = 0, 2  # color types
 
 PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -57,3 +65,20 @@ def _is_accepted_text(kind: bytes, content: bytes) -> bool:
     except zlib.error:
         return False
     return not inflater.unconsumed_tail
+
+
+def resolve_transparency(image: Image.Image, png: bytes) -> Image.Image:
+    """The image with alpha instead of a transparent color, which Pillow compares with 8 bits."""
+    bits, color_type, transparent = png[BITS], png[COLOR_TYPE], image.info.get("transparency")
+    if transparent is None or color_type not in (GRAY, RGB) or bits in (1, 8):
+        return image
+    if color_type == RGB:
+        samples = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+        return Image.fromarray(cv2.cvtColor(to_8_bits(samples), cv2.COLOR_BGRA2RGBA))
+    gray = np.asarray(image)
+    if bits == 16:
+        pixels = to_8_bits(gray)
+    else:  # Pillow has scaled the pixels to 8 bits
+        pixels, transparent = gray, transparent * 255 // (2**bits - 1)
+    alpha = np.where(gray == transparent, 0, 255).astype(np.uint8)
+    return Image.merge("LA", [Image.fromarray(pixels), Image.fromarray(alpha)])
