@@ -77,6 +77,7 @@ setup(
         "mpi": ["mpi4py>=4.1"],
         "board": ["tensorboard"],
         "onnx": ["onnxruntime"],  # compares an exported network with the trained one
+        "heif": ["pillow-heif"],  # reads HEIC, and AVIF where Pillow does not (Python 3.8)
         "parquet": ["pyarrow<25"],  # predict --format parquet; later versions need numpy 2
         "docs": ["pdoc"],
         "dev": [
@@ -85,6 +86,7 @@ setup(
             "import-linter",
             "mypy",
             "onnxruntime",
+            "pillow-heif",
             "psutil",
             "py-spy",
             "pyarrow<25",

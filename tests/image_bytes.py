@@ -1,4 +1,4 @@
-"""Encodes pixels byte by byte, as TIFF and PNG files that Pillow does not write."""
+"""Pictures as cameras store them, and TIFF and PNG files that Pillow does not write."""
 
 from __future__ import annotations
 
@@ -14,6 +14,37 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_COLOR_TYPES = {1: 0, 3: 2, 2: 4, 4: 6}  # by number of channels
 SHORT, LONG = 3, 4  # types of TIFF tags
 UINT, INT, FLOAT = 1, 2, 3  # the values of TIFF's SampleFormat
+
+EXIF_ORIENTATION = 0x112
+STORE = {  # how a camera stores upright pixels, by the orientation that it declares
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels),
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda pixels: np.rot90(pixels, -1),
+}
+
+
+def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    return np.ascontiguousarray(STORE[orientation](upright))
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[EXIF_ORIENTATION] = orientation
+    return tags
+
+
+def deeper(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """The same picture with 9 to 16 bits per sample instead of 8."""
+    return np.rint(pixels * ((2**bits - 1) / 255)).astype(np.uint16)
+
+
+def on_three_channels(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
 def encoded(image: Image.Image, image_format: str, **options) -> bytes:

@@ -12,7 +12,7 @@ from dist_ft.data.dataset import Dataset, DatasetError, Split
 # Of images; other files in a class directory are skipped.
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp",
-    ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
+    ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".heic", ".heif", ".avif",
 )  # fmt: skip
 
 

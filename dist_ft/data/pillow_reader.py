@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dist_ft.data import png, tiff
+from dist_ft.data import heif, png, tiff
 from dist_ft.data.bit_depth import to_8_bits
 from dist_ft.data.image import CorruptImage, DecodedImage, check_size
 
@@ -40,7 +40,8 @@ def read(data: bytes) -> DecodedImage:
     except CorruptImage:
         raise
     except UnidentifiedImageError as error:
-        raise CorruptImage(f"not an image of a supported format ({', '.join(FORMATS)})") from error
+        names = ", ".join((*FORMATS, *heif.BRANDS))
+        raise CorruptImage(f"not an image of a supported format ({names})") from error
     except Exception as error:  # Pillow's readers raise errors of many types for damaged data
         raise CorruptImage(str(error) or type(error).__name__) from error
 
@@ -48,11 +49,17 @@ def read(data: bytes) -> DecodedImage:
 def _read(data: bytes) -> np.ndarray:
     if data.startswith(png.START):
         data = png.without_metadata(data)
+    phone_format = heif.format_of(data)
+    if phone_format:
+        heif.load_reader(phone_format)
+    formats = (phone_format,) if phone_format else FORMATS
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats)
     except (UnidentifiedImageError, KeyError):  # KeyError: of a TIFF's unknown compression
         if data.startswith(tiff.STARTS):
             return tiff.read_with_opencv(data)
+        if phone_format:
+            raise CorruptImage(f"damaged {phone_format} image") from None
         raise
     with image:
         check_size(*image.size)

@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 from dist_ft.data.bit_depth import to_8_bits
 from dist_ft.data.image import CorruptImage, check_size
 
-STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two of BigTIFF
+STARTS = (b"II*\0", b"MM\0*", b"II+\0")  # the last one of BigTIFF
 
 Tags = Mapping[int, Any]
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -66,7 +66,7 @@ def _gray_pixels(samples: np.ndarray, tags: Tags) -> np.ndarray:
 
 def _read_tags(data: bytes) -> Tags:
     """The tags of the first page. Raises errors of many types for damaged data."""
-    header_bytes = 16 if b"+" in data[2:4] else 8
+    header_bytes = 16 if data[2:3] == b"+" else 8
     directory = TiffImagePlugin.ImageFileDirectory_v2(data[:header_bytes])
     file = io.BytesIO(data)
     file.seek(directory.next)
