@@ -170,6 +170,17 @@ def test_a_cache_of_an_earlier_version_is_replaced(dataset, world, tmp_path, mon
     assert len(list(tmp_path.glob("*.pack"))) == len(files)
 
 
+def test_a_cache_made_without_pillow_heif_is_replaced_when_it_is_installed(
+    dataset, world, tmp_path, monkeypatch
+):
+    pytest.importorskip("pillow_heif")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    open_cache(dataset, world, "disk", tmp_path)
+    assert all(file.is_valid() for file in image_cache.cache_files(dataset, SPEC, 28, tmp_path))
+    monkeypatch.undo()
+    assert not any(file.is_valid() for file in image_cache.cache_files(dataset, SPEC, 28, tmp_path))
+
+
 def test_a_full_disk_is_reported_with_a_remedy(dataset, world, tmp_path):
     """A limit on the size of files stands in for the full disk."""
     (tmp_path / "cache").mkdir()

@@ -132,13 +132,14 @@ def test_a_tiff_whose_white_is_not_defined_is_rejected_with_the_remedy(data, rea
         decode(data)
 
 
-def test_a_tiff_of_unknown_compression_is_rejected_with_the_reason():
+@pytest.mark.parametrize("compression", [12345, 50001])  # the second one is WebP's
+def test_a_tiff_of_unsupported_compression_is_rejected_with_the_reason(compression):
     data = tiff(PICTURE, 8)
-    compression = struct.pack("<HHIH", 259, 3, 1, 1)
-    unknown = data.replace(compression, struct.pack("<HHIH", 259, 3, 1, 12345))
-    assert unknown != data
-    with pytest.raises(CorruptImage, match="compression 12345 is not supported"):
-        decode(unknown)
+    uncompressed = struct.pack("<HHIH", 259, 3, 1, 1)
+    assert data.count(uncompressed) == 1
+    data = data.replace(uncompressed, struct.pack("<HHIH", 259, 3, 1, compression))
+    with pytest.raises(CorruptImage, match=f"compression {compression} is not supported: save"):
+        decode(data)
 
 
 @pytest.mark.parametrize("photometric, order", [(1, "<"), (0, "<"), (1, ">"), (0, ">")])

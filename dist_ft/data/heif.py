@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
 
 from dist_ft.data.image import CorruptImage
 
@@ -20,6 +21,10 @@ def format_of(data: bytes) -> str | None:
     box = data[8 : min(int.from_bytes(data[:4], "big"), 4 * MAX_BRANDS)]
     brands = {box[start : start + 4] for start in range(0, len(box), 4)}  # and a version
     return next((name for name, known in BRANDS.items() if brands & known), None)
+
+
+def is_plugin_installed() -> bool:
+    return find_spec("pillow_heif") is not None
 
 
 def load_reader(image_format: str) -> None:

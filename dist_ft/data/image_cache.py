@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable, ContextManager, NamedTuple, Sequence
 import cv2
 import numpy as np
 
-from dist_ft.data import decoding, pixel_file, transforms
+from dist_ft.data import decoding, heif, pixel_file, transforms
 from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.locked_files import boot_id, remove_abandoned
 from dist_ft.data.pixel_file import PixelFile, PixelFileWriter
@@ -27,7 +27,7 @@ from dist_ft.files import user_errors
 if TYPE_CHECKING:
     from dist_ft.distributed.world import World
 
-PIXELS_VERSION = 2  # to be raised when the same files give other pixels than before
+PIXELS_VERSION = 3  # to be raised when the same files give other pixels than before
 SHARED_MEMORY = Path("/dev/shm")  # a file system in memory on every Linux
 
 logger = logging.getLogger(__name__)
@@ -174,4 +174,6 @@ def _cache_file(folder: Path, kind: str, split: Split, load: pixel_file.Load) ->
     # changed data set replaces the old one.
     root = hashlib.sha256(str(split.root.resolve()).encode("utf-8", "surrogateescape"))
     path = folder / f"{root.hexdigest()[:12]}-{kind}.pack"
-    return CacheFile(path, f"{kind} {PIXELS_VERSION} {split.stamp()}", split, load)
+    # An image that could not be decoded is in the file, too: decode again with more decoders.
+    decoders = "heif " if heif.is_plugin_installed() else ""
+    return CacheFile(path, f"{kind} {PIXELS_VERSION} {decoders}{split.stamp()}", split, load)

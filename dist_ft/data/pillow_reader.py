@@ -7,14 +7,13 @@ import warnings
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
 from dist_ft.data import heif, png, tiff
 from dist_ft.data.bit_depth import to_8_bits
 from dist_ft.data.image import CorruptImage, DecodedImage, check_size
 
 # Pillow's other readers are left out: the one of PostScript runs Ghostscript, for example.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM")
 
 EXIF_ORIENTATION = 0x112
 UPRIGHT = {  # the transposition that turns an image of this Exif orientation upright
@@ -40,41 +39,38 @@ def read(data: bytes) -> DecodedImage:
     except CorruptImage:
         raise
     except UnidentifiedImageError as error:
-        names = ", ".join((*FORMATS, *heif.BRANDS))
+        names = ", ".join((*FORMATS, "TIFF", *heif.BRANDS))
         raise CorruptImage(f"not an image of a supported format ({names})") from error
     except Exception as error:  # Pillow's readers raise errors of many types for damaged data
         raise CorruptImage(str(error) or type(error).__name__) from error
 
 
 def _read(data: bytes) -> np.ndarray:
+    if data.startswith(tiff.STARTS):
+        return np.asarray(_on_white(tiff.load(data)))
     if data.startswith(png.START):
         data = png.without_metadata(data)
-    phone_format = heif.format_of(data)
-    if phone_format:
-        heif.load_reader(phone_format)
-    formats = (phone_format,) if phone_format else FORMATS
-    try:
-        image = Image.open(io.BytesIO(data), formats=formats)
-    except (UnidentifiedImageError, KeyError):  # KeyError: of a TIFF's unknown compression
-        if data.startswith(tiff.STARTS):
-            return tiff.read_with_opencv(data)
-        if phone_format:
-            raise CorruptImage(f"damaged {phone_format} image") from None
-        raise
-    with image:
+    with _open(data) as image:
         check_size(*image.size)
-        if image.format == "TIFF" and image.mode == "F":  # Pillow confuses their byte orders
-            return tiff.read_with_opencv(data)
         image.load()
         transposition = _transposition(image)
         rgb = _on_white(_to_8_bits(image, data))
         return np.asarray(rgb if transposition is None else rgb.transpose(transposition))
 
 
+def _open(data: bytes) -> Image.Image:
+    phone_format = heif.format_of(data)
+    if phone_format is None:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    heif.load_reader(phone_format)
+    try:
+        return Image.open(io.BytesIO(data), formats=[phone_format])
+    except UnidentifiedImageError as error:
+        raise CorruptImage(f"damaged {phone_format} image") from error
+
+
 def _transposition(image: Image.Image) -> Image.Transpose | None:
     """Like ImageOps.exif_transpose, which also rewrites the Exif and fails if that is damaged."""
-    if isinstance(image, TiffImageFile):  # which load() has turned upright
-        return None
     try:
         return UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # Pillow raises errors of many types for damaged Exif
@@ -83,8 +79,6 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
 
 def _to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
     """The image with 8 bits per sample; Pillow's convert() would clip instead of scaling."""
-    if isinstance(image, TiffImageFile):
-        return tiff.with_8_bits(image)
     if image.format == "PNG":
         image = png.resolve_transparency(image, data)
     if image.mode.startswith(("I", "F")):

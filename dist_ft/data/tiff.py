@@ -1,4 +1,4 @@
-"""The kinds of TIFF that Pillow misreads, or that only OpenCV reads."""
+"""Loads TIFFs: with Pillow, or with OpenCV where Pillow fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Mapping
 
 import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from dist_ft.data.bit_depth import to_8_bits
 from dist_ft.data.image import CorruptImage, check_size
@@ -26,20 +26,31 @@ OPENCV_READS = {UNSIGNED: (10, 12, 14, 16), FLOAT: (32, 64)}
 TiffImagePlugin.READ_LIBTIFF = True
 
 
-def with_8_bits(image: TiffImagePlugin.TiffImageFile) -> Image.Image:
-    """The image with 8 bits per sample. Raises CorruptImage if it declares no white level."""
-    tags = image.tag_v2
-    if _sample_format(tags) != UNSIGNED or _bits(tags) > 16:
+def load(data: bytes) -> Image.Image:
+    """The first page, upright, with 8 bits per sample. Raises CorruptImage.
+
+    Raises errors of other types, too, if the data is damaged.
+    """
+    tags = _read_tags(data)
+    check_size(tags.get(WIDTH, 0), tags.get(HEIGHT, 0))
+    if _sample_format(tags) == FLOAT:  # Pillow confuses the byte orders of some
+        return _load_with_opencv(data, tags)
+    try:
+        image = Image.open(io.BytesIO(data), formats=["TIFF"])
+    except (UnidentifiedImageError, KeyError):  # KeyError: unknown compression
+        return _load_with_opencv(data, tags)
+    if _sample_format(tags) != UNSIGNED or _bits(tags) > 16:  # what is white is not defined
         raise CorruptImage(_unsupported(tags))
+    try:
+        image.load()  # which also turns it upright
+    except (OSError, ValueError) as error:
+        raise CorruptImage(f"damaged, or {_unsupported(tags)} ({error})") from error
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray(_gray_pixels(np.asarray(image), tags))
 
 
-def read_with_opencv(data: bytes) -> np.ndarray:
-    """The RGB pixels, upright, of a TIFF that Pillow cannot read. Raises CorruptImage."""
-    tags = _read_tags(data)
-    check_size(tags.get(WIDTH, 0), tags.get(HEIGHT, 0))
+def _load_with_opencv(data: bytes, tags: Tags) -> Image.Image:
     photometric, bits = tags.get(PHOTOMETRIC, WHITE_IS_ZERO), _bits(tags)
     channels = 3 if photometric == RGB else 1
     if (
@@ -49,14 +60,14 @@ def read_with_opencv(data: bytes) -> np.ndarray:
         or (channels > 1 and tags.get(PLANES, 1) != 1)  # and misreads separate planes
     ):
         raise CorruptImage(_unsupported(tags))
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # upright
     if samples is None:
         raise CorruptImage(f"damaged, or {_unsupported(tags)}")
     if samples.dtype == np.uint16:
         samples = np.right_shift(samples, 16 - bits)  # which OpenCV has shifted to the left
     if photometric == RGB:
-        return cv2.cvtColor(to_8_bits(samples, 2**bits - 1), cv2.COLOR_BGR2RGB)
-    return cv2.cvtColor(_gray_pixels(samples, tags), cv2.COLOR_GRAY2RGB)
+        return Image.fromarray(to_8_bits(samples[..., ::-1], 2**bits - 1))
+    return Image.fromarray(_gray_pixels(samples, tags))
 
 
 def _gray_pixels(samples: np.ndarray, tags: Tags) -> np.ndarray:
