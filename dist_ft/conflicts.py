@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
+from dist_ft import split_names
 from dist_ft.settings import flag_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _path_conflicts(c: Config) -> Iterator[str]:
         yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
     out, data = Path(os.path.abspath(c.folder)), Path(os.path.abspath(c.data))
     inside = out.relative_to(data).parts[:1] if data in out.parents else ()
-    if inside and inside[0] in ("train", "test", "val"):
+    if inside and inside[0].lower() in split_names.ALL:
         yield f"--out {c.folder}: is inside the images of --data; choose another folder"
 
 

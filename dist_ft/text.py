@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from typing import Any
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
     """Escapes undecodable bytes, and characters that `encoding` lacks."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def nfc(name: str) -> str:
+    """The composed form: a Mac writes é as e and an accent, other systems as one character."""
+    return unicodedata.normalize("NFC", name)
 
 
 def on_one_line(text: str) -> str:

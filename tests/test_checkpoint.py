@@ -54,6 +54,14 @@ def test_what_was_saved_comes_back(tmp_path):
     assert found.trainer_arrays()["w.0"].asnumpy().tolist() == [18] * 5
 
 
+def test_class_names_of_an_older_version_are_composed(tmp_path):
+    classes = ["cafe\u0301", "tea"]
+    state = TrainingState(run_spec={"classes": classes}, classes=classes)
+    checkpoint.save(tmp_path, state, {"weight": mx.nd.ones(1)}, {}, keep=1)
+    found = checkpoint.latest(tmp_path).state
+    assert found.classes == found.run_spec["classes"] == ["caf\u00e9", "tea"]
+
+
 def test_a_run_without_checkpoints_has_none(tmp_path):
     assert checkpoint.latest(tmp_path) is None
     assert checkpoint.best(tmp_path / "nowhere") is None

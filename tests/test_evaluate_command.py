@@ -102,3 +102,19 @@ def test_a_split_is_chosen_and_a_wrong_folder_named(model, tiny, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             labeled_split(str(root), "test", model.classes)
+
+
+def test_other_names_of_splits_and_other_unicode_forms_of_classes_are_matched(tmp_path):
+    classes = ("caf\u00e9", "invalid", "valid")
+    root = make_folder(tmp_path / "data", train=(1, 1, 1), test=(1, 2, 3))
+    for split, name in (("train", "Train"), ("test", "validation")):
+        for number, of_a_mac in zip("abc", ("cafe\u0301", "invalid", "valid")):
+            (root / split / f"class_{number}").rename(root / split / of_a_mac)
+        (root / split).rename(root / name)
+    assert labeled_split(str(root), "test", classes).labels == (0, 1, 1, 2, 2, 2)
+    assert labeled_split(str(root), "train", classes).labels == (0, 1, 2)
+    # A class may have the name of a split.
+    assert len(labeled_split(str(root / "validation"), "test", classes)) == 6
+    shutil.copytree(root / "validation", root / "Eval")
+    with pytest.raises(UserError, match="Eval, validation could each be the test images"):
+        labeled_split(str(root), "test", classes)

@@ -2,12 +2,19 @@
 
 import os
 import shutil
+import subprocess
+import unicodedata
 
 import pytest
 
+from dist_ft.config import Config
 from dist_ft.data.dataset import DatasetError
 from dist_ft.data.image_folder import scan
+from dist_ft.settings import ConfigError
+from dist_ft.text import nfc
 from tests.images import make_folder
+
+CAFE, CAFE_OF_A_MAC = "caf\u00e9", "cafe\u0301"
 
 
 @pytest.fixture
@@ -53,6 +60,85 @@ def test_val_is_used_if_there_is_no_test(root):
     assert len(dataset.test) == 3
 
 
+@pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
+@pytest.mark.parametrize("test", ["Test", "testing", "val", "valid", "Validation", "eval"])
+def test_common_names_of_splits_are_accepted_in_any_case(root, train, test):
+    (root / "train").rename(root / train)
+    (root / "test").rename(root / test)
+    dataset = scan(str(root))
+    assert (dataset.train.root, dataset.test.root) == (root / train, root / test)
+    with pytest.raises(ConfigError, match="is inside the images"):
+        Config(data=str(root), out=str(root / test / "run"))
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "Train"), ("training", "train"), ("test", "Test"), ("val", "valid")]
+)
+def test_ambiguous_names_of_splits_are_rejected(root, names):
+    split = "train" if "train" in names else "test"
+    (root / split).rename(root / names[0])
+    shutil.copytree(root / names[0], root / names[1])
+    message = rf"{', '.join(sorted(names))} could each be the {split} images; remove all but one"
+    with pytest.raises(DatasetError, match=message):
+        scan(str(root))
+
+
+@pytest.mark.parametrize("name", ["two words", "it's", "-n", "$HOME"])
+def test_the_command_that_splits_class_folders_works(tmp_path, name):
+    root = tmp_path / name
+    make_folder(root, train=[11, 3, 5], test=[])
+    for folder in [*(root / "train").iterdir()]:
+        folder.rename(root / folder.name)
+    (root / "class_c").rename(root / "-n $c 'd' *")
+    (root / "train").rmdir()
+    before = sorted(path.read_bytes() for path in root.rglob("*.*g"))
+    with pytest.raises(DatasetError, match="no train and test folders") as error:
+        scan(str(root))
+    command = str(error.value).partition("to train: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    dataset = scan(str(root))
+    assert dataset.classes == ("-n $c 'd' *", "class_a", "class_b")
+    assert [dataset.train.labels.count(label) for label in range(3)] == [4, 8, 2]
+    assert [dataset.test.labels.count(label) for label in range(3)] == [1, 3, 1]
+    assert sorted(path.read_bytes() for path in root.rglob("*.*g")) == before
+
+
+def test_class_folders_in_two_unicode_forms_are_one_class(root):
+    for split, name in (("train", CAFE_OF_A_MAC), ("test", CAFE)):
+        (root / split / "class_a").rename(root / split / name)
+    dataset = scan(str(root))
+    assert dataset.classes == (CAFE, "class_b")
+    assert dataset.train.paths[0] == f"{CAFE_OF_A_MAC}/000.jpg"
+    assert dataset.train.read(0) and dataset.test.read(0)
+
+
+def test_a_split_with_two_folders_of_one_class_is_rejected(root):
+    add_class(root, CAFE)
+    add_class(root, CAFE_OF_A_MAC, ["test"])
+    with pytest.raises(DatasetError, match=r"test: 'cafe\\u0301' and 'caf\\xe9' are the same name"):
+        scan(str(root))
+
+
+def test_copies_in_two_unicode_forms_have_the_same_order_and_fingerprint(root, tmp_path):
+    names = ["e\u0301t\u00e9", "f", "e", "ez", "\u212b", "z"]  # the Angstrom sign becomes a letter
+    for name in names:
+        add_class(root, name, ["train"])
+        for number, file in enumerate(sorted((root / "train" / name).iterdir())):
+            file.rename(file.with_name(f"{name}{names[number]}.jpg"))
+    shutil.rmtree(root / "test")
+    shutil.copytree(root / "train", root / "test")
+    other = tmp_path / "composed"
+    for path in root.rglob("*.*g"):
+        copy = other / unicodedata.normalize("NFC", str(path.relative_to(root)))
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    mac, linux = scan(str(root)), scan(str(other))
+    assert mac.classes == linux.classes == tuple(sorted(linux.classes))
+    assert [nfc(path) for path in mac.train.paths] == list(linux.train.paths)
+    assert mac.train.paths != linux.train.paths
+    assert mac.train.fingerprint() == linux.train.fingerprint()
+
+
 def test_a_missing_folder_is_named(tmp_path):
     (tmp_path / "data.zip").write_bytes(b"")
     for name in ("nowhere", "data.zip"):
@@ -63,7 +149,7 @@ def test_a_missing_folder_is_named(tmp_path):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_error_about_a_missing_split_lists_the_folders(root, split):
     (root / split).rename(root / "photos")
-    with pytest.raises(DatasetError, match=r"needs the folders train and test .* has .*photos"):
+    with pytest.raises(DatasetError, match=r"needs the folders train .*eval.* has .*photos"):
         scan(str(root))
 
 

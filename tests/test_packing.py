@@ -5,8 +5,10 @@ import simplejpeg
 
 from dist_ft.data import image_cache
 from dist_ft.data.image_folder import scan
+from dist_ft.data.packing import write_archives
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
+from dist_ft.errors import UserError
 from tests.conftest import run_job
 from tests.images import make_folder
 
@@ -65,3 +67,18 @@ def test_a_missing_folder_is_named():
     job = run_job(["-m", "dist_ft.pack", "/nowhere"], 60)
     assert job.status == 1
     assert "dist_ft: /nowhere: no such folder" in job.output
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\u2028b", "cafe\u0301"], ids=ascii)
+def test_class_names_survive_packing_or_are_rejected(tmp_path, name):
+    root = make_folder(tmp_path / "data", train=[1, 1], test=[1, 1])
+    for split in ("train", "test"):
+        (root / split / "class_b").rename(root / split / name)
+    dataset, out = scan(str(root)), tmp_path / "archives"
+    if set(name) & {"\n", "\r"}:
+        with pytest.raises(UserError, match="one class per line; rename 'a"):
+            write_archives(dataset, out, side=0, quality=95)
+        assert not out.exists()
+    else:
+        write_archives(dataset, out, side=0, quality=95)
+        assert scan(str(out)).classes == dataset.classes

@@ -69,6 +69,35 @@ def test_several_archives_form_one_split(tmp_path):
     assert dataset.classes == ("0", "1")
 
 
+@pytest.mark.parametrize("test", ["Test", "test_0", "val", "valid.1", "validation", "EVAL-a"])
+def test_common_names_of_archives_are_accepted_in_any_case(tmp_path, test):
+    for name in ("Train_0", "Train_1", test):
+        write_with_mxnet(tmp_path, name, [b"a", b"b"])
+    dataset = scan(str(tmp_path))
+    assert (len(dataset.train), len(dataset.test)) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "Train", "val"), ("train", "val", "valid"), ("train",)]
+)
+def test_missing_and_ambiguous_archives_are_listed(tmp_path, names):
+    for name in names:
+        write_with_mxnet(tmp_path, name, [b"a", b"b"])
+    found = ", ".join(sorted(f"{name}.rec" for name in names))
+    with pytest.raises(DatasetError, match=rf"with one NAME for each split.*has {found}"):
+        scan(str(tmp_path))
+
+
+def test_class_names_of_archives_are_composed_and_may_contain_any_separator(tmp_path):
+    for name in ("train", "test"):
+        write_with_mxnet(tmp_path, name, [b"a", b"b"])
+    (tmp_path / "classes.txt").write_text("cafe\u0301\na\u2028b\x85c\n", encoding="utf-8")
+    assert scan(str(tmp_path)).classes == ("caf\u00e9", "a\u2028b\x85c")
+    (tmp_path / "classes.txt").write_text("cafe\u0301\ncaf\u00e9\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="one class name per line, each once"):
+        scan(str(tmp_path))
+
+
 def test_the_fingerprint_depends_on_the_images_and_not_on_the_folder(tmp_path):
     fingerprints = []
     for name, last in (("one", b"bb"), ("two", b"bb"), ("three", b"bbb")):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Iterable
 
 from dist_ft.errors import UserError
+from dist_ft.text import nfc
 
 
 class DatasetError(UserError):
@@ -33,10 +34,13 @@ class Split:
             return file.read()
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that depend on every image's path, label and size in bytes."""
+        """16 hexadecimal digits that depend on every image's path, label and size in bytes.
+
+        Copies of a data set whose names differ in their Unicode form only have the same.
+        """
         digest = hashlib.sha256()
         for path, label, size in zip(self.paths, self.labels, self.sizes()):
-            digest.update(f"{path}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{nfc(path)}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
     def stamp(self) -> str:

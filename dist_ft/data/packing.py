@@ -13,6 +13,7 @@ from dist_ft.data import image_cache, recordio
 from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.image import CorruptImage
 from dist_ft.data.transforms import InputSpec
+from dist_ft.errors import UserError
 from dist_ft.files import user_errors
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ def write_archives(dataset: Dataset, out: Path, side: int, quality: int) -> None
     given quality, 1..100; 0 keeps all files as they are. Leaves out unreadable images. Raises
     UserError.
     """
+    broken = [name for name in dataset.classes if "\n" in name or "\r" in name]
+    if broken:
+        raise UserError(f"--recordio: classes.txt has one class per line; rename {broken[0]!a}")
     with user_errors(f"--recordio {out}"):
         out.mkdir(parents=True, exist_ok=True)
         for name, split in (("train", dataset.train), ("test", dataset.test)):

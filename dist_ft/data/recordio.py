@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator, NamedTuple, Tuple
 
+from dist_ft import split_names
 from dist_ft.data.dataset import Dataset, DatasetError, Split
 from dist_ft.files import atomic_file
+from dist_ft.text import nfc
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -59,22 +61,22 @@ class RecordSplit(Split):
 
 def has_archives(root: Path) -> bool:
     """True if `root` is a data set of RecordIO archives."""
-    return any(root.glob("train*.rec"))
+    return bool(split_names.find("train", _archives(root)))
 
 
 def scan(root: Path) -> Dataset:
-    """The data set in the archives train*.rec and test*.rec (or val*.rec) of `root`.
+    """The data set in the archives train*.rec and test*.rec of `root`; see split_names.
 
     Raises DatasetError if an archive is damaged, or if its labels are not 0 to C - 1.
     """
-    train = _scan_split(root, "train")
-    test = _scan_split(root, "test" if any(root.glob("test*.rec")) else "val")
+    train, test = _scan_split(root, "train"), _scan_split(root, "test")
     classes = _class_names(root, 1 + max(train.labels))
-    for split, name in ((train, "train"), (test, "test")):
+    for split in (train, test):
         wrong = set(range(len(classes))) ^ set(split.labels)
         if wrong:
+            names = ", ".join(path.name for path in split.archives)
             raise DatasetError(
-                f"{root}: the labels of {name}*.rec are not 0 to {len(classes) - 1}, each at least"
+                f"{root}: the labels of {names} are not 0 to {len(classes) - 1}, each at least"
                 f" once: see {', '.join(map(str, sorted(wrong)[:8]))}"
             )
     if len(classes) < 2:
@@ -120,14 +122,24 @@ def _class_names(root: Path, num_labels: int) -> tuple[str, ...]:
     file = root / "classes.txt"
     if not file.exists():
         return tuple(map(str, range(num_labels)))
-    classes = tuple(file.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    # Not splitlines: a name may contain other separators, such as U+2028.
+    classes = tuple(map(nfc, text.rstrip("\n").split("\n")))
     if len(classes) != len(set(classes)) or not all(classes):
         raise DatasetError(f"{file}: needs one class name per line, each once")
     return classes
 
 
-def _scan_split(root: Path, name: str) -> RecordSplit:
-    archives = tuple(sorted(root.glob(f"{name}*.rec")))
+def _scan_split(root: Path, split: str) -> RecordSplit:
+    by_name = _archives(root)
+    found = split_names.find(split, by_name)
+    if len(found) != 1:
+        content = ", ".join(path.name for paths in by_name.values() for path in paths[:8])
+        raise DatasetError(
+            f"{root}: needs archives NAME*.rec with one NAME for each split, which is"
+            f" {split_names.ACCEPTED}; has {content or 'none'}"
+        )
+    archives = tuple(by_name[found[0]])
     maps: list[mmap.mmap] = []
     records: list[Record] = []
     paths: list[str] = []
@@ -144,8 +156,16 @@ def _scan_split(root: Path, name: str) -> RecordSplit:
             paths.append(f"{path.name}/{len(paths)}")
             labels.append(label)
     if not records:
-        raise DatasetError(f"{root}: needs the archives train*.rec and test*.rec (or val*.rec)")
+        raise DatasetError(f"{root}: no image in {', '.join(path.name for path in archives)}")
     return RecordSplit(root, tuple(paths), tuple(labels), (), archives, tuple(maps), tuple(records))
+
+
+def _archives(root: Path) -> dict[str, list[Path]]:
+    """The archives of `root`, sorted, by the name of a split that they start with."""
+    by_name: dict[str, list[Path]] = {}
+    for path in sorted(root.glob("*.rec")):
+        by_name.setdefault(split_names.leading(path.name), []).append(path)
+    return by_name
 
 
 def _find_records(archive: mmap.mmap, path: Path) -> Iterator[tuple[Range, ...]]:

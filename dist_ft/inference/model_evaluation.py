@@ -34,12 +34,13 @@ def labeled_split(data: str, name: str, classes: Sequence[str]) -> Split:
         names = list(dataset.classes)
         split = dataset.test if name == "test" else dataset.train
     else:
-        folders = ("test", "val") if name == "test" else ("train",)
-        root = next((root / folder for folder in folders if (root / folder).is_dir()), root)
         if not root.is_dir():
             raise DatasetError(f"{root}: no such folder")
-        names = image_folder.list_classes(root)
-        split = image_folder.list_images(root, names)
+        folder = image_folder.find_split(root, name)
+        if folder and image_folder.find_classes(folder):  # else it may be a class named 'valid'
+            root = folder
+        found = image_folder.find_classes(root)
+        names, split = list(found), image_folder.list_images(root, found)
     if not split.paths:
         raise DatasetError(f"{root}: no class folder with images in it")
     unknown = sorted(set(names) - set(classes))
