@@ -1,12 +1,14 @@
 """data.transforms: photographs that are much larger than the input are averaged, not sampled."""
 
 import io
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import large_photos
 from dist_ft.data import decoding
 from dist_ft.data.image import DecodedImage
 from dist_ft.data.jpeg import JpegImage
@@ -113,3 +115,14 @@ def test_training_crops_of_a_png_and_of_a_jpeg_agree():
         # Both noises are averages of at least block x block px.
         assert difference.std() < np.sqrt(2) * SIGMA / block
         assert abs(difference.mean()) < 1
+
+
+@pytest.mark.benchmarks
+def test_the_benchmark_shows_accuracies_of_both_views(trained_run, tiny, monkeypatch, capsys):
+    arguments = ["large_photos", str(trained_run), str(tiny), "--noise", "0", "40"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    large_photos.main()
+    rows = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines()[-3:]]
+    assert [name.strip() for name, *_ in rows] == ["original", "8 x, noise 0", "8 x, noise 40"]
+    assert all(0 <= float(accuracy) <= 1 for _, *accuracies in rows for accuracy in accuracies)
+    assert rows[0][1] == rows[0][2]  # small pictures are not averaged
