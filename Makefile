@@ -1,4 +1,4 @@
-# make train     install, generate a data set if there is none, fine-tune on it with two processes
+# make train     install, download food5 or generate pictures, fine-tune on them with two processes
 # make test      install, then the quick tests and one two-process job: minutes
 # make test-all  every test: also jobs, clusters of several hosts, browser and benchmarks
 # make lint      ruff, import-linter, mypy, shellcheck and hadolint
@@ -7,18 +7,13 @@
 # make install   only the environment, in .venv
 # make clean     remove the environment and build files; data sets and runs stay
 
-DATA        ?= food5
-MODEL       ?= resnet34_v2
-WEIGHTS     ?= auto
-NUM_PROCS   ?= 2
-# A few minutes on two cores; the recipe of the real food5 is --config food5/finetune.yaml.
-TRAIN_FLAGS ?= --image-size 96 --batch-size 25 --epochs 6
-EXTRAS      ?= cpu horovod board
+# Of make train; launch/first_run.sh describes them, and has the defaults.
+export DATA MODEL WEIGHTS NUM_PROCS TRAIN_FLAGS
+EXTRAS      ?= cpu horovod board parquet
 PYTEST_ARGS ?=
 DOCKER_FLAGS ?=
 
 BIN := .venv/bin
-RUN := runs/$(notdir $(DATA))
 # A test that hangs is stopped after five minutes, with the stacks of all its threads.
 PYTEST := $(BIN)/python -m pytest tests --timeout 300 --durations 10
 
@@ -30,19 +25,8 @@ help:
 install:
 	@launch/install.sh $(EXTRAS)
 
-# One process finds or downloads the weights before the ranks start; it exits with 69 if they are unavailable.
-# 127.0.0.1, because not every machine has localhost in /etc/hosts.
-train: install $(DATA)/train
-	@weights=$(WEIGHTS); \
-	$(BIN)/python -m dist_ft.models.pretrained $$weights $(MODEL) || case $$? in \
-	    69) weights=none; echo "warning: no pretrained weights; this run starts from random parameters" ;; \
-	    *) exit 1 ;; \
-	esac; \
-	$(BIN)/horovodrun -np $(NUM_PROCS) -H 127.0.0.1:$(NUM_PROCS) --gloo $(BIN)/python -m dist_ft.train \
-	    --data $(DATA) --model $(MODEL) --weights $$weights --out $(RUN) $(TRAIN_FLAGS)
-
-food5/train: | install
-	$(BIN)/python food5/sample.py --out food5
+train: install
+	@launch/first_run.sh
 
 test:
 	@launch/install.sh $(EXTRAS) dev

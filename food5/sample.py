@@ -25,6 +25,7 @@ from replacement import existing_file, recover, replacing
 SPLITS = ("train", "test")
 NAMES = ("test", "train")  # in the order in which they are replaced
 PREFIX = ".sample-"
+REAL_ONLY = "split.csv"  # the table of the real images, which prepare.py writes
 ASPECTS = (1.0, 0.75, 0.75, 0.75, 0.67, 0.56)  # short side / long side, as cameras produce them
 ORIENTATION = 0x0112  # Exif tag; a camera that is held so stores an upright picture transposed:
 STORED_AS = {3: Image.ROTATE_180, 6: Image.ROTATE_90, 8: Image.ROTATE_270}
@@ -166,6 +167,7 @@ def main() -> None:
             sys.exit(f"{existing} exists; choose another --out, or pass --overwrite")
         with replacing(args.out, NAMES, PREFIX) as temporary:
             generate(temporary, counts, args.seed, args.side, args.num_workers)
+        (args.out / REAL_ONLY).unlink(missing_ok=True)
     except OSError as error:
         sys.exit(f"no images were generated in {args.out}: {error}")
     except KeyboardInterrupt:

@@ -61,6 +61,7 @@ def test_existing_images_are_replaced_only_with_overwrite(tmp_path):
     assert refused.returncode == 1
     assert str(existing) in refused.stderr and "--overwrite" in refused.stderr
     assert read_tree(tmp_path) == {"train/cats/existing.jpg": b"existing"}
+    (tmp_path / "split.csv").write_text("the table of the real images")
     assert sample(tmp_path, "--overwrite", *flags).returncode == 0
     assert not existing.exists()
     assert len(read_tree(tmp_path)) == 10
