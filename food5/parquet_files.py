@@ -132,7 +132,7 @@ def _byte_range(group: pq.RowGroupMetaData) -> tuple[int, int]:
 def _images(part: Part) -> Iterator[tuple[str, bytes, str]]:
     """Yields the class of each image, its bytes, and its name, "" if it has none."""
     part.remote.seek(0)
-    parquet = pq.ParquetFile(part.remote)
+    parquet = pq.ParquetFile(part.remote, buffer_size=2**20)  # else it reads a row group at once
     batches = parquet.iter_batches(
         ROWS_AT_A_TIME, part.row_groups, ["label", "image"], use_threads=False
     )
