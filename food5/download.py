@@ -17,7 +17,7 @@ from food101 import Lists
 from ranged_file import RangedFile, Ranges, reason
 from tqdm import tqdm
 
-from dist_ft.errors import Unavailable
+from dist_ft.errors import Unavailable, UserError
 from dist_ft.models.download import DownloadError
 
 # The revision that added the parquet files; the repository's current one may differ.
@@ -26,6 +26,7 @@ HUB = "https://huggingface.co"
 ARCHIVE = "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz"
 ARCHIVE_MD5 = "85eeb15f3717b99a5da872d97d918f87"
 NETWORK_TIMEOUT_S = 4.0  # within which a server has to respond
+INTERRUPTED = 75  # exit status: EX_TEMPFAIL of sysexits.h
 LICENSE = """\
 Food-101's pictures come from Foodspotting and belong to the people who took them. They may be used
 within scientific fair use; anything else has to be agreed with the owners (food5/README.md)."""
@@ -35,8 +36,9 @@ def download(classes: Sequence[str], cache: Path, target: Path) -> tuple[str, Li
     """Downloads the images of these classes (none: all) to target/CLASS/NAME.
 
     cache: folder that keeps an interrupted download. Returns what was downloaded, and the lists.
-    Raises UserError if a class does not exist, Unavailable if no server delivers. The environment
-    variable HF_ENDPOINT names a mirror of the hub, DIST_FT_FOOD101_URL one of the archive.
+    Raises UserError if a class does not exist or a started download fails, Unavailable if no
+    server delivers. The environment variable HF_ENDPOINT names a mirror of the hub,
+    DIST_FT_FOOD101_URL the URL of a copy of the archive.
     """
     try:
         return _from_hub(classes, cache, target)
@@ -92,7 +94,7 @@ def _from_archive(
 
 
 def _transfer(url: str, files: Sequence[tuple[RangedFile, Ranges]]) -> None:
-    """Announces and downloads what is missing. Raises Unavailable if it is interrupted."""
+    """Announces and downloads what is missing. Raises UserError if it is interrupted."""
     parts = [(start, end) for file, ranges in files for start, end in file.missing(ranges)]
     num_missing = sum(end - start for start, end in parts)
     size = sum(file.size for file, _ in files)
@@ -109,7 +111,8 @@ def _transfer(url: str, files: Sequence[tuple[RangedFile, Ranges]]) -> None:
             try:
                 file.fetch(ranges, bar.update)
             except DownloadError as error:
-                raise Unavailable(f"{error}; run this again to continue the download") from error
+                problem = f"{error}; run this again to continue the download"
+                raise UserError(problem, INTERRUPTED) from error
 
 
 def _check_reachable(url: str) -> None:

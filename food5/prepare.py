@@ -133,8 +133,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Exits with status 1 and a message, 69 if the download is unavailable, 130 after Ctrl-C, 143
-    after SIGTERM."""
+    """Exits with status 1 and a message, 69 if no server delivers, 75 if a download was cut off,
+    130 after Ctrl-C, 143 after SIGTERM."""
     args = parse()
     sys.stdout.reconfigure(errors="backslashreplace")  # for names that its encoding cannot show
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the temporary folder

@@ -207,9 +207,9 @@ def test_an_interrupted_download_continues_in_the_next_run(hub, large, tmp_path)
     large()
     footers = [1, 2**17] * 3  # probe and read
     hub.cuts = [*footers, 100_000, 0, 0, 0, 0]
-    with pytest.raises(Unavailable, match="run this again to continue") as caught:
+    with pytest.raises(UserError, match="run this again to continue") as caught:
         prepare(tmp_path)
-    assert caught.value.exit_code == 69
+    assert caught.value.exit_code == 75
     assert [path.name for path in tmp_path.iterdir()] == [".download"]
     first, hub.cuts = hub.num_bytes_sent, []
     assert first > 100_000
@@ -341,7 +341,7 @@ def test_an_interrupted_archive_continues_unless_its_size_has_changed(
     for first in (archive, archive + b"longer"):
         hub.contents["/food-101.tar.gz"] = first
         hub.cuts = [1, 1, start, 0, 0, 0, 0]
-        with pytest.raises(Unavailable, match="run this again to continue"):
+        with pytest.raises(UserError, match="run this again to continue"):
             prepare(tmp_path)
         hub.cuts, hub.contents["/food-101.tar.gz"] = [], archive
         before = hub.num_bytes_sent
