@@ -2,8 +2,9 @@
 
 A PATH is an image, a folder, a pattern such as 'photos/**/*.jpg', or '-' for a list of paths on
 standard input, one per line. There is one row per image, in this order. An image that cannot be
-read has its error in its row, and the exit status is 1. Under horovodrun, which marks each line
-with its rank, the images are divided among the processes; --output FILE has no such marks.
+read or classified has its error in its row, and the exit status is 1. Under horovodrun, which marks
+each line with its rank, the images are divided among the processes; --output FILE has no such
+marks.
 """
 
 import argparse
@@ -38,7 +39,9 @@ def main() -> None:
             num_unreadable = writers.write(parts, kind, args.output, args.top, paths, model.classes)
         deque(parts, maxlen=0)  # the other ranks' rows are part of rank 0's
     if num_unreadable:
-        sys.exit(f"dist_ft: {num_unreadable} of {len(paths)} images cannot be read")
+        sys.exit(
+            f"dist_ft: {num_unreadable} of {len(paths)} images have an error instead of a label"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -114,7 +114,7 @@ def test_an_unreadable_file_has_its_error_in_its_row(predict, hostile, tmp_path)
     out = tmp_path / "rows.csv"
     status, _, errors = predict(hostile, "nowhere.jpg", "--output", out)
     assert status == 1
-    assert "dist_ft: 7 of 8 images cannot be read" in errors
+    assert "dist_ft: 7 of 8 images have an error instead of a label" in errors
     rows = {os.path.basename(row["path"]): row for row in csv_rows(out)}
     assert [name for name, row in rows.items() if row["label"]] == ["good.jpg"]
     assert [name for name, row in rows.items() if not row["error"]] == ["good.jpg"]

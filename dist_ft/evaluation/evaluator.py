@@ -9,6 +9,7 @@ import numpy as np
 
 from dist_ft.data.loader import Batch
 from dist_ft.distributed.world import World
+from dist_ft.errors import CollectiveError
 from dist_ft.evaluation.delayed_reader import DelayedReader
 from dist_ft.evaluation.metrics import FeatureSample, Metric, Outputs, PrecisionRecall, Scores
 from dist_ft.evaluation.predictions import Predictions
@@ -38,16 +39,28 @@ def evaluate(
     """The network's scores over all ranks' batches; `metrics` are computed along with them.
 
     net: maps (n, side, side, 3) uint8 to (n, C) logits, or to (n, C + D) logits and features.
-    All ranks call it; the results are the same on all of them.
+    All ranks call it; the results are the same on all of them. Raises CollectiveError if a logit of
+    any image is NaN or infinite, although all parameters may be finite.
     """
-    scores = Scores.zero(num_classes)
+    scores, num_bad = Scores.zero(num_classes), 0
     for output, batch in forward(net, batches, world):
         real = batch.mask > 0
         logits = output[real, :num_classes].astype(np.float64)
+        is_bad = ~np.isfinite(logits).all(axis=1)
+        if is_bad.any():  # no metric is defined, but all ranks must walk through all batches
+            num_bad += int(is_bad.sum())
+            continue
         labels = batch.labels[real].astype(np.int64)
         outputs = Outputs(batch.indices[real], labels, logits, output[real, num_classes:])
         for metric in (scores, *metrics):
             metric.add(outputs)
+    num_bad = int(world.sum([num_bad])[0])
+    if num_bad:
+        raise CollectiveError(
+            f"the loss is not finite on {num_bad} of the images: the network gives NaN or infinity"
+            " although its parameters are finite; nothing is saved; resume from an earlier"
+            " checkpoint, or start again, with a smaller --lr, or --warmup-epochs or --clip-norm"
+        )
     for metric in (scores, *metrics):
         metric.reduce(world)
     return scores

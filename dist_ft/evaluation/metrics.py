@@ -18,7 +18,7 @@ MAX_FEATURES = 1000
 
 @dataclass(frozen=True)
 class Outputs:
-    """A network's outputs for n images. Padding and unreadable images are already left out."""
+    """A network's outputs for n images, all finite, without padding and unreadable images."""
 
     indices: np.ndarray  # (n,) int64: the image's position in its split
     labels: np.ndarray  # (n,) int64

@@ -184,11 +184,19 @@ class Comparison:
 def compare(
     network: Network, exported: Network, batches: Iterable[Batch], world: World
 ) -> Comparison:
-    """Runs both networks, from uint8 pixels to probabilities, on the same images."""
+    """Runs both networks, from uint8 pixels to probabilities, on the same images.
+
+    Raises UserError if the first one gives a value that is not finite.
+    """
     comparison = Comparison()
     first, second = itertools.tee(batches)
     runs = forward(network, first, world, "export"), forward(exported, second, world, "export")
     for (expected, batch), (actual, _) in zip(*runs):
         real = batch.mask > 0
+        if not np.isfinite(expected[real]).all():
+            raise UserError(
+                "the network gives NaN or infinity, so it is of no use: its training has diverged;"
+                " nothing is written; export another checkpoint"
+            )
         comparison.add(batch.labels[real], expected[real], actual[real])
     return comparison

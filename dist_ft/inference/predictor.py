@@ -26,6 +26,8 @@ from dist_ft.inference.writers import Row
 
 MAX_NAME_BYTES = 100  # of an image's name, in the name of its thumbnail
 
+NOT_FINITE = "the network gives NaN or infinity for it"
+
 
 def predict(
     net: mx.gluon.Block,
@@ -73,6 +75,8 @@ def _rows(
     for index, row, likeliest in zip(batch.indices.tolist(), probabilities, order.tolist()):
         if index in images.errors:
             rows[index] = Row(images.paths[index], (), images.errors[index])
+        elif index >= 0 and not np.isfinite(row).all():
+            rows[index] = Row(images.paths[index], (), NOT_FINITE)
         elif index >= 0:
             labels = tuple((classes[k], float(row[k])) for k in likeliest)
             rows[index] = Row(images.paths[index], labels)
