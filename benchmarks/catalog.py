@@ -21,6 +21,7 @@ class Contestant:
     num_ranks: int = 0  # 0: without a launcher
     environ: tuple[tuple[str, str], ...] = ()
     max_epochs: int = 0  # if it counts epochs instead of steps
+    times_steps: int = 1  # for quick ones: several times as many steps
 
     def needs_bfloat16(self) -> bool:
         """True if it computes in bfloat16: without instructions for it, MXNet cannot or is slower,
@@ -36,9 +37,11 @@ CONTESTANTS = {
     "loader, original": Contestant(
         "original_gluon", ("loader", "--pin", *_workers(0)), environ=ONE_THREAD
     ),
-    "loader, dist_ft": Contestant("dist_ft_bench", ("loader", "--pin"), environ=ONE_THREAD),
+    "loader, dist_ft": Contestant(
+        "dist_ft_bench", ("loader", "--pin"), environ=ONE_THREAD, times_steps=5
+    ),
     "loader, dist_ft cached": Contestant(
-        "dist_ft_bench", ("loader", "--pin", "--cache", "ram"), environ=ONE_THREAD
+        "dist_ft_bench", ("loader", "--pin", "--cache", "ram"), environ=ONE_THREAD, times_steps=20
     ),
     "train, original": Contestant("original_gluon", ("train", *_workers(RECIPE_WORKERS))),
     "train, Horovod example": Contestant("horovod_example", ("train", *_workers(2)), num_ranks=1),

@@ -66,7 +66,7 @@ def run_rounds(names: Sequence[str], data: Path, args: argparse.Namespace) -> di
 
 
 def run_once(contestant: Contestant, data: Path, args: argparse.Namespace) -> dict[str, Any]:
-    warmup, steps = 2, args.steps
+    warmup, steps = 2, contestant.times_steps * args.steps
     if contestant.max_epochs:
         warmup, steps = 1, min(contestant.max_epochs, args.epochs or contestant.max_epochs)
     # dist_ft's --batch-size is that of all ranks.

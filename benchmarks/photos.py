@@ -1,16 +1,23 @@
-"""The images of the benchmarks: those that food5/sample.py generates, 512 px and about 44 KB."""
+"""The images of the benchmarks: those that food5/sample.py generates, 512 px and about 44 KB, and
+what cameras would make of them."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Sequence
 
+import numpy as np
 from PIL import Image
 
 SAMPLE = Path(__file__).resolve().parent.parent / "food5" / "sample.py"
 NUM_TRAIN, NUM_TEST = 104, 40  # per class
+LARGE = 4000, 3000  # px, of a phone's 12 MP photo
+NOISE = 3  # standard deviation of a camera's noise, of 255
+ORIENTATION = 0x112  # Exif's tag
 
 
 def default_folder() -> Path:
@@ -22,6 +29,47 @@ def default_folder() -> Path:
         command = [sys.executable, str(SAMPLE), "--out", str(root), *counts]
         subprocess.run(command, check=True, stdout=sys.stderr)
     return root
+
+
+def kinds(paths: Sequence[Path], num_large: int) -> dict[str, list[bytes]]:
+    """The images encoded as JPEGs of each kind that cameras, phones and editors write."""
+    pictures = [Image.open(path).convert("RGB") for path in paths]
+    files = {
+        "no Exif": [_jpeg(picture) for picture in pictures],
+        "Exif without orientation": [_jpeg(picture, exif=_exif()) for picture in pictures],
+    }
+    for orientation in (3, 6, 8):
+        tags = _exif(orientation)
+        files[f"orientation {orientation}"] = [_jpeg(picture, exif=tags) for picture in pictures]
+    files["progressive"] = [_jpeg(picture, progressive=True) for picture in pictures]
+    files["grayscale"] = [_jpeg(picture.convert("L")) for picture in pictures]
+    files["12 MP, orientation 6"] = [large_photo(path, 6) for path in paths[:num_large]]
+    return files
+
+
+def large_photo(path: Path, orientation: int = 1) -> bytes:
+    """A JPEG of 12 MP: the image enlarged, with the noise of a camera."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB").resize(LARGE, Image.BICUBIC), np.float32)
+    noise = np.random.RandomState(0).normal(0, NOISE, pixels.shape).astype(np.float32)
+    noisy = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    return _jpeg(Image.fromarray(noisy), exif=_exif(orientation))
+
+
+def _jpeg(picture: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90, **options)
+    return buffer.getvalue()
+
+
+def _exif(orientation: int | None = None) -> Image.Exif:
+    """A camera's usual tags: maker, model, resolution, software, date and, last, orientation."""
+    tags = Image.Exif()
+    tags.update({0x10F: "maker", 0x110: "model", 0x11A: 72.0, 0x11B: 72.0, 0x128: 2})
+    tags.update({0x131: "software 1.0", 0x132: "2024:01:01 12:00:00", 0x213: 1})
+    if orientation is not None:
+        tags[ORIENTATION] = orientation
+    return tags
 
 
 def describe(root: Path) -> str:

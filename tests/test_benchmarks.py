@@ -201,6 +201,8 @@ def test_a_contestant_that_fails_is_left_out_and_gives_status_1(tmp_path):
 
 @pytest.mark.benchmarks
 def test_the_decoders_are_compared(data):
-    ended = run("benchmarks.decoders", "--data", str(data), "--images", "4", "--rounds", "1")
+    ended = run(
+        "benchmarks.decoders", "--data", str(data), "--images", "4", "--large", "1", "--rounds", "1"
+    )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("\n| ") == 2 + 6
+    assert ended.stdout.count("\n| ") == 2 + 8

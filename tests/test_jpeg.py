@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -13,6 +14,7 @@ from dist_ft.data import orientation
 from dist_ft.data.decoding import decode, open_image
 from dist_ft.data.image import DecodedImage
 from dist_ft.data.jpeg import JpegImage
+from dist_ft.data.transforms import NUM_DRAWS, random_crop_box, random_resized_crop
 from tests.image_bytes import encoded
 
 EXIF_ORIENTATION = 0x112
@@ -178,7 +180,7 @@ def test_damaged_metadata_is_understood_as_by_pillow():
         with Image.open(io.BytesIO(data)) as image:
             value = value_by_pillow(image)
         expected = orientation.BY_EXIF_VALUE.get(value, orientation.UPRIGHT)
-        assert orientation.of_jpeg(data) == expected, bytes(content)
+        assert orientation.orientation_of(data) == expected, bytes(content)
         found.add(expected)
     assert len(found) >= 4
 
@@ -198,7 +200,7 @@ def test_the_orientation_is_found_after_the_size_and_not_in_the_pixels():
     before_scan = JPEG[:start] + app1(exif(6)) + JPEG[start:]
     assert (decode(before_scan) == turned(decode(JPEG), 6)).all()
     in_scan = JPEG[: start + 40] + app1(exif(6)) + JPEG[start + 40 :]
-    assert orientation.of_jpeg(in_scan) == orientation.UPRIGHT
+    assert orientation.orientation_of(in_scan) == orientation.UPRIGHT
 
 
 @pytest.mark.parametrize("value", range(1, 9))
@@ -215,6 +217,22 @@ def test_a_crop_of_a_rotated_jpeg_is_the_crop_of_the_upright_one(kind, value, sh
         crop = image.crop(box, min(width, height))
         assert crop.dtype == np.uint8
         assert (crop == reduced[top : top + height, left : left + width]).all()
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+@pytest.mark.parametrize("flip", [0.4, 0.6])
+def test_an_augmented_rotated_jpeg_is_the_augmented_upright_one(value, flip):
+    draws = np.linspace(0.05, 0.95, NUM_DRAWS)
+    draws[-1] = flip
+    image = open_image(with_metadata(JPEG, exif(value)))
+    box = random_crop_box(image.height, image.width, draws[:-1].reshape(-1, 4))
+    expected = cv2.resize(image.crop(box, 32), (32, 32), interpolation=cv2.INTER_LINEAR)
+    if flip < 0.5:
+        expected = expected[:, ::-1]
+    augmented = np.empty((32, 32, 3), np.uint8)
+    random_resized_crop(image, draws, augmented)
+    # OpenCV rounds after it has interpolated rows, and again after columns.
+    assert abs(augmented.astype(int) - expected).max() <= (1 if value >= 5 else 0)
 
 
 @pytest.mark.parametrize("value", [6, 7])

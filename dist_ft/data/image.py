@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Tuple
-
 import numpy as np
+
+from dist_ft.data.orientation import UPRIGHT, Box, Orientation
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 MiB of RGB
 BLANK = (124, 116, 104)  # ImageNet's mean color, for rows of a batch that have no image
-
-Box = Tuple[int, int, int, int]  # left, top, width, height
 
 
 class CorruptImage(ValueError):
@@ -28,8 +26,12 @@ class DecodedImage:
 
     def crop(self, box: Box, side: int) -> np.ndarray:
         """A view of the pixels in the box."""
+        return self.stored_crop(box, side)[0]
+
+    def stored_crop(self, box: Box, side: int) -> tuple[np.ndarray, Orientation]:
+        """The same, and that it is upright."""
         left, top, width, height = box
-        return self._pixels[top : top + height, left : left + width]
+        return self._pixels[top : top + height, left : left + width], UPRIGHT
 
 
 def check_size(width: int, height: int) -> None:

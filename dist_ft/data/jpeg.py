@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import simplejpeg
 
-from dist_ft.data import orientation, pillow_reader
-from dist_ft.data.image import Box
+from dist_ft.data import pillow_reader
+from dist_ft.data.orientation import Box, Orientation, orientation_of
 
 START = b"\xff\xd8\xff"
 
@@ -23,7 +23,7 @@ class JpegImage:
 
     def __init__(self, data: bytes, height: int, width: int):
         self._data, self._stored_size = data, (height, width)
-        self._orientation = orientation.of_jpeg(data)
+        self._orientation = orientation_of(data)
         is_turned = self._orientation.transposes
         self.height, self.width = (width, height) if is_turned else (height, width)
 
@@ -35,7 +35,12 @@ class JpegImage:
             return pillow_reader.read(self._data).pixels()
 
     def crop(self, box: Box, side: int) -> np.ndarray:
-        """The pixels in the box, which are to be resized to (side, side).
+        """The pixels in the box, which are to be resized to (side, side); see `stored_crop`."""
+        pixels, orientation = self.stored_crop(box, side)
+        return orientation.turn(pixels)
+
+    def stored_crop(self, box: Box, side: int) -> tuple[np.ndarray, Orientation]:
+        """The pixels in the box, as they are stored, and their orientation.
 
         If the box stays at least `side` px wide and high, the image is decoded at 1/2, 1/4 or 1/8
         of its size, so the result is smaller than the box. Chroma is repeated, not interpolated,
@@ -56,11 +61,11 @@ class JpegImage:
                 buffer=_thread_buffer(height * width * 3),
             )
         except ValueError:
-            return pillow_reader.read(self._data).crop(box, side)
+            return pillow_reader.read(self._data).stored_crop(box, side)
         left, top, width, height = self._orientation.stored_box(box, *self._stored_size)
         rows = slice(round(top / shrink), round((top + height) / shrink))
         columns = slice(round(left / shrink), round((left + width) / shrink))
-        return self._orientation.turn(pixels[rows, columns])
+        return pixels[rows, columns], self._orientation
 
 
 def _thread_buffer(size: int) -> np.ndarray:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import io
 import re
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Tuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from dist_ft.data.image import Box
-from dist_ft.data.pillow_reader import EXIF_ORIENTATION
+Box = Tuple[int, int, int, int]  # left, top, width, height
 
 # A segment of a JPEG: optional fill bytes, its type, and its length, which counts itself.
 SEGMENT = re.compile(rb"\xff+([\xc0-\xcf\xda-\xef\xfe])(..)", re.DOTALL)
 START_OF_SCAN = b"\xda"  # the type of the segment that ends the metadata
 APP1 = b"\xe1"  # the type of segments with Exif or XMP
 
+EXIF_ORIENTATION = 0x112
 SHORT = 3
 ENDIANNESS = {b"II*\0": "<", b"MM\0*": ">"}
 TYPE_SIZES = {1: 1, 2: 1, SHORT: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -37,6 +37,12 @@ class Orientation(NamedTuple):
             both = self.mirrors_rows and self.mirrors_columns
             pixels = cv2.flip(pixels, -1 if both else int(self.mirrors_columns))
         return cv2.transpose(pixels) if self.transposes else pixels
+
+    def mirrored(self) -> Orientation:
+        """As this one, followed by mirroring the columns of the upright image."""
+        if self.transposes:
+            return self._replace(mirrors_rows=not self.mirrors_rows)
+        return self._replace(mirrors_columns=not self.mirrors_columns)
 
     def stored_box(self, box: Box, height: int, width: int) -> Box:
         """Where a box of the upright image is in the stored one, which is (height, width) px."""
@@ -62,7 +68,7 @@ BY_EXIF_VALUE = {
 }
 
 
-def of_jpeg(jpeg: bytes) -> Orientation:
+def orientation_of(jpeg: bytes) -> Orientation:
     """The orientation that Pillow finds too; upright if there is none or it is invalid."""
     try:
         return BY_EXIF_VALUE.get(_parse(jpeg) or 1, UPRIGHT)

@@ -11,11 +11,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from dist_ft.data import heif, png, tiff
 from dist_ft.data.bit_depth import to_8_bits
 from dist_ft.data.image import CorruptImage, DecodedImage, check_size
+from dist_ft.data.orientation import EXIF_ORIENTATION
 
 # Pillow's other readers are left out: the one of PostScript runs Ghostscript, for example.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM")
 
-EXIF_ORIENTATION = 0x112
 UPRIGHT = {  # the transposition that turns an image of this Exif orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from dist_ft.data.decoding import SourceImage
-from dist_ft.data.image import Box
+from dist_ft.data.orientation import UPRIGHT, Box
 
 # Random resized crop, as in Szegedy et al. 2014 and gluon's transform.
 AREA = (0.08, 1.0)  # the crop's share of the image's area
@@ -34,13 +34,15 @@ def random_resized_crop(image: SourceImage, draws: np.ndarray, out: np.ndarray) 
     """
     side = out.shape[0]
     box = random_crop_box(image.height, image.width, draws[:-1].reshape(-1, 4))
-    pixels = image.crop(box, side)
+    pixels, orientation = image.stored_crop(box, side)
     # The directions shrink by nearly the same factor, so the slower average is left to large crops.
     is_large = min(pixels.shape[:2]) > 2 * side
     interpolation = cv2.INTER_AREA if is_large else cv2.INTER_LINEAR
     cv2.resize(pixels, (side, side), dst=out, interpolation=interpolation)
     if draws[-1] < 0.5:
-        cv2.flip(out, 1, dst=out)
+        orientation = orientation.mirrored()
+    if orientation != UPRIGHT:  # turning the resized crop copies fewer pixels
+        out[:] = orientation.turn(out)
 
 
 def random_crop_box(height: int, width: int, draws: np.ndarray) -> Box:

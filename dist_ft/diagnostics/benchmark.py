@@ -82,6 +82,7 @@ def _endless_batches(run: Run) -> Iterator[Batch]:
 
 def _measure_loader(batches: Iterator[Batch], num_steps: int, world: World) -> Result:
     """Images per second that the ranks decode and augment, if all are as fast as the slowest."""
+    mx.nd.waitall()  # until the parameters are initialized
     next(batches)  # warms up
     start = time.perf_counter()
     num_images = sum(batch.num_images for batch in islice(batches, num_steps))
