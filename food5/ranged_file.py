@@ -173,7 +173,8 @@ def reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     cause = error.args[0] if error.args else error
-    return str(getattr(cause, "reason", cause))
+    # urllib3 begins with the connection: HTTPSConnection(host='huggingface.co', port=443): ...
+    return str(getattr(cause, "reason", cause)).split("): ", 1)[-1]
 
 
 def _content_range(response: requests.Response) -> tuple[int, int | None]:
