@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
@@ -18,10 +19,29 @@ OPTIMIZERS_WITH_MOMENTUM = ("sgd", "nag", "signum")
 
 def conflicts(c: Config) -> Iterator[str]:
     """One line for each pair of settings that cannot be combined."""
-    yield from _path_conflicts(c)
+    unusable = [*_path_problems(c)]
+    yield from unusable or _path_conflicts(c)
     yield from _elastic_conflicts(c)
     yield from _recipe_conflicts(c)
     yield from _pattern_problems(c)
+
+
+def _path_problems(c: Config) -> Iterator[str]:
+    for name in ("data", "cache_dir", "weights", "horovod_timeline", "out", "resume"):
+        path = getattr(c, name)
+        try:
+            is_utf8 = os.fsencode(path) == path.encode("utf-8", "replace")
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            yield (
+                f"{flag_of(name)} {path!a}: the file names of this process are in {encoding}, which"
+                " has no such characters; set LC_ALL=C.UTF-8, or choose another path"
+            )
+            continue
+        if "\0" in path:
+            yield f"{flag_of(name)} {path!a}: contains a null character; choose another path"
+        if name == "horovod_timeline" and not is_utf8:
+            yield f"{flag_of(name)} {path!a}: is not in UTF-8; choose another path"
 
 
 def _path_conflicts(c: Config) -> Iterator[str]:

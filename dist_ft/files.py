@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from contextlib import contextmanager, suppress
@@ -99,6 +100,25 @@ def user_errors(
         raise UserError(f"{what}: {action} ({error.strerror or error}); {remedy}") from error
 
 
+@contextmanager
+def library_path(path: Path) -> Iterator[str]:
+    """A name of a file or folder for C++ libraries, which take names as UTF-8 only.
+
+    Other names are those of another locale, or of any in a process without one (LC_ALL=C). path:
+    may be missing in an existing folder, if its last part is ASCII. Raises OSError.
+    """
+    if os.fsencode(path) == str(path).encode("utf-8", "replace"):
+        yield str(path)
+        return
+    exists = path.exists()
+    descriptor = os.open(path if exists else path.parent, os.O_RDONLY)
+    try:
+        alias = f"/proc/self/fd/{descriptor}"
+        yield alias if exists else f"{alias}/{path.name}"
+    finally:
+        os.close(descriptor)
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 digest of a file, 64 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -119,7 +139,8 @@ def fsync(path: Path) -> None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name[:MAX_NAME_CHARS]}.{uuid.uuid4().hex[:8]}.writing")
+    name = re.sub("[^ -~]", "_", path.name[:MAX_NAME_CHARS])  # ASCII: see library_path
+    temporary = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.writing")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary

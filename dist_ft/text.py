@@ -13,9 +13,14 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def nfc(name: str) -> str:
-    """The composed form: a Mac writes é as e and an accent, other systems as one character."""
-    return unicodedata.normalize("NFC", name)
+def canonical(name: str) -> str:
+    """The name of a file or class, the same in every locale and on every system.
+
+    A Mac writes é as e and an accent, others as one character (NFC); a process without a locale
+    (LC_ALL=C) takes its bytes in UTF-8 for undecodable.
+    """
+    utf8 = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return unicodedata.normalize("NFC", utf8)
 
 
 def on_one_line(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Iterable
 
 from dist_ft.errors import UserError
-from dist_ft.text import nfc
+from dist_ft.text import canonical
 
 
 class DatasetError(UserError):
@@ -40,7 +40,9 @@ class Split:
         """
         digest = hashlib.sha256()
         for path, label, size in zip(self.paths, self.labels, self.sizes()):
-            digest.update(f"{nfc(path)}\0{label}\0{size}\n".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"{canonical(path)}\0{label}\0{size}\n".encode("utf-8", "surrogateescape")
+            )
         return digest.hexdigest()[:16]
 
     def stamp(self) -> str:

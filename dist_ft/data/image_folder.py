@@ -10,7 +10,7 @@ from typing import Callable
 from dist_ft import split_names
 from dist_ft.data import recordio
 from dist_ft.data.dataset import Dataset, DatasetError, Split
-from dist_ft.text import nfc
+from dist_ft.text import canonical
 
 # Of images; other files in a class directory are skipped.
 EXTENSIONS = (
@@ -66,7 +66,7 @@ def find_classes(root: Path) -> dict[str, str]:
     for name in _directories(root):
         if name.startswith(".") or not any(map(_is_image, os.scandir(root / name))):
             continue  # .ipynb_checkpoints
-        other = classes.setdefault(nfc(name), name)
+        other = classes.setdefault(canonical(name), name)
         if other != name:
             raise DatasetError(
                 f"{root}: {other!a} and {name!a} are the same name in two Unicode forms;"
@@ -79,7 +79,9 @@ def list_images(root: Path, classes: dict[str, str]) -> Split:
     """The images of these classes, from `find_classes`; a label is the position among them."""
     paths, labels, skipped = [], [], []
     for label, directory in enumerate(classes.values()):
-        for entry in sorted(os.scandir(root / directory), key=lambda e: (nfc(e.name), e.name)):
+        for entry in sorted(
+            os.scandir(root / directory), key=lambda e: (canonical(e.name), e.name)
+        ):
             path = f"{directory}/{entry.name}"
             if _is_image(entry):
                 paths.append(path)

@@ -17,7 +17,7 @@ from typing import Iterable, Iterator, NamedTuple, Tuple
 from dist_ft import split_names
 from dist_ft.data.dataset import Dataset, DatasetError, Split
 from dist_ft.files import atomic_file
-from dist_ft.text import nfc
+from dist_ft.text import canonical
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -124,7 +124,7 @@ def _class_names(root: Path, num_labels: int) -> tuple[str, ...]:
         return tuple(map(str, range(num_labels)))
     text = file.read_text(encoding="utf-8", errors="surrogateescape")
     # Not splitlines: a name may contain other separators, such as U+2028.
-    classes = tuple(map(nfc, text.rstrip("\n").split("\n")))
+    classes = tuple(map(canonical, text.rstrip("\n").split("\n")))
     if len(classes) != len(set(classes)) or not all(classes):
         raise DatasetError(f"{file}: needs one class name per line, each once")
     return classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def check_leaks(dataset: Dataset, data: str, allow_leak: bool) -> Finding:
         detail = (
             f"not checked, since there are more than {consistency.MAX_LEAK_CHECK_IMAGES:,} images"
         )
-        return Finding(NOTE, "leaks", detail, f"python -m dist_ft.audit {data} checks them")
+        command = f"python -m dist_ft.audit {shlex.quote(data)}"
+        return Finding(NOTE, "leaks", detail, f"{command} checks them")
     leaks = leakage.find_leaks(dataset)
     if leaks:
         remedy = f"{leakage.leak_message(leaks)}\n--allow-leak trains on them"

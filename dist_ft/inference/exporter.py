@@ -104,12 +104,12 @@ def write_gluon(core: mx.gluon.Block, model: TrainedModel, folder: Path) -> Netw
     """Writes the files of a network into a folder; returns the network that they contain."""
     net = probabilities_from_pixels(core)
     net(mx.nd.zeros((1, model.spec.side, model.spec.side, 3), dtype="uint8"))
-    net.export(str(folder / "model"), epoch=0)
     text = as_json(description(model), indent=1)
     (folder / "model.json").write_text(text, encoding="utf-8")
-    symbol, parameters = folder / "model-symbol.json", folder / "model-0000.params"
-    with int8.no_type_warnings():
-        return mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(parameters))
+    with files.library_path(folder) as path, int8.no_type_warnings():
+        net.export(f"{path}/model", epoch=0)
+        symbol, parameters = f"{path}/model-symbol.json", f"{path}/model-0000.params"
+        return mx.gluon.SymbolBlock.imports(symbol, ["data"], parameters)
 
 
 def description(model: TrainedModel) -> dict[str, Any]:

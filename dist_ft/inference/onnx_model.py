@@ -11,6 +11,7 @@ import numpy as np
 
 from dist_ft.errors import UserError
 from dist_ft.evaluation.evaluator import Network
+from dist_ft.files import library_path
 from dist_ft.models.zoo import MEAN, STD
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def load(path: Path) -> Network | None:
         return None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    with library_path(path) as file:
+        session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
     return lambda x: mx.nd.array(session.run(None, {"pixels": x.asnumpy()})[0])
 
 

@@ -91,6 +91,7 @@ def _write_thumbnails(rows: dict[int, Row], pixels: np.ndarray, folder: Path) ->
         label, probability = row.top[0]
         subfolder = label.replace("/", "_") if label.strip(".") else f"_{label}"
         stem = os.fsencode(Path(row.path).stem)[:MAX_NAME_BYTES].decode("utf-8", "ignore")
-        path = folder / subfolder / f"{probability:.3f}-{index:06}-{stem}.jpg"
+        name = f"{subfolder}/{probability:.3f}-{index:06}-{stem}.jpg"
+        path = folder / os.fsdecode(name.encode("utf-8", "surrogateescape"))
         with files.output_file(path, "--out") as temporary:
             temporary.write_bytes(simplejpeg.encode_jpeg(image, quality=90))

@@ -10,6 +10,7 @@ import mxnet as mx
 from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
+from dist_ft.files import library_path
 from dist_ft.models import precision, zoo
 from dist_ft.training import checkpoint
 
@@ -28,7 +29,8 @@ class TrainedModel(NamedTuple):
     def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
         """The network with its parameters: (n, 3, side, side) float32, normalized, to logits."""
         net = zoo.build(self.model, len(self.classes), self.spec.side, seed=0)
-        net.load_parameters(str(self.path / checkpoint.NET))
+        with library_path(self.path / checkpoint.NET) as file:
+            net.load_parameters(file)
         net.collect_params().reset_ctx(ctx)
         return net
 

@@ -115,7 +115,7 @@ def _parquet_writer(path: Path, top: int) -> Iterator[Write]:
         records = [dict(zip(schema.names, row_cells)) for row_cells in cells]
         writer.write_batch(pyarrow.RecordBatch.from_pylist(records, schema=schema))
 
-    with parquet.ParquetWriter(str(path), schema) as writer:
+    with files.library_path(path) as file, parquet.ParquetWriter(file, schema) as writer:
         yield write_rows
 
 

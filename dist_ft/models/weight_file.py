@@ -9,7 +9,7 @@ from typing import Dict, Tuple
 import mxnet as mx
 
 from dist_ft.errors import UserError
-from dist_ft.files import user_errors
+from dist_ft.files import library_path, user_errors
 from dist_ft.models import imgclsmob, zoo
 from dist_ft.models.mxnet_internals import parameters_by_path
 
@@ -76,7 +76,8 @@ def read(path: Path) -> Arrays:
 
 
 def _read_params(path: Path) -> Arrays:
-    loaded = mx.nd.load(str(path))
+    with library_path(path) as file:
+        loaded = mx.nd.load(file)
     if not isinstance(loaded, dict):
         return {}
     # `export` prefixes names by "arg:" or "aux:". Arrays saved from a GPU are loaded onto one.

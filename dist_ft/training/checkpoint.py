@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterable, Iterator, NamedTuple, Sequence
 import mxnet as mx
 
 from dist_ft.errors import UserError
-from dist_ft.files import atomic_folder, sha256_of
+from dist_ft.files import atomic_folder, library_path, sha256_of
 from dist_ft.training.state import TrainingState, UnknownFormat
 
 NET, TRAINER, STATE = "net.params", "trainer.params", "state.json"
@@ -116,7 +116,8 @@ def read(path: Path, parts: Sequence[str] = (NET,)) -> Checkpoint:
 def _write(folder: Path, state: dict[str, Any], net: Arrays, trainer: Arrays) -> None:
     hashes = {STATE: _hash_of_state(state)}
     for name, arrays in ((NET, net), (TRAINER, trainer)):
-        mx.nd.save(str(folder / name), arrays)
+        with library_path(folder / name) as file:
+            mx.nd.save(file, arrays)
         _load(folder / name)  # MXNet ignores a disk that fills up while it closes the file
         hashes[name] = sha256_of(folder / name)
     (folder / STATE).write_text(json.dumps({**state, "sha256": hashes}, indent=1))
@@ -159,7 +160,8 @@ def _folders(run: Path) -> list[Path]:
 
 
 def _load(path: Path) -> Arrays:
-    return mx.nd.load(str(path)) or {}
+    with library_path(path) as file:
+        return mx.nd.load(file) or {}
 
 
 def _hash_of_state(state: dict[str, Any]) -> str:

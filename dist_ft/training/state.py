@@ -7,7 +7,7 @@ from typing import Any
 
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
-from dist_ft.text import nfc
+from dist_ft.text import canonical
 
 FORMAT_VERSION = 2  # increase it with every change of the format, and extend `_upgrade`
 
@@ -76,9 +76,11 @@ class TrainingState:
         values["epoch_sums"] = EpochSums(**values["epoch_sums"])
         spec = values["input_spec"]
         values["input_spec"] = InputSpec(*(spec[key] for key in INPUT_SPEC_KEYS))
-        values["classes"] = list(map(nfc, values["classes"]))  # of a version that kept other forms
+        values["classes"] = list(
+            map(canonical, values["classes"])
+        )  # of a version that kept other forms
         if "classes" in values["run_spec"]:
-            classes = list(map(nfc, values["run_spec"]["classes"]))
+            classes = list(map(canonical, values["run_spec"]["classes"]))
             values["run_spec"] = {**values["run_spec"], "classes": classes}
         return cls(**values)
 
