@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from dist_ft import cli, files
-from dist_ft.errors import UserError
 from dist_ft.text import on_one_line
 
 
@@ -21,19 +20,15 @@ def main() -> None:
     from dist_ft.diagnostics import dataset_audit  # imports OpenCV
 
     start = time.monotonic()
-    with cli.standard_output():
-        try:
-            files.check_output_file(args.json, "--json")
-            audit = dataset_audit.audit_dataset(args.data, args.alike)
-            num_images = sum(sum(split.values()) for split in audit.num_images.values())
-            elapsed_s = time.monotonic() - start
-            print(on_one_line(f"{args.data}: {num_images:,} images in {elapsed_s:.0f} s"))
-            for finding in dataset_audit.findings(audit):
-                print(finding.as_text(args.show))
-            cli.write_json(args.json, "--json", audit.as_json())
-        except UserError as error:
-            print(error, file=sys.stderr)
-            sys.exit(2)
+    with cli.standard_output(error_status=2):
+        files.check_output_file(args.json, "--json")
+        audit = dataset_audit.audit_dataset(args.data, args.alike)
+        num_images = sum(sum(split.values()) for split in audit.num_images.values())
+        elapsed_s = time.monotonic() - start
+        print(on_one_line(f"{args.data}: {num_images:,} images in {elapsed_s:.0f} s"))
+        for finding in dataset_audit.findings(audit):
+            print(finding.as_text(args.show))
+        cli.write_json(args.json, "--json", audit.as_json())
     sys.exit(0 if audit.is_clean else 1)
 
 

@@ -11,13 +11,11 @@ Medians after a warm-up. --np 1,2,4 starts that many processes here, one job aft
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from dist_ft import cli, files
 from dist_ft.diagnostics import scaling
 from dist_ft.distributed import threads
-from dist_ft.errors import UserError
 
 
 def main() -> None:
@@ -26,18 +24,15 @@ def main() -> None:
     num_threads = threads.bind_cores()  # before MXNet is imported
     cli.require_mxnet()
     with cli.standard_output():
-        try:
-            files.check_output_file(args.json, "--json")
-            if args.np:
-                result, text = scaling.run_jobs(args.mode, args.np, args.steps, settings)
-            else:
-                from dist_ft.diagnostics import benchmark  # imports MXNet
+        files.check_output_file(args.json, "--json")
+        if args.np:
+            result, text = scaling.run_jobs(args.mode, args.np, args.steps, settings)
+        else:
+            from dist_ft.diagnostics import benchmark  # imports MXNet
 
-                result, text = benchmark.run(args.mode, config, args.steps, num_threads)
-            print(text)
-            cli.write_json(args.json, "--json", result)
-        except UserError as error:
-            sys.exit(f"dist_ft: {error}")
+            result, text = benchmark.run(args.mode, config, args.steps, num_threads)
+        print(text)
+        cli.write_json(args.json, "--json", result)
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:

@@ -17,6 +17,7 @@ from typing import Any, Iterable, Iterator, Sequence
 
 from dist_ft import files
 from dist_ft.config import DEVICES, DTYPES, GROUPS, Config
+from dist_ft.errors import UserError
 from dist_ft.settings import ConfigError, declared_type, flag_of, item_type
 from dist_ft.text import as_json
 
@@ -45,17 +46,21 @@ def require_mxnet() -> None:
 
 
 @contextmanager
-def standard_output() -> Iterator[None]:
+def standard_output(error_status: int = 1) -> Iterator[None]:
     """Wraps the work of a command that prints results.
 
     Configures logging, and escapes characters that the output's encoding lacks. If the reader
     closes the pipe, as `| head` does, the command ends silently with status 1; if the disk is
-    full, with a message.
+    full, with a message. A UserError ends it with its message and `error_status`.
     """
     configure_logging()
     try:
         yield
         sys.stdout.flush()
+    except UserError as error:
+        sys.stdout.flush()
+        print(f"dist_ft: {error}", file=sys.stderr)
+        sys.exit(error_status)
     except BrokenPipeError:
         _discard_output()
         sys.exit(1)

@@ -7,13 +7,11 @@ train.rec and test.rec, as MXNet's im2rec does; `--data` accepts their folder.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from dist_ft import cli
 from dist_ft.config import Config
 from dist_ft.distributed import threads
-from dist_ft.errors import UserError
 from dist_ft.settings import ConfigError
 
 
@@ -44,16 +42,13 @@ def main() -> None:
     from dist_ft.data import image_folder, packing, transforms  # imports OpenCV
 
     with cli.standard_output():
-        try:
-            dataset = image_folder.scan(config.data)
-            if out:
-                packing.write_archives(dataset, out, side, quality)
-            else:
-                spec = transforms.InputSpec(config.image_size, config.resize_px, config.keep_ratio)
-                folder, num_workers = config.cache_folder, threads.usable_cores()
-                packing.fill_cache(dataset, spec, config.cache_side_px, folder, num_workers)
-        except UserError as error:
-            sys.exit(f"dist_ft: {error}")
+        dataset = image_folder.scan(config.data)
+        if out:
+            packing.write_archives(dataset, out, side, quality)
+        else:
+            spec = transforms.InputSpec(config.image_size, config.resize_px, config.keep_ratio)
+            folder, num_workers = config.cache_folder, threads.usable_cores()
+            packing.fill_cache(dataset, spec, config.cache_side_px, folder, num_workers)
 
 
 if __name__ == "__main__":

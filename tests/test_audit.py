@@ -186,7 +186,7 @@ def test_unusable_flags_end_with_status_2_before_images_are_read(data, flags, me
 def test_a_missing_folder_ends_with_status_2():
     ended = run_job(["-m", "dist_ft.audit", "/nowhere"], 60)
     assert ended.status == 2
-    assert ended.output.startswith("/nowhere: no such folder")
+    assert ended.output.startswith("dist_ft: /nowhere: no such folder")
 
 
 pictures = arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70), st.just(3)))
