@@ -19,6 +19,8 @@ def canonical(name: str) -> str:
     A Mac writes é as e and an accent, others as one character (NFC); a process without a locale
     (LC_ALL=C) takes its bytes in UTF-8 for undecodable.
     """
+    if name.isascii():
+        return name
     utf8 = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return unicodedata.normalize("NFC", utf8)
 

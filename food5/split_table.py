@@ -13,6 +13,7 @@ from split import NUM_SHOWN, SPLITS, Request
 
 from dist_ft.errors import UserError
 from dist_ft.files import sha256_of
+from dist_ft.text import canonical
 
 NAME = "split.csv"
 COLUMNS = ("split", "class", "file", "sha256")
@@ -37,9 +38,10 @@ def verify(root: Path, request: Request) -> None:
         more = f" and {len(problems) - NUM_SHOWN} more" if len(problems) > NUM_SHOWN else ""
         raise UserError(f"{root}: differs from {NAME}: {shown}{more}; {REMEDY}")
 
-    counts = Counter((row["class"], row["split"]) for row in rows)
+    counts = Counter((canonical(row["class"]), row["split"]) for row in rows)
     known = sorted({class_name for class_name, _ in counts})
-    if counts != {(c, s): request.counts[s] for c in request.classes or known for s in SPLITS}:
+    classes = list(map(canonical, request.classes)) or known
+    if counts != {(c, s): request.counts[s] for c in classes for s in SPLITS}:
         sizes = " and ".join(sorted({f"{count} {split}" for (_, split), count in counts.items()}))
         raise UserError(
             f"{root}: has {sizes} images of each of {', '.join(known)}, which is not what was"
@@ -55,13 +57,15 @@ def is_part(root: Path) -> bool:
 
 def _differences(root: Path, rows: list[dict[str, str]]) -> tuple[list[str], list[str]]:
     """The images that are missing, and those that were added or changed, in words."""
-    digests = {f"{row['split']}/{row['class']}/{row['file']}": row["sha256"] for row in rows}
-    existing = set(_images(root))
-    missing = [f"{path} is missing" for path in sorted(digests.keys() - existing)]
-    different = [f"{path} was added" for path in sorted(existing - digests.keys())]
-    for path in sorted(digests.keys() & existing):
+    digests = {
+        canonical(f"{row['split']}/{row['class']}/{row['file']}"): row["sha256"] for row in rows
+    }
+    existing = {canonical(path): root / path for path in _images(root)}
+    missing = [f"{path} is missing" for path in sorted(digests.keys() - existing.keys())]
+    different = [f"{path} was added" for path in sorted(existing.keys() - digests.keys())]
+    for path in sorted(digests.keys() & existing.keys()):
         # Reading a pipe would block.
-        if not (root / path).is_file() or sha256_of(root / path) != digests[path]:
+        if not existing[path].is_file() or sha256_of(existing[path]) != digests[path]:
             different.append(f"{path} has changed")
     return missing, different
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import unicodedata
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import prepare as script
 import pytest
+import split_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -299,6 +301,26 @@ def test_a_damaged_table_is_named_with_the_remedy(tmp_path, table, problem):
     (tmp_path / "split.csv").write_bytes(table)
     with pytest.raises(UserError, match=rf"{problem}.*--overwrite"):
         prepare(tmp_path / "absent.tar.gz", tmp_path)
+
+
+def test_a_copy_whose_names_have_another_unicode_form_is_the_same(tmp_path):
+    composed, of_a_mac = tmp_path / "caf\u00e9/data", tmp_path / "copy"
+    for split, class_name, number in itertools.product(
+        ("train", "test"), ("caf\u00e9", "tea"), "12"
+    ):
+        path = f"{split}/{class_name}/cr\u00e8me {number}.jpg"
+        copy = unicodedata.normalize("NFD", path)
+        assert copy != path
+        for file in (composed / path, of_a_mac / copy):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(path)
+    split_table.write(composed)
+    shutil.copy(composed / "split.csv", of_a_mac)
+    request = Request(["cafe\u0301", "tea"], {"train": 2, "test": 2}, 0, False)
+    for root in (composed, of_a_mac):
+        split_table.verify(root, request)
+        (root / "test/tea" / "new.jpg").touch()
+        assert not split_table.is_part(root)
 
 
 def test_only_regular_files_and_links_to_them_are_images(food101, tmp_path, monkeypatch):
