@@ -206,3 +206,14 @@ def test_the_decoders_are_compared(data):
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("\n| ") == 2 + 8
+
+
+@pytest.mark.benchmarks
+def test_the_loader_is_measured_on_large_photos(tmp_path):
+    """The photos stay beside their sources."""
+    sources = make_folder(tmp_path / "sources", train=(2, 2), test=(1, 1), side=64)
+    flags = ["--photos", "4", "--rounds", "1", "--data", str(sources)]
+    ended = run("benchmarks.large_loader", *flags, timeout_s=180)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("\n| ") == 2 + 3
+    assert len(list(tmp_path.glob("sources-12mp-4/train/*/*.jpg"))) == 4
