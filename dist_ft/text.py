@@ -16,8 +16,8 @@ def printable(text: str, encoding: str = "utf-8") -> str:
 def canonical(name: str) -> str:
     """The name of a file or class, the same in every locale and on every system.
 
-    A Mac writes é as e and an accent, others as one character (NFC); a process without a locale
-    (LC_ALL=C) takes its bytes in UTF-8 for undecodable.
+    A Mac writes é as e and an accent, others as one character (NFC). A process without a locale
+    (LC_ALL=C) cannot decode its UTF-8 bytes, and keeps them as surrogates.
     """
     if name.isascii():
         return name

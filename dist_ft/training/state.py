@@ -76,9 +76,8 @@ class TrainingState:
         values["epoch_sums"] = EpochSums(**values["epoch_sums"])
         spec = values["input_spec"]
         values["input_spec"] = InputSpec(*(spec[key] for key in INPUT_SPEC_KEYS))
-        values["classes"] = list(
-            map(canonical, values["classes"])
-        )  # of a version that kept other forms
+        # An earlier version kept other Unicode forms.
+        values["classes"] = list(map(canonical, values["classes"]))
         if "classes" in values["run_spec"]:
             classes = list(map(canonical, values["run_spec"]["classes"]))
             values["run_spec"] = {**values["run_spec"], "classes": classes}
