@@ -268,8 +268,9 @@ def weight_files(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """Closed with the module: TensorBoard's animations use half of a core as long as it is open."""
     browser = Browser()
     yield browser
     browser.close()
