@@ -12,8 +12,8 @@ from typing import Dict, List, Mapping, NamedTuple, Sequence
 
 from food101 import Lists
 
-from dist_ft.diagnostics import duplicates
-from dist_ft.diagnostics.duplicates import Group
+from dist_ft.data import duplicates
+from dist_ft.data.duplicates import Group
 from dist_ft.errors import UserError
 from dist_ft.text import on_one_line
 

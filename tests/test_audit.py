@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 from sample import DISHES, photograph
 
-from dist_ft.diagnostics import duplicates, perceptual_hash
+from dist_ft.data import duplicates, perceptual_hash
 from dist_ft.diagnostics.dataset_audit import audit_dataset
 from tests.conftest import ENVIRONMENT, FOOD5, needs_photographs, run_job
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, Iterator, NamedTuple
 
+from dist_ft.data import duplicates
+from dist_ft.data.duplicates import Duplicate, Group, ImageFile, InspectedImage
 from dist_ft.data.image_folder import scan
-from dist_ft.diagnostics import duplicates
-from dist_ft.diagnostics.duplicates import Duplicate, Group, ImageFile, InspectedImage
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
 
 MIN_SIDE_PX = 32  # a smaller image shows too little

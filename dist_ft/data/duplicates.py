@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dist_ft.data.decoding import decode, open_image
 from dist_ft.data.image import CorruptImage
-from dist_ft.diagnostics.perceptual_hash import SIDE, perceptual_hash, similar_pairs, similarity
+from dist_ft.data.perceptual_hash import SIDE, perceptual_hash, similar_pairs, similarity
 from dist_ft.distributed import threads
 
 # Similarity from which pictures count as the same. Measured on 64 px photographs: copies have 0.98
