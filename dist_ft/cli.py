@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
 from dist_ft import files
-from dist_ft.config import DEVICES, DTYPES, GROUPS, Config
+from dist_ft.config import GROUPS, Config
 from dist_ft.errors import UserError
+from dist_ft.job_settings import DEVICES, DTYPES
 from dist_ft.settings import ConfigError, declared_type, flag_of, item_type
 from dist_ft.text import as_json
 

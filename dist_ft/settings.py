@@ -1,4 +1,4 @@
-"""How a setting is declared and checked; the settings themselves are in config.py."""
+"""How a setting is declared and checked; recipe_settings.py and job_settings.py declare them."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ import pytest
 from mxnet import autograd
 from mxnet.gluon import nn
 
-from dist_ft.config import OPTIMIZERS
 from dist_ft.conflicts import OPTIMIZERS_WITH_MOMENTUM
 from dist_ft.models import optimizers, parameters
+from dist_ft.recipe_settings import OPTIMIZERS
 
 
 def build(name, momentum):

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from dist_ft.config import DistributedSettings
 from dist_ft.errors import UserError
+from dist_ft.job_settings import DistributedSettings
 
 FUSION, CYCLE = "HOROVOD_FUSION_THRESHOLD", "HOROVOD_CYCLE_TIME"  # bytes, ms
 HIERARCHICAL, AUTOTUNE = "HOROVOD_HIERARCHICAL_ALLREDUCE", "HOROVOD_AUTOTUNE"

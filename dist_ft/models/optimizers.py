@@ -10,7 +10,10 @@ from dist_ft.models.mxnet_internals import optimizer_of, trainer_parameters, upd
 
 
 def build(name: str, momentum: float, wd: float) -> mx.optimizer.Optimizer:
-    """Creates one of config.OPTIMIZERS. The caller sets the learning rate before each step."""
+    """Creates one of recipe_settings.OPTIMIZERS.
+
+    The caller sets the learning rate before each step.
+    """
     arguments = {"momentum": momentum} if momentum else {}
     if name == "signum" and not momentum:
         arguments["momentum"] = 0.0  # MXNet's own default is 0.9

@@ -12,11 +12,12 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
-from dist_ft.config import Config, OutputSettings
+from dist_ft.config import Config
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.evaluation.evaluator import Evaluation
+from dist_ft.job_settings import OutputSettings
 from dist_ft.models.mxnet_internals import parameters_by_path
 from dist_ft.text import on_one_line, printable
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Iterator
 
-from dist_ft.config import RecipeSettings
+from dist_ft.recipe_settings import RecipeSettings
 
 DEFAULT_WARMUP_EPOCHS = 5  # with --scale-batch: Goyal et al. 2017, section 2.2
 
