@@ -8,12 +8,8 @@ from typing import Iterator
 import mxnet as mx
 
 from dist_ft.config import Config
-from dist_ft.data import image_cache
 from dist_ft.data.dataset import Dataset
-from dist_ft.data.image_folder import scan
-from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
-from dist_ft.distributed import threads
 from dist_ft.distributed.session import Commit
 from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
@@ -31,18 +27,16 @@ from dist_ft.models import (
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.run_logger import RunLogger
-from dist_ft.training import consistency, feature_cache, resume, startup_summary
-from dist_ft.training.feature_cache import FeatureBatches
+from dist_ft.training import resume, startup_summary
+from dist_ft.training.inputs import SLOW_START_S, open_batches, read_dataset
 from dist_ft.training.resume import RunLock, Source
 from dist_ft.training.run import Run, RunOptions
-from dist_ft.training.run_spec import RunSpec, describe
+from dist_ft.training.run_spec import RunSpec
 from dist_ft.training.saving import StateSaver
 from dist_ft.training.schedule import LearningRate, Plan, build_schedule
 from dist_ft.training.state import TrainingState
 from dist_ft.training.step_sync import StepSync
 from dist_ft.training.step_timing import StepTimer
-
-SLOW_START_S = 3600.0  # for the watchdog: a million files on a network file system, downloads
 
 
 def build_run(config: Config, world: World) -> Run:
@@ -50,7 +44,7 @@ def build_run(config: Config, world: World) -> Run:
 
     Raises CollectiveError on all ranks.
     """
-    dataset, run_spec = _read_dataset(config, world)
+    dataset, run_spec = read_dataset(config, world)
     plan, learning_rate = build_schedule(config, config.batch_size, len(dataset.train), world.size)
     run_spec["images per step"] = plan.batch_size  # with --scale-batch it depends on the ranks
     dtype = precision.fastest_dtype(world) if config.dtype == "auto" else config.dtype
@@ -70,7 +64,7 @@ def build_run(config: Config, world: World) -> Run:
         logger.info(line)
     sync = StepSync(world, state.epoch_sums)
     saver = StateSaver(config.folder, config.keep, world, core, trainer, sync, state, loss_scale)
-    batches, trained_net = _open_batches(config, dataset, core, net, state, world)
+    batches, trained_net = open_batches(config, dataset, core, net, state, world)
     timer = StepTimer(world, sync, batches.train_loader)
     if config.elastic:
         saver.commit()
@@ -93,18 +87,6 @@ def build_run(config: Config, world: World) -> Run:
         logger=logger,
         lock=lock,
     )
-
-
-def _read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
-    """The data set, checked for leaks, and what identifies the run; equal on all ranks."""
-    world.heartbeat("reading the data set", SLOW_START_S)
-    with world.raise_on_all_ranks():
-        dataset = scan(config.data)
-        run_spec = describe(config.as_dict(), dataset)
-        if world.is_main and not (config.allow_leak or world.session.last_commit):
-            consistency.check_leaks(dataset)
-    consistency.check_same_spec(run_spec, world)
-    return dataset, run_spec
 
 
 def _find_state(config: Config, run_spec: RunSpec, world: World) -> tuple[RunLock | None, Source]:
@@ -201,39 +183,6 @@ def _startup_lines(
         yield f"resuming from {source.path} at step {step} of {num_steps}"
     elif source:
         yield f"{source.path} has made all {num_steps} steps; increase --epochs or --max-steps"
-
-
-def _open_batches(
-    config: Config,
-    dataset: Dataset,
-    core: mx.gluon.HybridBlock,
-    net: mx.gluon.HybridBlock,
-    state: TrainingState,
-    world: World,
-) -> tuple[RankBatches | FeatureBatches, mx.gluon.HybridBlock]:
-    """The batches, and the part of the network that is trained on them.
-
-    If only the head is trained, the features of a few views of each image are computed once.
-    """
-    spec, side, folder = state.input_spec, config.cache_side_px, config.cache_folder
-    num_workers = config.num_workers or threads.set_num_threads()
-    cache = None
-    if config.cache != "off":
-        cache = image_cache.open_cache(
-            dataset, spec, side, config.cache, folder, num_workers, world
-        )
-    batches = RankBatches(
-        dataset, spec, config.seed, world.rank, world.size, num_workers, config.prefetch_mb, cache
-    )
-    extractor = None
-    if config.views and parameters.has_frozen_backbone(core):
-        extractor = zoo.feature_extractor(core)
-    if extractor is None:
-        return batches, net
-    key = [config.model, config.seed, state.dtype, spec, cache and side]
-    num_views = min(config.views, config.epochs)  # each epoch uses one, in turn
-    features = feature_cache.load_or_compute(extractor, batches, num_views, key, folder, world)
-    return FeatureBatches(batches, features), zoo.head(core)
 
 
 def _run_options(config: Config, core: mx.gluon.HybridBlock) -> RunOptions:

@@ -1,0 +1,65 @@
+"""Reads a run's data set, and opens the batches that its network is trained and tested on."""
+
+from __future__ import annotations
+
+import mxnet as mx
+
+from dist_ft.config import Config
+from dist_ft.data import image_cache
+from dist_ft.data.dataset import Dataset
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.distributed import threads
+from dist_ft.distributed.world import World
+from dist_ft.models import parameters, zoo
+from dist_ft.training import consistency, feature_cache
+from dist_ft.training.feature_cache import FeatureBatches
+from dist_ft.training.run_spec import RunSpec, describe
+from dist_ft.training.state import TrainingState
+
+SLOW_START_S = 3600.0  # for the watchdog: a million files on a network file system, downloads
+
+
+def read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
+    """The data set, checked for leaks, and what identifies the run; equal on all ranks."""
+    world.heartbeat("reading the data set", SLOW_START_S)
+    with world.raise_on_all_ranks():
+        dataset = scan(config.data)
+        run_spec = describe(config.as_dict(), dataset)
+        if world.is_main and not (config.allow_leak or world.session.last_commit):
+            consistency.check_leaks(dataset)
+    consistency.check_same_spec(run_spec, world)
+    return dataset, run_spec
+
+
+def open_batches(
+    config: Config,
+    dataset: Dataset,
+    core: mx.gluon.HybridBlock,
+    net: mx.gluon.HybridBlock,
+    state: TrainingState,
+    world: World,
+) -> tuple[RankBatches | FeatureBatches, mx.gluon.HybridBlock]:
+    """The batches, and the part of the network that is trained on them.
+
+    If only the head is trained, the features of a few views of each image are computed once.
+    """
+    spec, side, folder = state.input_spec, config.cache_side_px, config.cache_folder
+    num_workers = config.num_workers or threads.set_num_threads()
+    cache = None
+    if config.cache != "off":
+        cache = image_cache.open_cache(
+            dataset, spec, side, config.cache, folder, num_workers, world
+        )
+    batches = RankBatches(
+        dataset, spec, config.seed, world.rank, world.size, num_workers, config.prefetch_mb, cache
+    )
+    extractor = None
+    if config.views and parameters.has_frozen_backbone(core):
+        extractor = zoo.feature_extractor(core)
+    if extractor is None:
+        return batches, net
+    key = [config.model, config.seed, state.dtype, spec, cache and side]
+    num_views = min(config.views, config.epochs)  # each epoch uses one, in turn
+    features = feature_cache.load_or_compute(extractor, batches, num_views, key, folder, world)
+    return FeatureBatches(batches, features), zoo.head(core)
