@@ -10,6 +10,7 @@ from benchmarks.results import Ratio
 CORES = num_cores()
 RECIPE_WORKERS = min(8, CORES)  # of the original's DataLoader
 ONE_THREAD = (("OMP_NUM_THREADS", "1"),)
+LOADER_STEPS = 20  # times as many: a batch of a loader takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Contestant:
     num_ranks: int = 0  # 0: without a launcher
     environ: tuple[tuple[str, str], ...] = ()
     max_epochs: int = 0  # if it counts epochs instead of steps
-    times_steps: int = 1  # for quick ones: several times as many steps
+    times_steps: int = 1  # for quick ones: so many times the steps
 
     def needs_bfloat16(self) -> bool:
         """True if it computes in bfloat16: without instructions for it, MXNet cannot or is slower,
@@ -35,13 +36,19 @@ def _workers(count: int) -> tuple[str, str]:
 
 CONTESTANTS = {
     "loader, original": Contestant(
-        "original_gluon", ("loader", "--pin", *_workers(0)), environ=ONE_THREAD
+        "original_gluon",
+        ("loader", "--pin", *_workers(0)),
+        environ=ONE_THREAD,
+        times_steps=LOADER_STEPS,
     ),
     "loader, dist_ft": Contestant(
-        "dist_ft_bench", ("loader", "--pin"), environ=ONE_THREAD, times_steps=5
+        "dist_ft_bench", ("loader", "--pin"), environ=ONE_THREAD, times_steps=LOADER_STEPS
     ),
     "loader, dist_ft cached": Contestant(
-        "dist_ft_bench", ("loader", "--pin", "--cache", "ram"), environ=ONE_THREAD, times_steps=20
+        "dist_ft_bench",
+        ("loader", "--pin", "--cache", "ram"),
+        environ=ONE_THREAD,
+        times_steps=LOADER_STEPS,
     ),
     "train, original": Contestant("original_gluon", ("train", *_workers(RECIPE_WORKERS))),
     "train, Horovod example": Contestant("horovod_example", ("train", *_workers(2)), num_ranks=1),

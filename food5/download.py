@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import shutil
@@ -32,25 +33,30 @@ Food-101's pictures come from Foodspotting and belong to the people who took the
 within scientific fair use; anything else has to be agreed with the owners (food5/README.md)."""
 
 
-def download(classes: Sequence[str], cache: Path, target: Path) -> tuple[str, Lists]:
+def download(
+    classes: Sequence[str], cache: Path, target: Path, max_mb: float = math.inf
+) -> tuple[str, Lists]:
     """Downloads the images of these classes (none: all) to target/CLASS/NAME.
 
-    cache: folder that keeps an interrupted download. Returns what was downloaded, and the lists.
-    Raises UserError if a class does not exist or a started download fails, Unavailable if no
-    server delivers. The environment variable HF_ENDPOINT names a mirror of the hub,
-    DIST_FT_FOOD101_URL the URL of a copy of the archive.
+    cache: folder that keeps an interrupted download; max_mb: the largest download to start. Returns
+    what was downloaded, and the lists. Raises UserError if a class does not exist or a started
+    download fails, and Unavailable if no server delivers, or only more than max_mb. The environment
+    variable HF_ENDPOINT names a mirror of the hub, DIST_FT_FOOD101_URL the URL of a copy of the
+    archive.
     """
     try:
-        return _from_hub(classes, cache, target)
+        return _from_hub(classes, cache, target, max_mb)
     except DownloadError as error:
         failure = str(error)
     try:
-        return _from_archive(classes, cache, target, failure)
+        return _from_archive(classes, cache, target, failure, max_mb)
     except DownloadError as error:
         raise Unavailable(f"Food-101 cannot be downloaded: {failure}; {error}") from error
 
 
-def _from_hub(classes: Sequence[str], cache: Path, target: Path) -> tuple[str, Lists]:
+def _from_hub(
+    classes: Sequence[str], cache: Path, target: Path, max_mb: float
+) -> tuple[str, Lists]:
     try:
         import parquet_files
     except ImportError as error:
@@ -67,7 +73,7 @@ def _from_hub(classes: Sequence[str], cache: Path, target: Path) -> tuple[str, L
         except DownloadError as error:
             failures.append(str(error))
             continue
-        _transfer(url, [(part.remote, part.ranges) for part in parts])
+        _transfer(url, [(part.remote, part.ranges) for part in parts], max_mb)
         try:
             return url, parquet_files.unpack(parts, target)
         except DownloadError:  # damaged on the server or on disk
@@ -78,25 +84,30 @@ def _from_hub(classes: Sequence[str], cache: Path, target: Path) -> tuple[str, L
 
 
 def _from_archive(
-    classes: Sequence[str], cache: Path, target: Path, failure: str
+    classes: Sequence[str], cache: Path, target: Path, failure: str, max_mb: float
 ) -> tuple[str, Lists]:
     """failure: why the hub cannot be used."""
     url = os.environ.get("DIST_FT_FOOD101_URL", ARCHIVE)
     _check_reachable(url)
     path = cache / "food-101.tar.gz"
     remote = RangedFile(url, path)
-    print(f"{failure}; downloading the original archive instead", flush=True)
-    _transfer(url, [(remote, [(0, remote.size)])])
+    print(f"{failure}; the original archive is next", flush=True)
+    _transfer(url, [(remote, [(0, remote.size)])], max_mb)
     if pooch.file_hash(str(path), "md5") != ARCHIVE_MD5:
         path.unlink()
         raise DownloadError(f"{url}: wrong digest, not md5 {ARCHIVE_MD5}; run this again")
     return url, food101.unpack(path, classes, target)
 
 
-def _transfer(url: str, files: Sequence[tuple[RangedFile, Ranges]]) -> None:
-    """Announces and downloads what is missing. Raises UserError if it is interrupted."""
+def _transfer(url: str, files: Sequence[tuple[RangedFile, Ranges]], max_mb: float) -> None:
+    """Announces and downloads what is missing.
+
+    Raises DownloadError if that is more than max_mb, and UserError if it is interrupted.
+    """
     parts = [(start, end) for file, ranges in files for start, end in file.missing(ranges)]
     num_missing = sum(end - start for start, end in parts)
+    if num_missing > max_mb * 1e6:
+        raise DownloadError(f"{url}: {num_missing / 1e6:,.0f} MB, more than --max-mb {max_mb:,.0f}")
     size = sum(file.size for file, _ in files)
     print(
         f"downloading {num_missing / 1e6:,.1f} MB of Food-101 ({size / 1e6:,.0f} MB) from {url}\n"

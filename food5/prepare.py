@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import math
 import os
 import shutil
 import signal
@@ -44,11 +45,13 @@ PREFIX = ".prepare-"  # of temporary folders
 CACHE = ".download"  # folder in --out that keeps an interrupted download
 
 
-def prepare(source: Path | None, out: Path, request: Request, overwrite: bool) -> str:
+def prepare(
+    source: Path | None, out: Path, request: Request, overwrite: bool, max_mb: float = math.inf
+) -> str:
     """Builds train/, test/ and split.csv in `out`, or verifies those of an earlier run.
 
-    source: None downloads Food-101. Returns what was done. Raises UserError and OSError, and then
-    leaves `out` as it was.
+    source: None downloads Food-101, but at most max_mb. Returns what was done. Raises UserError and
+    OSError, and then leaves `out` as it was.
     """
     if overwrite or not _is_built(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -57,17 +60,17 @@ def prepare(source: Path | None, out: Path, request: Request, overwrite: bool) -
             if overwrite or not _is_built(out):  # else another run has just finished
                 if not overwrite:
                     _check_replaceable(out)
-                return f"built from {build(source, out, request)}"
+                return f"built from {build(source, out, request, max_mb)}"
     split_table.verify(out, request)
     return f"verified by {split_table.NAME}; {source or 'Food-101'} was not read"
 
 
-def build(source: Path | None, out: Path, request: Request) -> str:
+def build(source: Path | None, out: Path, request: Request, max_mb: float) -> str:
     """Returns where the images are from."""
     with replacing(out, NAMES, PREFIX) as temporary:
         pool = temporary / "pool"
         if source is None:
-            origin, lists = download(request.classes, out / CACHE, pool)
+            origin, lists = download(request.classes, out / CACHE, pool, max_mb)
         else:
             origin, lists = str(source), unpack(source, request.classes, pool)
         for path, split in select(pool, lists, request).items():
@@ -121,6 +124,7 @@ def parse() -> argparse.Namespace:
     flag("--test", type=int, default=300, help="test images per class (default: 300)")
     flag("--out", type=Path, default=folder, help=f"folder to write to (default: {folder})")
     flag("--seed", type=int, default=0, help="of the split, without lists (default: 0)")
+    flag("--max-mb", type=float, default=math.inf, help="largest download to start, MB")
     flag("--allow-leak", action="store_true", help="allow copies in both splits")
     flag("--overwrite", action="store_true", help="replace the images in --out")
     args = parser.parse_args()
@@ -143,7 +147,7 @@ def main() -> None:
     request = Request(classes, counts, args.seed, args.allow_leak)
     start = time.monotonic()
     try:
-        done = prepare(args.source, args.out, request, args.overwrite)
+        done = prepare(args.source, args.out, request, args.overwrite, args.max_mb)
     except (UserError, OSError) as error:
         print(f"food5: {on_one_line(str(error))}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))

@@ -84,9 +84,9 @@ def hub(server, monkeypatch):
     return server
 
 
-def prepare(out: Path, classes=CLASSES, source=None, **flags) -> str:
+def prepare(out: Path, classes=CLASSES, source=None, overwrite=False, **limits) -> str:
     request = Request(list(classes), {"train": 5, "test": 4}, 0, False)
-    return script.prepare(source, out, request, flags.get("overwrite", False))
+    return script.prepare(source, out, request, overwrite, **limits)
 
 
 @pytest.fixture(scope="session")
@@ -276,7 +276,7 @@ def assert_from_archive(out, expected, capsys, reason):
 
 
 def test_the_archive_is_used_if_the_hub_has_no_such_files(hub, archive, expected, tmp_path, capsys):
-    assert_from_archive(tmp_path, expected, capsys, "404 Not Found; downloading the original")
+    assert_from_archive(tmp_path, expected, capsys, "404 Not Found; the original archive is next")
 
 
 def test_the_archive_is_used_if_the_server_does_not_support_ranges(
@@ -320,8 +320,17 @@ def test_the_archive_is_used_if_a_class_cannot_be_told_without_names(
 ):
     serve(hub, rows_of(food101), names=None)
     prepare(tmp_path, classes=[])
-    assert "does not name its classes; downloading the original" in capsys.readouterr().out
+    assert "does not name its classes; the original archive is next" in capsys.readouterr().out
     assert (tmp_path / "train" / "apple_pie").is_dir()
+
+
+def test_a_download_beyond_the_limit_is_not_started(hub, archive, expected, tmp_path):
+    size_mb = len(archive) / 1e6
+    with pytest.raises(Unavailable, match="MB, more than --max-mb "):
+        prepare(tmp_path, max_mb=0.9 * size_mb)
+    assert list(tmp_path.iterdir()) == []
+    prepare(tmp_path, max_mb=1.1 * size_mb)
+    assert read_tree(tmp_path) == expected
 
 
 def test_a_wrong_archive_is_rejected_and_not_kept(hub, archive, expected, tmp_path):
