@@ -32,10 +32,10 @@ test:
 	@launch/install.sh $(EXTRAS) dev
 	$(PYTEST) -m "not (jobs or cluster or browser or benchmarks)" $(PYTEST_ARGS)
 
-# Two at a time, since jobs spend much of their time waiting; a module's tests stay together and share its fixtures.
+# Three at a time, since jobs spend much of their time waiting; a module's tests stay together and share its fixtures.
 test-all:
 	@launch/install.sh $(EXTRAS) dev
-	$(PYTEST) --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) --numprocesses 3 --dist loadfile $(PYTEST_ARGS)
 
 lint:
 	@launch/install.sh $(EXTRAS) dev

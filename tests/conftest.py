@@ -63,8 +63,22 @@ class Ended(NamedTuple):
 
 def pytest_configure(config):
     _restore_signals()
+    config.option.loadscopereorder = False  # pytest-xdist keeps our order of the modules
     for module in ("mxnet", "gluoncv", "tensorboardX", "matplotlib"):
         config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
+
+
+def pytest_collection_modifyitems(items):
+    """Starts with the modules whose tests take longest, most of it waiting for jobs.
+
+    At the end only quick ones are left, so that parallel workers finish together.
+    """
+    first = ("cluster", "browser", "benchmarks", "jobs")
+    tiers: dict[Path, int] = {}
+    for item in items:
+        tier = min((first.index(m.name) for m in item.iter_markers() if m.name in first), default=4)
+        tiers[item.path] = min(tiers.get(item.path, tier), tier)
+    items.sort(key=lambda item: tiers[item.path])
 
 
 def _restore_signals() -> None:
