@@ -16,7 +16,7 @@ import pytest
 from dist_ft import cli
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch"
-DOWNLOAD = "python food5/prepare.py --download --out food5"
+DOWNLOAD = "python food5/prepare.py --download --max-mb 1000 --out food5"
 GENERATE = "python food5/sample.py --out food5"
 PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $@"
