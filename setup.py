@@ -29,7 +29,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["dist_ft", "dist_ft.*"]),
-    package_data={"dist_ft": ["py.typed"], "dist_ft.reporting": ["templates/*"]},
+    package_data={"dist_ft": ["py.typed", "recipes/*.yaml"], "dist_ft.reporting": ["templates/*"]},
     python_requires=">=3.8,<3.13",
     entry_points={"console_scripts": ["dist-ft = dist_ft.cli:main"]},
     install_requires=[

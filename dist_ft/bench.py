@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dist_ft import cli, files
+from dist_ft import cli, files, settings_flags
 from dist_ft.diagnostics import scaling
 from dist_ft.distributed import threads
 
 
 def main() -> None:
     args, settings = _parse()
-    config = cli.parse(settings)
+    config = settings_flags.parse(settings)
     num_threads = threads.bind_cores()  # before MXNet is imported
     cli.require_mxnet()
     with cli.standard_output():

@@ -1,9 +1,8 @@
-"""What all commands share: flags and YAML to a Config, logging, standard output, and `dist-ft`."""
+"""What all commands share: flags, logging, standard output, and `dist-ft`."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import importlib.util
 import logging
@@ -11,19 +10,17 @@ import os
 import runpy
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterator
 
 from dist_ft import files
-from dist_ft.config import GROUPS, Config
+from dist_ft.config import Config
 from dist_ft.errors import UserError
 from dist_ft.job_settings import DEVICES, DTYPES
-from dist_ft.settings import ConfigError, declared_type, flag_of, item_type
+from dist_ft.settings import ConfigError
 from dist_ft.text import as_json
 
 COMMANDS = ("train", "doctor", "pack", "bench", "audit", "predict", "report", "evaluate", "export")
-YAML_BOOLEANS = {"off": False, "no": False, "on": True, "yes": True}  # YAML 1.1's words for them
 
 
 def main() -> None:
@@ -114,33 +111,6 @@ def write_json(path: Path | None, flag: str, value: Any) -> None:
 # Flags
 
 
-def parse(argv: Sequence[str] | None = None) -> Config:
-    """The Config of a command line (default: that of this process).
-
-    Flags win over the --config file, and the file wins over the defaults. Exits with status 2 and
-    a line for each problem if the settings cannot be used.
-    """
-    parser = argparse.ArgumentParser(
-        prog="dist_ft",
-        usage="python -m dist_ft.train [--config FILE] [--data DIR] [settings]",
-        description="Fine-tune a pretrained image classifier on a folder of images. Run it under "
-        "'horovodrun -np N' to train with N processes.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, named as below")
-    for settings in GROUPS:
-        group = parser.add_argument_group(settings.__doc__)
-        for f in fields(settings):
-            _add_flag(group, f)
-    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    path = given.pop("config", None)
-    try:
-        return Config(**{**(read_settings(path) if path else {}), **given})
-    except ConfigError as error:
-        return exit_for_settings(parser, error)
-
-
 def exit_for_settings(parser: argparse.ArgumentParser, error: ConfigError) -> Any:
     """Exits with status 2, listing the problems."""
     problems = "\n".join("  " + line for line in str(error).splitlines())
@@ -203,79 +173,3 @@ def _share(text: str) -> float:
         if 0 < float(text) <= 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
-
-
-def _add_flag(group: Any, f: Field) -> None:
-    choices, flag, declared = f.metadata["choices"], flag_of(f.name), declared_type(f)
-    has_default = f.default not in (None, (), "") and f.default is not False
-    help = f.metadata["help"] + (f" (default: {f.default})" if has_default else "")
-    # Flags have no defaults, so that the file's values count; Config checks choices, of both.
-    if declared == "bool":
-        group.add_argument(flag, type=_boolean, nargs="?", const=True, metavar="yes|no", help=help)
-    elif declared.startswith("tuple"):
-        item: type = str if item_type(declared) == "str" else float
-        group.add_argument(
-            flag, action="append", type=item, metavar="X", help=help + "; repeatable"
-        )
-    else:
-        item = {"int": int, "str": str}.get(declared, float)
-        metavar = "{" + ",".join(choices) + "}" if choices else f.name[0].upper()
-        group.add_argument(flag, type=item, metavar=metavar, help=help)
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("yes", "true", "no", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
-    return text in ("yes", "true")
-
-
-# YAML
-
-
-def read_settings(path: str) -> dict[str, Any]:
-    """The settings of a YAML file, named like Config's fields, with dashes or underscores.
-
-    Raises ConfigError for an unreadable file and for unknown names.
-    """
-    import yaml  # only if a file is given: `--help` answers at once
-
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path}: cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"--config {path}: must map settings to values")
-    known = {f.name: f for f in fields(Config)}
-    values = {str(name).replace("-", "_"): value for name, value in values.items()}
-    unknown = [_unknown(name, known) for name in values if name not in known]
-    if unknown:
-        raise ConfigError("\n".join(f"--config {path}: {line}" for line in unknown))
-    settings = {}
-    for name, value in values.items():
-        intended = _intended(value, known[name].metadata["choices"] or ())
-        settings[name] = _from_yaml(intended, declared_type(known[name]))
-    return settings
-
-
-def _intended(value: Any, choices: Sequence[str]) -> Any:
-    """YAML reads off, on, no and yes as booleans: returns the choice that was meant."""
-    meant = [c for c in choices if isinstance(value, bool) and YAML_BOOLEANS.get(c) is value]
-    return meant[0] if len(meant) == 1 else value
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    similar = difflib.get_close_matches(name, known, n=3)
-    if similar:
-        return f"no setting {name!r}; did you mean {' or '.join(similar)}?"
-    return f"no setting {name!r}; the settings are {', '.join(known)}"
-
-
-def _from_yaml(value: Any, declared: str) -> Any:
-    """YAML has lists where Config has tuples, and reads 1e-3 (no dot) as a string."""
-    if declared.startswith("tuple"):
-        values = value if isinstance(value, list) else [value]
-        return tuple(_from_yaml(v, item_type(declared)) for v in values)
-    if "float" in declared and isinstance(value, str):
-        with suppress(ValueError):
-            return float(value)
-    return value

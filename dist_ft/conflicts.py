@@ -72,7 +72,7 @@ def _recipe_conflicts(c: Config) -> Iterator[str]:
     if c.autotune and c.fusion_mb and c.cycle_ms:
         yield "--autotune: tunes --fusion-mb and --cycle-ms; drop one of them"
     if c.momentum and c.optimizer not in OPTIMIZERS_WITH_MOMENTUM:
-        yield f"--momentum {c.momentum}: {c.optimizer} has none; drop it"
+        yield f"--momentum {c.momentum}: {c.optimizer} has none; set --momentum 0"
     if (c.warmup_epochs or 0) > c.epochs:
         yield f"--warmup-epochs {c.warmup_epochs}: must be at most --epochs {c.epochs}"
     if bool(c.step_epochs) != (c.schedule == "step"):

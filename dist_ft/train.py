@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dist_ft import cli
+from dist_ft import cli, settings_flags
 from dist_ft.distributed import threads
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def train_step(
 
 
 def main() -> None:
-    config = cli.parse()
+    config = settings_flags.parse()
     threads.bind_cores()  # before MXNet is imported, which reads the number of threads
     cli.require_mxnet()
 

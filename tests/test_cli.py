@@ -7,26 +7,26 @@ from dataclasses import fields
 
 import pytest
 
-from dist_ft import cli
+from dist_ft import settings_file, settings_flags
 from dist_ft.config import Config
 from dist_ft.settings import flag_of
 
 
 def parse_file(tmp_path, text, *flags):
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
-    return cli.parse(["--config", str(tmp_path / "run.yaml"), *flags])
+    return settings_flags.parse(["--config", str(tmp_path / "run.yaml"), *flags])
 
 
 def error_of(capsys, *argv):
     """The error message of an unusable command line."""
     with pytest.raises(SystemExit) as exit:
-        cli.parse(argv)
+        settings_flags.parse(argv)
     assert exit.value.code == 2
     return capsys.readouterr().err
 
 
 def test_without_flags_the_defaults_hold():
-    assert cli.parse([]) == Config()
+    assert settings_flags.parse([]) == Config()
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
@@ -46,7 +46,7 @@ def test_flags_of_every_type_are_parsed():
         "--keep-ratio --scale-batch yes --freeze a --freeze b --lr-mult c=2 --schedule step"
         " --step-epochs 3 --step-epochs 4.5 --warmup-epochs 0.5 --seed 7"
     )
-    config = cli.parse(flags.split())
+    config = settings_flags.parse(flags.split())
     assert (config.keep_ratio, config.scale_batch, config.seed) == (True, True, 7)
     assert (config.freeze, config.lr_mult) == (("a", "b"), ("c=2",))
     assert (config.step_epochs, config.warmup_epochs) == ((3.0, 4.5), 0.5)
@@ -78,7 +78,7 @@ def test_every_choice_can_be_written_unquoted_in_a_file(tmp_path):
     for field in fields(Config):
         for choice in field.metadata["choices"] or ():
             (tmp_path / "run.yaml").write_text(f"{field.name}: {choice}\n")
-            read = cli.read_settings(str(tmp_path / "run.yaml"))
+            read = settings_file.read_settings(str(tmp_path / "run.yaml"))
             assert read == {field.name: choice}
 
 
@@ -132,7 +132,7 @@ def test_unknown_and_abbreviated_flags_are_rejected(capsys, flags):
 
 def test_help_lists_every_flag_with_its_default(capsys):
     with pytest.raises(SystemExit):
-        cli.parse(["--help"])
+        settings_flags.parse(["--help"])
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, field in ((f.name, f) for f in fields(Config)):
         assert f"{flag_of(name)} " in text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_ft import cli
+from dist_ft import settings_flags
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch"
 DOWNLOAD = "python food5/prepare.py --download --max-mb 1000 --out food5"
@@ -128,6 +128,6 @@ def test_the_variables_of_make_reach_the_run(repo):
 def test_the_short_recipe_differs_from_the_full_one_in_size_length_and_folder():
     food5 = LAUNCH.parent / "food5"
     files = (food5 / "finetune.yaml", food5 / "quick.yaml")
-    full, short = (asdict(cli.parse(["--config", str(file)])) for file in files)
+    full, short = (asdict(settings_flags.parse(["--config", str(file)])) for file in files)
     different = {name for name in full if full[name] != short[name]}
     assert different == {"image_size", "epochs", "out"}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_ft import cli
+from dist_ft import settings_flags
 from dist_ft.config import Config
 from dist_ft.errors import UserError
 from dist_ft.reporting import charts, history, run_report, sections
@@ -123,7 +123,7 @@ def test_the_command_repeats_any_settings(freeze, keep_ratio, lr, warmup_epochs)
     )
     settings = json.loads(json.dumps(config.as_dict()))
     command = RunHistory(Path("x"), settings, [EPOCH], None).command()
-    assert cli.parse(shlex.split(command)[3:]) == replace(config, out="x-again")
+    assert settings_flags.parse(shlex.split(command)[3:]) == replace(config, out="x-again")
 
 
 def test_compared_runs_with_equal_names_are_shown_with_their_paths(tmp_path):

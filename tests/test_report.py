@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_ft import cli
+from dist_ft import settings_flags
 from dist_ft.reporting import history, run_report
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
@@ -129,7 +129,7 @@ def test_the_command_repeats_the_settings_and_the_number_of_ranks(run):
     read = history.read(run)
     words = shlex.split(read.command())
     assert words[:3] == ["python", "-m", "dist_ft.train"]
-    repeated = json.loads(json.dumps(cli.parse(words[3:]).as_dict()))
+    repeated = json.loads(json.dumps(settings_flags.parse(words[3:]).as_dict()))
     settings = json.loads((run / "config.json").read_text())
     assert repeated == {**settings, "out": f"{run}-again"}
     read.checkpoint.state.num_ranks = 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contestants import clock
-from dist_ft import cli
+from dist_ft import settings_flags
 from dist_ft.distributed import threads
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     from dist_ft.diagnostics import benchmark
 
     flags = ["--data", args.data, "--weights", "none", "--batch-size", str(args.batch_size)]
-    config = cli.parse([*flags, "--dtype", "float32", *args.rest])
+    config = settings_flags.parse([*flags, "--dtype", "float32", *args.rest])
     result, _ = benchmark.run(args.part, config, args.steps, num_threads)
     clock.print_result(result["images_per_s"], result["peak_mb"])
 

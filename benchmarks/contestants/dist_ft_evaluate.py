@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contestants import clock
-from dist_ft import cli
+from dist_ft import settings_flags
 from dist_ft.distributed import threads
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     from dist_ft.evaluation.evaluator import evaluate
     from dist_ft.models import precision, zoo
 
-    config = cli.parse(["--data", args.data, "--dtype", "float32", *args.rest])
+    config = settings_flags.parse(["--data", args.data, "--dtype", "float32", *args.rest])
     dataset = scan(config.data)
     num_classes = len(dataset.classes)
     spec = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
