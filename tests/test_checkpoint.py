@@ -85,7 +85,7 @@ def test_gluon_loads_the_parameters_and_an_optimizer_may_have_no_state(tmp_path)
 
 def test_the_last_keep_and_the_best_are_kept(tmp_path):
     for step, accuracy in enumerate([0.1, 0.9, 0.3, 0.9, 0.2, 0.4]):
-        save(tmp_path, step, keep=2, test_accuracy=accuracy)
+        save(tmp_path, step, keep=2, selection_accuracy=accuracy)
     assert saved_steps(tmp_path) == [1, 4, 5]
     assert checkpoint.latest(tmp_path).step == 5
     assert checkpoint.best(tmp_path).step == 1  # the earlier of two equal ones
@@ -95,7 +95,7 @@ def test_a_checkpoint_that_was_not_evaluated_is_the_best_only_among_its_like(tmp
     for step in (1, 2):
         save(tmp_path, step)
     assert checkpoint.best(tmp_path).step == 2
-    save(tmp_path, 3, test_accuracy=0.0)
+    save(tmp_path, 3, selection_accuracy=0.0)
     save(tmp_path, 4)
     assert checkpoint.best(tmp_path).step == 3
     assert checkpoint.latest(tmp_path).step == 4
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_was_not_evaluated_is_the_best_only_among_its_like(tmp
 def test_saving_replaces_the_same_step_and_removes_leftovers_of_a_killed_process(tmp_path):
     (tmp_path / "checkpoints" / ".step-00000001.4711.writing").mkdir(parents=True)
     save(tmp_path, 3, keep=1)
-    save(tmp_path, 3, keep=1, test_accuracy=0.5)
+    save(tmp_path, 3, keep=1, selection_accuracy=0.5)
     assert saved_steps(tmp_path) == [3]
     assert checkpoint.latest(tmp_path).accuracy == 0.5
 
@@ -203,8 +203,16 @@ def test_a_state_of_version_1_is_read():
         input_spec=InputSpec(32, 37, False),
     )
     assert TrainingState.from_dict(values) == expected
-    more = {"loss_scale": [2.0, 1], "test_accuracy": 0.4, "dtype": "float16"}
-    assert TrainingState.from_dict({**values, **more}) == replace(expected, **more)
+    more = {"loss_scale": [2.0, 1], "dtype": "float16"}
+    actual = TrainingState.from_dict({**values, **more, "test_accuracy": 0.4})
+    assert actual == replace(expected, **more, selection_accuracy=0.4)
+
+
+def test_a_state_of_version_2_has_its_accuracy_under_another_name():
+    state = TrainingState(step=3, selection_accuracy=0.25, best_accuracy=0.5)
+    values = {**state.to_dict(), "format_version": 2}
+    values["test_accuracy"] = values.pop("selection_accuracy")
+    assert TrainingState.from_dict(values) == state
 
 
 def test_a_checkpoint_of_a_newer_version_is_rejected_and_not_skipped(tmp_path, monkeypatch):

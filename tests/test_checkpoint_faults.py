@@ -71,7 +71,7 @@ run = Path(sys.argv[1])
 OLD, NEW = 0.25, 0.75
 
 def save(accuracy):
-    state = TrainingState(step=2, test_accuracy=accuracy)
+    state = TrainingState(step=2, selection_accuracy=accuracy)
     return checkpoint.save(run, state, {"w": mx.nd.ones(5)}, {}, keep=1)
 
 save(OLD)

@@ -191,4 +191,4 @@ def test_a_checkpoint_of_version_1_is_resumed_with_the_expected_results(world, t
         # Each loss is a mean of float32 losses of logits with 256 terms, after up to 9 updates.
         for name in ("train_loss", "test_loss"):
             assert row[name] == pytest.approx(old[name], rel=9 * 256 * np.finfo(np.float32).eps)
-    assert checkpoint.latest(run).state.to_dict()["format_version"] == 2
+    assert checkpoint.latest(run).state.to_dict()["format_version"] == 3

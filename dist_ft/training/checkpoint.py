@@ -43,8 +43,9 @@ class Checkpoint(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Accuracy on the test images; -1 if the checkpoint was not evaluated."""
-        return -1.0 if self.state.test_accuracy is None else self.state.test_accuracy
+        """On the images that select the best epoch; -1 if the checkpoint was not evaluated."""
+        accuracy = self.state.selection_accuracy
+        return -1.0 if accuracy is None else accuracy
 
     def net_arrays(self) -> Arrays:
         return _load(self.path / NET)
@@ -87,7 +88,7 @@ def latest(run: Path) -> Checkpoint | None:
 
 
 def best(run: Path) -> Checkpoint | None:
-    """The checkpoint with the best test accuracy whose network is undamaged, or None.
+    """The checkpoint with the best accuracy whose network is undamaged, or None.
 
     Of equal ones the earliest; of those that were not evaluated the last. Raises UnknownFormat.
     """

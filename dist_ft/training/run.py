@@ -17,18 +17,18 @@ from dist_ft.distributed.rank_failure import is_rank_failure
 from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, RankStopped, UserError, WorldResized
-from dist_ft.evaluation.evaluator import Evaluation, Evaluator
 from dist_ft.evaluation.metrics import Scores
 from dist_ft.files import user_errors
 from dist_ft.models import batch_norm, parameters
 from dist_ft.models.loss_scale import FixedLossScale
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.viewer import how_to_view
-from dist_ft.training.consistency import check_finite, check_identical, check_unreadable, merge
+from dist_ft.training.consistency import check_finite, check_identical, check_unreadable
 from dist_ft.training.feature_cache import FeatureBatches
 from dist_ft.training.resume import RunLock
 from dist_ft.training.saving import StateSaver
 from dist_ft.training.schedule import LearningRate, Plan
+from dist_ft.training.selection import Selection
 from dist_ft.training.state import EpochSums, TrainingState
 from dist_ft.training.step_sync import StepStatus, StepSync
 from dist_ft.training.step_timing import StepTimer, slow_rank_message
@@ -73,10 +73,9 @@ class Run:
     sync: StepSync
     timer: StepTimer
     saver: StateSaver
-    evaluator: Evaluator
+    selection: Selection
     logger: NullLogger  # its subclass RunLogger on rank 0
     lock: RunLock | None  # on rank 0
-    last_evaluation: Evaluation | None = None
 
     def __enter__(self) -> Run:
         return self
@@ -149,7 +148,7 @@ class Run:
         """
         options, state = self.options, self.state
         self.sync.push(sums, num_images, step)
-        state.step, state.test_accuracy = step + 1, None
+        state.step, state.selection_accuracy = step + 1, None
         self.logger.step()
         if state.step % options.log_every == 0:
             epoch = self.plan.epoch_of(step) + 1
@@ -173,13 +172,7 @@ class Run:
         check_finite(parameters.arrays(self.core), state.step)
         if not self.options.check_every:
             check_identical(parameters.arrays(self.core), state.step, world)
-        test_batches, num_images = self.batches.test(), len(self.batches.dataset.test)
-        evaluation = self.last_evaluation = self.evaluator.evaluate(test_batches, num_images, world)
-        self._report_unreadable(evaluation.scores)
-        state.test_accuracy = accuracy = evaluation.scores.accuracy
-        state.epochs_without_improvement += 1
-        if accuracy > state.best_accuracy:
-            state.best_accuracy, state.epochs_without_improvement = accuracy, 0
+        evaluation = self.selection.evaluate()
         train = {"loss": state.epoch_sums.loss, "accuracy": state.epoch_sums.accuracy}
         with world.raise_on_all_ranks(), self._writing():
             elapsed_s, times = self.saver.elapsed_s, [timing.to_times() for timing in timings]
@@ -201,7 +194,7 @@ class Run:
         """Completes the run's files, and says where they are."""
         folder = self.options.folder
         with self.world.raise_on_all_ranks(), self._writing():
-            self.logger.end_run(self.last_evaluation)
+            self.logger.end_run(self.selection.last_evaluation)
         self.logger.info(
             f"best test acc {self.best_accuracy:.3f}; {folder} holds curves.png, scores.jsonl and"
             f" checkpoints\n{how_to_view(folder)}"
@@ -230,15 +223,6 @@ class Run:
         waited_s = self.batches.train_loader.waited_s
         with self._writing():
             self.logger.log_steps(self.step, position, self.state.epoch_sums, rate, waited_s)
-
-    def _report_unreadable(self, scores: Scores) -> None:
-        """Names the unreadable files of the epoch; every other test image must have been scored."""
-        loader = self.batches.test_loader
-        train_errors = merge(self.batches.train_loader.unreadable, self.world)
-        test_errors = merge(loader.unreadable, self.world)
-        assert scores.num_images + len(test_errors) == len(loader.split)
-        check_unreadable(len(test_errors), self.options.max_bad_share, loader, self.world)
-        self.logger.log_bad_images({**train_errors, **test_errors})
 
     def _writing(self) -> Any:
         return user_errors(f"--out {self.options.folder}", remedy="choose another --out")

@@ -45,7 +45,7 @@ class StateSaver:
     def save(self) -> Path:
         """Writes a checkpoint on rank 0. Returns its path; raises CollectiveError."""
         self.world.heartbeat("checkpoint")
-        if self.state.test_accuracy is None:  # otherwise the evaluation has done both
+        if self.state.selection_accuracy is None:  # otherwise the evaluation has done both
             self._settle()
             check_finite(parameters.arrays(self.core), self.state.step)
         with self.world.raise_on_all_ranks():

@@ -34,6 +34,7 @@ from dist_ft.training.run import Run, RunOptions
 from dist_ft.training.run_spec import RunSpec
 from dist_ft.training.saving import StateSaver
 from dist_ft.training.schedule import LearningRate, Plan, build_schedule
+from dist_ft.training.selection import Selection
 from dist_ft.training.state import TrainingState
 from dist_ft.training.step_sync import StepSync
 from dist_ft.training.step_timing import StepTimer
@@ -66,6 +67,7 @@ def build_run(config: Config, world: World) -> Run:
     saver = StateSaver(config.folder, config.keep, world, core, trainer, sync, state, loss_scale)
     batches, trained_net = open_batches(config, dataset, core, net, state, world)
     timer = StepTimer(world, sync, batches.train_loader)
+    evaluator = Evaluator(core, net, len(dataset.classes))
     if config.elastic:
         saver.commit()
     return Run(
@@ -83,7 +85,7 @@ def build_run(config: Config, world: World) -> Run:
         sync=sync,
         timer=timer,
         saver=saver,
-        evaluator=Evaluator(core, net, len(dataset.classes)),
+        selection=Selection(world, batches, evaluator, state, logger, config.max_bad_share),
         logger=logger,
         lock=lock,
     )

@@ -9,7 +9,7 @@ from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
 from dist_ft.text import canonical
 
-FORMAT_VERSION = 2  # increase it with every change of the format, and extend `_upgrade`
+FORMAT_VERSION = 3  # increase it with every change of the format, and extend `_upgrade`
 
 NAMES_SINCE_VERSION_1 = {
     "epochs_without_better": "epochs_without_improvement",
@@ -17,6 +17,7 @@ NAMES_SINCE_VERSION_1 = {
     "ranks": "num_ranks",
     "view": "input_spec",
 }
+NAMES_SINCE_VERSION_2 = {"test_accuracy": "selection_accuracy"}
 INPUT_SPEC_KEYS = ("image_size", "resize", "keep_ratio")  # in the order of InputSpec's fields
 DEFAULT_INPUT_SPEC = InputSpec(224, 256, False)
 
@@ -49,8 +50,9 @@ class TrainingState:
 
     step: int = 0  # steps made
     epoch_sums: EpochSums = field(default_factory=EpochSums)
-    test_accuracy: float | None = None  # of these parameters; None if they were not evaluated
-    best_accuracy: float = -1.0
+    # Of these parameters, on the images that select the best epoch; None if not evaluated.
+    selection_accuracy: float | None = None
+    best_accuracy: float = -1.0  # of all epochs so far
     epochs_without_improvement: int = 0
     elapsed_s: float = 0.0  # time spent in the epoch so far
     loss_scale: list[float] | None = None  # value and good steps of loss_scale.DynamicLossScale
@@ -88,7 +90,7 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
     """Converts the values of an older version to those of FORMAT_VERSION."""
     values = dict(values)
     version = values.pop("format_version", 1)
-    if version not in (1, FORMAT_VERSION):
+    if version not in (1, 2, FORMAT_VERSION):
         raise UnknownFormat(
             f"checkpoint format version {version}: this dist_ft reads versions 1 to"
             f" {FORMAT_VERSION}; use the version of dist_ft that wrote the checkpoint, or a newer"
@@ -100,4 +102,4 @@ def _upgrade(values: dict[str, Any]) -> dict[str, Any]:
         if "images a step" in spec:
             spec["images per step"] = spec.pop("images a step")
         values["dtype"] = values.get("dtype") or spec.get("--dtype", "float32")
-    return values
+    return {NAMES_SINCE_VERSION_2.get(name, name): value for name, value in values.items()}
