@@ -13,15 +13,34 @@ from typing import Any
 
 from dist_ft.conflicts import conflicts
 from dist_ft.job_settings import DistributedSettings, OutputSettings
-from dist_ft.recipe_settings import DataSettings, ModelSettings, RecipeSettings
+from dist_ft.recipe_settings import (
+    AugmentationSettings,
+    DataSettings,
+    ModelSettings,
+    RecipeSettings,
+)
 from dist_ft.settings import ConfigError, type_problems, value_problems
 
 # In the order of --help.
-GROUPS = (DataSettings, ModelSettings, RecipeSettings, DistributedSettings, OutputSettings)
+GROUPS = (
+    DataSettings,
+    AugmentationSettings,
+    ModelSettings,
+    RecipeSettings,
+    DistributedSettings,
+    OutputSettings,
+)
 
 
 @dataclass(frozen=True)
-class Config(OutputSettings, DistributedSettings, RecipeSettings, ModelSettings, DataSettings):
+class Config(
+    OutputSettings,
+    DistributedSettings,
+    RecipeSettings,
+    ModelSettings,
+    AugmentationSettings,
+    DataSettings,
+):
     """The settings of one training run; bases are listed backwards, so that fields are in order.
 
     Raises ConfigError, with one line for each problem, when built with unusable values.

@@ -22,6 +22,7 @@ def conflicts(c: Config) -> Iterator[str]:
     unusable = [*_path_problems(c)]
     yield from unusable or _path_conflicts(c)
     yield from _elastic_conflicts(c)
+    yield from _augmentation_conflicts(c)
     yield from _recipe_conflicts(c)
     yield from _pattern_problems(c)
 
@@ -66,6 +67,13 @@ def _elastic_conflicts(c: Config) -> Iterator[str]:
         yield f"--elastic --num-groups {c.num_groups}: all gradients are one group; drop it"
     if c.dtype == "auto":
         yield "--elastic --dtype auto: an added rank could not choose; name a type"
+
+
+def _augmentation_conflicts(c: Config) -> Iterator[str]:
+    if c.rand_augment and not re.fullmatch(r"[1-9]\d?,(\d|[12]\d|30)", c.rand_augment):
+        yield f"--rand-augment {c.rand_augment}: must be N,M with N from 1 to 99 and M from 0 to 30"
+    if c.rand_augment and c.trivial_augment:
+        yield "--rand-augment and --trivial-augment: choose one of them"
 
 
 def _recipe_conflicts(c: Config) -> Iterator[str]:

@@ -85,6 +85,41 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class AugmentationSettings:
+    """augmentation"""
+
+    crop_scale: float = setting(
+        0.08, "smallest share of an image that a training crop shows, 0..1", low=0, high=1
+    )
+    crop_ratio: float = setting(
+        4 / 3,
+        "aspect ratio of a training crop: from 1/C to C",
+        low=1,
+        high=100,
+    )
+    flip: str = setting(
+        "horizontal",
+        "directions in which training images are flipped at random",
+        choices=("none", "horizontal", "vertical", "both"),
+    )
+    jitter: float = setting(
+        0.0,
+        "vary brightness, contrast and saturation by random factors from 1-J to 1+J",
+        low=0,
+        high=1,
+    )
+    trivial_augment: bool = setting(
+        False, "apply one random operation of random magnitude (TrivialAugment)"
+    )
+    rand_augment: str = setting(
+        "", "N,M: apply N random operations of magnitude M, 0..30 (RandAugment)"
+    )
+    random_erasing: float = setting(
+        0.0, "probability that a random box of a training image is erased, 0..1", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """model"""
 

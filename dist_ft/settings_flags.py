@@ -65,7 +65,8 @@ def _settings_parser() -> argparse.ArgumentParser:
 def _add_flag(group: Any, f: Field) -> None:
     choices, flag, declared = f.metadata["choices"], flag_of(f.name), declared_type(f)
     has_default = f.default not in (None, (), "") and f.default is not False
-    help = f.metadata["help"] + (f" (default: {f.default})" if has_default else "")
+    default = f"{f.default:g}" if declared == "float" else f.default  # 1.33333, 64
+    help = f.metadata["help"] + (f" (default: {default})" if has_default else "")
     # Flags have no defaults, so that the file's values count; Config checks choices, of both.
     if declared == "bool":
         group.add_argument(flag, type=_boolean, nargs="?", const=True, metavar="yes|no", help=help)

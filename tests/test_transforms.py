@@ -17,13 +17,14 @@ from dist_ft.data.image import DecodedImage
 from dist_ft.data.jpeg import JpegImage
 from dist_ft.data.transforms import (
     AREA,
+    MAX_RATIO,
     NUM_DRAWS,
-    RATIO,
     center_crop,
     random_crop_box,
     random_resized_crop,
 )
 
+RATIO = (3 / 4, 4 / 3)  # of the width to the height, as MXNet takes it
 UNIT = st.floats(0, 1, exclude_max=True)
 LENGTHS = st.one_of(st.integers(1, 12), st.integers(1, 3000))
 
@@ -75,6 +76,10 @@ def test_area_and_ratio_of_a_crop_are_within_their_bounds(height, width, index):
     assert (w + 0.5) / (h - 0.5) >= RATIO[0]
     if max(height, width) / min(height, width) < RATIO[1]:  # else all attempts may fail
         assert (w + 0.5) * (h + 0.5) >= AREA[0] * height * width
+
+
+def test_the_ratios_of_crops_are_those_of_the_original_recipe():
+    assert (1 / MAX_RATIO, MAX_RATIO) == RATIO
 
 
 def test_if_no_attempt_fits_the_largest_central_box_of_an_allowed_ratio_is_used():

@@ -44,6 +44,12 @@ class Orientation(NamedTuple):
             return self._replace(mirrors_rows=not self.mirrors_rows)
         return self._replace(mirrors_columns=not self.mirrors_columns)
 
+    def flipped(self) -> Orientation:
+        """As this one, followed by turning the upright image upside down."""
+        if self.transposes:
+            return self._replace(mirrors_columns=not self.mirrors_columns)
+        return self._replace(mirrors_rows=not self.mirrors_rows)
+
     def stored_box(self, box: Box, height: int, width: int) -> Box:
         """Where a box of the upright image is in the stored one, which is (height, width) px."""
         left, top, box_width, box_height = box

@@ -7,6 +7,7 @@ from typing import Iterable, Iterator
 import numpy as np
 
 from dist_ft.data import decoding, sampler, transforms
+from dist_ft.data.augmentation import DEFAULT, Augmentation, augment
 from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.image import BLANK, CorruptImage
 from dist_ft.data.loader import Batch, Fill, Loader
@@ -29,6 +30,7 @@ class RankBatches:
     """Batches for rank `rank` of `size`.
 
     cache: decoded images of train and test, which replace the data set's files.
+    augmentation: of the training images.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class RankBatches:
         num_workers: int,
         prefetch_mb: float,
         cache: tuple[PixelFile, PixelFile] | None = None,
+        augmentation: Augmentation = DEFAULT,
     ):
         self.dataset, self.spec, self.seed = dataset, spec, seed
         self.rank, self.size = rank, size
         self.train_loader = Loader(dataset.train, spec.side, num_workers, prefetch_mb)
         self.test_loader = Loader(dataset.test, spec.side, num_workers, prefetch_mb)
         self._cache = cache
+        self.augmentation = augmentation
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Augmented batches of an epoch's steps; each slice of the epoch's order is a step."""
@@ -73,6 +77,12 @@ class RankBatches:
         """The (indices, mask) of each batch of `test`."""
         return self._sequential_shares(self.dataset.test)
 
+    def train_image(self, index: int) -> decoding.SourceImage:
+        """A training image before its augmentation. Raises CorruptImage and OSError."""
+        if self._cache:
+            return self._cache[0].image(index)
+        return decoding.open_image(self.dataset.train.read(index))
+
     def close(self) -> None:
         """Ends the loaders' threads."""
         self.train_loader.close()
@@ -83,13 +93,8 @@ class RankBatches:
 
     def _augmented(self, epoch: int) -> Fill:
         def fill(index: int, row: np.ndarray) -> None:
-            draws = sampler.image_draws(self.seed, epoch, index, transforms.NUM_DRAWS)
-            image: decoding.SourceImage
-            if self._cache:
-                image = self._cache[0].image(index)
-            else:
-                image = decoding.open_image(self.dataset.train.read(index))
-            transforms.random_resized_crop(image, draws, row)
+            draws = sampler.image_draws(self.seed, epoch, index, self.augmentation.num_draws)
+            augment(self.train_image(index), draws, row, self.augmentation)
 
         return fill
 

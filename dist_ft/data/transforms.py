@@ -13,8 +13,9 @@ from dist_ft.data.orientation import UPRIGHT, Box
 
 # Random resized crop, as in Szegedy et al. 2014 and gluon's transform.
 AREA = (0.08, 1.0)  # the crop's share of the image's area
-RATIO = (3 / 4, 4 / 3)  # its width divided by its height
-NUM_DRAWS = 41  # random numbers of an augmentation: 10 attempts of 4 each, and the flip
+MAX_RATIO = 4 / 3  # of its width to its height, and of its height to its width
+# Random numbers: 10 attempts of 4 each, and the horizontal flip. A vertical flip needs one more.
+NUM_DRAWS = 41
 
 cv2.setNumThreads(1)  # the loader's threads already use all cores
 
@@ -27,38 +28,57 @@ class InputSpec(NamedTuple):
     keep_ratio: bool
 
 
-def random_resized_crop(image: SourceImage, draws: np.ndarray, out: np.ndarray) -> None:
-    """Fills `out`, (side, side, 3), with a random crop, mirrored half of the time.
+def random_resized_crop(
+    image: SourceImage,
+    draws: np.ndarray,
+    out: np.ndarray,
+    area: tuple[float, float] = AREA,
+    max_ratio: float = MAX_RATIO,
+    flip: str = "horizontal",
+) -> None:
+    """Fills `out`, (side, side, 3), with a random crop, flipped half of the time.
 
-    draws: (NUM_DRAWS,) in [0, 1), the only source of randomness. Raises CorruptImage.
+    draws: (NUM_DRAWS,) in [0, 1), or one more, the only source of randomness. area, max_ratio: see
+    random_crop_box. flip: "none", "horizontal", "vertical" or "both". Raises CorruptImage.
     """
     side = out.shape[0]
-    box = random_crop_box(image.height, image.width, draws[:-1].reshape(-1, 4))
+    attempts = draws[: NUM_DRAWS - 1].reshape(-1, 4)
+    box = random_crop_box(image.height, image.width, attempts, area, max_ratio)
     pixels, orientation = image.stored_crop(box, side)
     # The directions shrink by nearly the same factor, so the slower average is left to large crops.
     is_large = min(pixels.shape[:2]) > 2 * side
     interpolation = cv2.INTER_AREA if is_large else cv2.INTER_LINEAR
     cv2.resize(pixels, (side, side), dst=out, interpolation=interpolation)
-    if draws[-1] < 0.5:
+    if flip in ("horizontal", "both") and draws[NUM_DRAWS - 1] < 0.5:
         orientation = orientation.mirrored()
+    if flip in ("vertical", "both") and draws[NUM_DRAWS] < 0.5:
+        orientation = orientation.flipped()
     if orientation != UPRIGHT:  # turning the resized crop copies fewer pixels
         out[:] = orientation.turn(out)
 
 
-def random_crop_box(height: int, width: int, draws: np.ndarray) -> Box:
+def random_crop_box(
+    height: int,
+    width: int,
+    draws: np.ndarray,
+    area: tuple[float, float] = AREA,
+    max_ratio: float = MAX_RATIO,
+) -> Box:
     """The first attempt that fits into the image; each row of `draws` is one attempt.
 
-    draws: (n, 4) of area, ratio, left and top, in [0, 1). If none fits, the result is the largest
-    central box of an allowed ratio.
+    draws: (n, 4) of area, ratio, left and top, in [0, 1). area: smallest and largest share of the
+    image. If no attempt fits, the result is the largest central box of an allowed ratio.
     """
+    min_area, max_area = area
+    min_ratio = 1 / max_ratio
     for area_draw, ratio_draw, left, top in draws.tolist():  # scalars of numpy are slow
-        area = height * width * (AREA[0] + area_draw * (AREA[1] - AREA[0]))
-        ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** ratio_draw
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        box_area = height * width * (min_area + area_draw * (max_area - min_area))
+        ratio = min_ratio * (max_ratio / min_ratio) ** ratio_draw
+        w, h = round(math.sqrt(box_area * ratio)), round(math.sqrt(box_area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(left * (width - w + 1)), int(top * (height - h + 1)), w, h
-    w = min(width, max(1, round(height * RATIO[1])))
-    h = min(height, max(1, round(width / RATIO[0])))
+    w = min(width, max(1, round(height * max_ratio)))
+    h = min(height, max(1, round(width / min_ratio)))
     return (width - w) // 2, (height - h) // 2, w, h
 
 

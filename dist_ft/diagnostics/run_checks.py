@@ -21,6 +21,7 @@ from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.models import pretrained, weight_file, zoo
 from dist_ft.training import consistency, run_spec
+from dist_ft.training.inputs import augmentation_of
 
 NUM_CLASSES = 2  # of a network that is built as a test; any number does
 ALLREDUCE_MB = 85  # gradients of a ResNet34
@@ -137,7 +138,16 @@ def check_leaks(dataset: Dataset, data: str, allow_leak: bool) -> Finding:
 def check_loader(config: Config, dataset: Dataset, num_threads: int) -> Finding:
     """Decodes and augments training images as in an epoch, and measures the speed."""
     spec = InputSpec(config.image_size, config.resize_px, config.keep_ratio)
-    batches = RankBatches(dataset, spec, config.seed, 0, 1, num_threads, config.prefetch_mb)
+    batches = RankBatches(
+        dataset,
+        spec,
+        config.seed,
+        rank=0,
+        size=1,
+        num_workers=num_threads,
+        prefetch_mb=config.prefetch_mb,
+        augmentation=augmentation_of(config),
+    )
     num_images = min(MAX_LOADED, len(dataset.train))
     start = time.perf_counter()
     for _ in batches.train(0, [slice(0, num_images)]):

@@ -6,12 +6,14 @@ import mxnet as mx
 
 from dist_ft.config import Config
 from dist_ft.data import image_cache
+from dist_ft.data.augmentation import Augmentation
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.distributed import threads
 from dist_ft.distributed.world import World
 from dist_ft.models import parameters, zoo
+from dist_ft.recipe_settings import AugmentationSettings
 from dist_ft.training import consistency, feature_cache
 from dist_ft.training.feature_cache import FeatureBatches
 from dist_ft.training.run_spec import RunSpec, describe
@@ -30,6 +32,23 @@ def read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
             consistency.check_leaks(dataset)
     consistency.check_same_spec(run_spec, world)
     return dataset, run_spec
+
+
+def augmentation_of(settings: AugmentationSettings) -> Augmentation:
+    """How training images are changed."""
+    rand_augment = None
+    if settings.rand_augment:
+        num_operations, magnitude = settings.rand_augment.split(",")
+        rand_augment = int(num_operations), int(magnitude)
+    return Augmentation(
+        min_area=settings.crop_scale,
+        max_ratio=settings.crop_ratio,
+        flip=settings.flip,
+        jitter=settings.jitter,
+        trivial_augment=settings.trivial_augment,
+        rand_augment=rand_augment,
+        random_erasing=settings.random_erasing,
+    )
 
 
 def open_batches(
@@ -51,15 +70,24 @@ def open_batches(
         cache = image_cache.open_cache(
             dataset, spec, side, config.cache, folder, num_workers, world
         )
+    augmentation = augmentation_of(config)
     batches = RankBatches(
-        dataset, spec, config.seed, world.rank, world.size, num_workers, config.prefetch_mb, cache
+        dataset,
+        spec,
+        config.seed,
+        world.rank,
+        world.size,
+        num_workers,
+        config.prefetch_mb,
+        cache,
+        augmentation,
     )
     extractor = None
     if config.views and parameters.has_frozen_backbone(core):
         extractor = zoo.feature_extractor(core)
     if extractor is None:
         return batches, net
-    key = [config.model, config.seed, state.dtype, spec, cache and side]
+    key = [config.model, config.seed, state.dtype, spec, cache and side, augmentation]
     num_views = min(config.views, config.epochs)  # each epoch uses one, in turn
     features = feature_cache.load_or_compute(extractor, batches, num_views, key, folder, world)
     return FeatureBatches(batches, features), zoo.head(core)

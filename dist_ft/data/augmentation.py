@@ -1,0 +1,214 @@
+"""Random changes of a training image: its crop, and what is done to the crop.
+
+Each operation takes its random numbers from fixed places, so enabling one does not change what the
+others do. The order is that of torchvision's reference training and of timm: crop and flip, jitter,
+TrivialAugment or RandAugment, erasing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from dist_ft.data import transforms
+from dist_ft.data.decoding import SourceImage
+from dist_ft.data.image import BLANK
+
+# Places of the random numbers; those of the crop and the flips come first.
+JITTER = slice(transforms.NUM_DRAWS + 1, transforms.NUM_DRAWS + 4)
+ERASING = slice(JITTER.stop, JITTER.stop + transforms.NUM_DRAWS)
+OPERATIONS_START = ERASING.stop
+DRAWS_PER_OPERATION = 3  # which one, its magnitude, its sign
+
+# Random erasing as in Zhong et al. 2020, with the smaller largest area of torchvision and timm.
+ERASED_AREA = (0.02, 1 / 3)  # share of the image's area
+ERASED_MAX_RATIO = 1 / 0.3
+
+NUM_MAGNITUDES = 31  # of TrivialAugment and RandAugment: 0 to 30, as in torchvision
+VALUES = np.arange(256, dtype=np.uint8)
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
+SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's ImageFilter.SMOOTH
+
+Change = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (pixels, all draws) -> other pixels
+
+
+class Augmentation(NamedTuple):
+    """How training images are changed; the defaults are those of the settings."""
+
+    min_area: float = transforms.AREA[0]  # of a crop, as a share of the image's
+    max_ratio: float = transforms.MAX_RATIO
+    flip: str = "horizontal"  # or "none", "vertical", "both"
+    jitter: float = 0.0
+    trivial_augment: bool = False
+    rand_augment: tuple[int, int] | None = None  # number of operations, magnitude
+    random_erasing: float = 0.0  # probability
+
+    @property
+    def num_draws(self) -> int:
+        """The random numbers of an image, so that none are drawn in vain."""
+        if self.trivial_augment or self.rand_augment:
+            num_operations = self.rand_augment[0] if self.rand_augment else 1
+            return OPERATIONS_START + num_operations * DRAWS_PER_OPERATION
+        if self.random_erasing:
+            return ERASING.stop
+        return JITTER.stop if self.jitter else transforms.NUM_DRAWS + 1
+
+
+DEFAULT = Augmentation()
+
+
+class Limits(NamedTuple):
+    """What the operations of TrivialAugment or RandAugment do at magnitude 30."""
+
+    shear: float  # px per px
+    shift: float  # px
+    angle: float  # degrees
+    factor: float  # of brightness, color, contrast and sharpness: from 1 - factor to 1 + factor
+    bits: int  # removed from each value
+
+
+def augment(image: SourceImage, draws: np.ndarray, out: np.ndarray, a: Augmentation) -> None:
+    """Fills `out`, (side, side, 3), with an augmented image.
+
+    draws: (a.num_draws,) in [0, 1), the only source of randomness. Raises CorruptImage.
+    """
+    crop(image, draws, out, a)
+    for change in changes(a).values():
+        out[:] = change(out, draws)
+
+
+def crop(image: SourceImage, draws: np.ndarray, out: np.ndarray, a: Augmentation) -> None:
+    """The first part of `augment`: the random resized crop and the flips."""
+    transforms.random_resized_crop(image, draws, out, (a.min_area, 1.0), a.max_ratio, a.flip)
+
+
+def changes(a: Augmentation) -> dict[str, Change]:
+    """The other parts of `augment`, by setting and in their order; they may modify the pixels."""
+    enabled: dict[str, Change] = {}
+    if a.jitter:
+        enabled["jitter"] = partial(_jitter, strength=a.jitter)
+    if a.trivial_augment:
+        enabled["trivial_augment"] = _trivial_augment
+    if a.rand_augment:
+        enabled["rand_augment"] = partial(_rand_augment, magnitude=a.rand_augment[1])
+    if a.random_erasing:
+        enabled["random_erasing"] = partial(_erase, probability=a.random_erasing)
+    return enabled
+
+
+def _jitter(pixels: np.ndarray, draws: np.ndarray, strength: float) -> np.ndarray:
+    """Factors from 1 - strength to 1 + strength, as torchvision's ColorJitter."""
+    return adjust(pixels, *(1 + strength * (2 * draws[JITTER] - 1)))
+
+
+def _erase(pixels: np.ndarray, draws: np.ndarray, probability: float) -> np.ndarray:
+    """Erases a box, with the given probability."""
+    whether, attempts = draws[ERASING][0], draws[ERASING][1:].reshape(-1, 4)
+    if whether < probability:
+        height, width = pixels.shape[:2]
+        left, top, w, h = transforms.random_crop_box(
+            height, width, attempts, ERASED_AREA, ERASED_MAX_RATIO
+        )
+        pixels[top : top + h, left : left + w] = BLANK
+    return pixels
+
+
+def _trivial_augment(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """One operation of random magnitude: "wide" TrivialAugment of Müller and Hutter 2021."""
+    limits = Limits(shear=0.99, shift=32, angle=135, factor=0.99, bits=6)
+    which, size, sign = draws[OPERATIONS_START:]
+    return _operate(pixels, which, int(size * NUM_MAGNITUDES), sign, limits)
+
+
+def _rand_augment(pixels: np.ndarray, draws: np.ndarray, magnitude: int) -> np.ndarray:
+    """Several operations of one magnitude, as in Cubuk et al. 2020."""
+    shift = 150 / 331 * pixels.shape[0]
+    limits = Limits(shear=0.3, shift=shift, angle=30, factor=0.9, bits=4)
+    for which, _, sign in draws[OPERATIONS_START:].reshape(-1, DRAWS_PER_OPERATION):
+        pixels = _operate(pixels, which, magnitude, sign, limits)
+    return pixels
+
+
+def _operate(
+    pixels: np.ndarray, which: float, magnitude: int, sign: float, limits: Limits
+) -> np.ndarray:
+    level = magnitude / (NUM_MAGNITUDES - 1)
+    name = tuple(OPERATIONS)[int(which * len(OPERATIONS))]
+    return OPERATIONS[name](pixels, -level if sign < 0.5 else level, limits)
+
+
+# The operations and limits of torchvision's TrivialAugmentWide and RandAugment: (pixels, magnitude
+# from -1 to 1, limits) -> other pixels. Operations without a direction ignore the sign.
+OPERATIONS: dict[str, Callable[[np.ndarray, float, Limits], np.ndarray]] = {
+    "identity": lambda pixels, level, at: pixels,
+    "shear x": lambda pixels, level, at: warp(pixels, [[1, level * at.shear, 0], [0, 1, 0]]),
+    "shear y": lambda pixels, level, at: warp(pixels, [[1, 0, 0], [level * at.shear, 1, 0]]),
+    "shift x": lambda pixels, level, at: warp(pixels, [[1, 0, -int(level * at.shift)], [0, 1, 0]]),
+    "shift y": lambda pixels, level, at: warp(pixels, [[1, 0, 0], [0, 1, -int(level * at.shift)]]),
+    "rotate": lambda pixels, level, at: rotate(pixels, level * at.angle),
+    "brightness": lambda pixels, level, at: adjust(pixels, brightness=1 + level * at.factor),
+    "color": lambda pixels, level, at: adjust(pixels, saturation=1 + level * at.factor),
+    "contrast": lambda pixels, level, at: adjust(pixels, contrast=1 + level * at.factor),
+    "sharpness": lambda pixels, level, at: sharpen(pixels, 1 + level * at.factor),
+    "posterize": lambda pixels, level, at: posterize(pixels, 8 - round(abs(level) * at.bits)),
+    "solarize": lambda pixels, level, at: solarize(pixels, 255 * (1 - abs(level))),
+    "auto contrast": lambda pixels, level, at: _by_pillow(ImageOps.autocontrast, pixels),
+    "equalize": lambda pixels, level, at: _by_pillow(ImageOps.equalize, pixels),
+}
+
+
+def adjust(
+    pixels: np.ndarray, brightness: float = 1.0, contrast: float = 1.0, saturation: float = 1.0
+) -> np.ndarray:
+    """Pillow's ImageEnhance with these factors, but rounded and clipped only once.
+
+    Without clipping the order is irrelevant: contrast moves colors away from a gray, which
+    saturation does not change and brightness scales with the rest.
+    """
+    gray = LUMA @ cv2.mean(pixels)[:3]
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * LUMA)
+    matrix[:, 3] = brightness * (1 - contrast) * gray
+    return cv2.transform(pixels, matrix)
+
+
+def sharpen(pixels: np.ndarray, factor: float) -> np.ndarray:
+    """Pillow's ImageEnhance.Sharpness, but for the pixels at the border."""
+    kernel = (1 - factor) * SMOOTH
+    kernel[1, 1] += factor
+    return cv2.filter2D(pixels, -1, kernel)
+
+
+def warp(pixels: np.ndarray, matrix: list[list[float]] | np.ndarray) -> np.ndarray:
+    """Bilinear; what is outside of the image becomes BLANK, which the network sees as zeros.
+
+    matrix: (2, 3) from places of the result to places of the image, px from the upper left corner.
+    """
+    matrix = np.array(matrix, float)
+    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV counts from the first px's center
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(pixels, matrix, pixels.shape[1::-1], flags=flags, borderValue=BLANK)
+
+
+def rotate(pixels: np.ndarray, angle: float) -> np.ndarray:
+    """Counterclockwise around the center; angle: degrees."""
+    height, width = pixels.shape[:2]
+    return warp(pixels, cv2.getRotationMatrix2D((width / 2, height / 2), -angle, 1))
+
+
+def posterize(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Keeps the highest bits of each value, as Pillow's ImageOps.posterize."""
+    return pixels & np.uint8(256 - 2 ** (8 - bits))
+
+
+def solarize(pixels: np.ndarray, threshold: float) -> np.ndarray:
+    """Inverts the values from the threshold on, as Pillow's ImageOps.solarize."""
+    return cv2.LUT(pixels, np.where(threshold > VALUES, VALUES, 255 - VALUES))
+
+
+def _by_pillow(operation: Callable[[Image.Image], Image.Image], pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(operation(Image.fromarray(pixels)))
