@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
 from dist_ft.config import Config
-from dist_ft.data import augmentation, sampler, transforms
+from dist_ft.data import augmentation, pixel_operations, sampler, transforms
 from dist_ft.data.augmentation import DEFAULT, OPERATIONS, Augmentation, Limits, augment
 from dist_ft.data.image import BLANK, DecodedImage
 from dist_ft.data.image_folder import scan
@@ -292,7 +292,7 @@ def test_an_adjustment_equals_three_of_pillows_in_a_row(brightness, contrast, sa
     for factor in (contrast, saturation):
         error = factor * error + abs(1 - factor) * (error + 0.5) + 1
     error += 3 * 255 / 1024 / 2 + 0.5  # OpenCV's factors are multiples of 1/1024
-    actual = augmentation.adjust(pixels, brightness, contrast, saturation)
+    actual = pixel_operations.adjust(pixels, brightness, contrast, saturation)
     assert difference(actual, expected).max() <= error
 
 

@@ -12,11 +12,20 @@ from typing import Callable, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from dist_ft.data import transforms
 from dist_ft.data.decoding import SourceImage
 from dist_ft.data.image import BLANK
+from dist_ft.data.pixel_operations import (
+    adjust,
+    auto_contrast,
+    equalize,
+    posterize,
+    rotate,
+    sharpen,
+    solarize,
+    warp,
+)
 
 # Places of the random numbers; those of the crop and the flips come first.
 JITTER = slice(transforms.NUM_DRAWS + 1, transforms.NUM_DRAWS + 4)
@@ -29,10 +38,6 @@ ERASED_AREA = (0.02, 1 / 3)  # share of the image's area
 ERASED_MAX_RATIO = 1 / 0.3
 
 NUM_MAGNITUDES = 31  # of TrivialAugment and RandAugment: 0 to 30, as in torchvision
-VALUES = np.arange(256, dtype=np.uint8)
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
-SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's ImageFilter.SMOOTH
-
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (pixels, all draws) -> other pixels
 
 
@@ -113,7 +118,7 @@ def _erase(pixels: np.ndarray, draws: np.ndarray, probability: float) -> np.ndar
         left, top, w, h = transforms.random_crop_box(
             height, width, attempts, ERASED_AREA, ERASED_MAX_RATIO
         )
-        pixels[top : top + h, left : left + w] = BLANK
+        cv2.rectangle(pixels, (left, top, w, h), BLANK, cv2.FILLED)
     return pixels
 
 
@@ -156,59 +161,6 @@ OPERATIONS: dict[str, Callable[[np.ndarray, float, Limits], np.ndarray]] = {
     "sharpness": lambda pixels, level, at: sharpen(pixels, 1 + level * at.factor),
     "posterize": lambda pixels, level, at: posterize(pixels, 8 - round(abs(level) * at.bits)),
     "solarize": lambda pixels, level, at: solarize(pixels, 255 * (1 - abs(level))),
-    "auto contrast": lambda pixels, level, at: _by_pillow(ImageOps.autocontrast, pixels),
-    "equalize": lambda pixels, level, at: _by_pillow(ImageOps.equalize, pixels),
+    "auto contrast": lambda pixels, level, at: auto_contrast(pixels),
+    "equalize": lambda pixels, level, at: equalize(pixels),
 }
-
-
-def adjust(
-    pixels: np.ndarray, brightness: float = 1.0, contrast: float = 1.0, saturation: float = 1.0
-) -> np.ndarray:
-    """Pillow's ImageEnhance with these factors, but rounded and clipped only once.
-
-    Without clipping the order is irrelevant: contrast moves colors away from a gray, which
-    saturation does not change and brightness scales with the rest.
-    """
-    gray = LUMA @ cv2.mean(pixels)[:3]
-    matrix = np.empty((3, 4))
-    matrix[:, :3] = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * LUMA)
-    matrix[:, 3] = brightness * (1 - contrast) * gray
-    return cv2.transform(pixels, matrix)
-
-
-def sharpen(pixels: np.ndarray, factor: float) -> np.ndarray:
-    """Pillow's ImageEnhance.Sharpness, but for the pixels at the border."""
-    kernel = (1 - factor) * SMOOTH
-    kernel[1, 1] += factor
-    return cv2.filter2D(pixels, -1, kernel)
-
-
-def warp(pixels: np.ndarray, matrix: list[list[float]] | np.ndarray) -> np.ndarray:
-    """Bilinear; what is outside of the image becomes BLANK, which the network sees as zeros.
-
-    matrix: (2, 3) from places of the result to places of the image, px from the upper left corner.
-    """
-    matrix = np.array(matrix, float)
-    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5  # OpenCV counts from the first px's center
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(pixels, matrix, pixels.shape[1::-1], flags=flags, borderValue=BLANK)
-
-
-def rotate(pixels: np.ndarray, angle: float) -> np.ndarray:
-    """Counterclockwise around the center; angle: degrees."""
-    height, width = pixels.shape[:2]
-    return warp(pixels, cv2.getRotationMatrix2D((width / 2, height / 2), -angle, 1))
-
-
-def posterize(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Keeps the highest bits of each value, as Pillow's ImageOps.posterize."""
-    return pixels & np.uint8(256 - 2 ** (8 - bits))
-
-
-def solarize(pixels: np.ndarray, threshold: float) -> np.ndarray:
-    """Inverts the values from the threshold on, as Pillow's ImageOps.solarize."""
-    return cv2.LUT(pixels, np.where(threshold > VALUES, VALUES, 255 - VALUES))
-
-
-def _by_pillow(operation: Callable[[Image.Image], Image.Image], pixels: np.ndarray) -> np.ndarray:
-    return np.asarray(operation(Image.fromarray(pixels)))
