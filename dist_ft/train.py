@@ -31,26 +31,25 @@ def fit(config: Config, world: World) -> Run:
 
     while True:  # an elastic world that has lost or gained ranks starts again from the last commit
         with world.session.survive_failures(), build_run(config, world) as run:
-            train_epochs(run, config.label_smoothing, config.clip_norm)
+            train_epochs(run, config.clip_norm)
             run.finish()
             return run
 
 
-def train_epochs(run: Run, label_smoothing: float, clip_norm: float) -> None:
+def train_epochs(run: Run, clip_norm: float) -> None:
     """Makes the steps that the run has left, and evaluates at the end of each epoch."""
     from dist_ft.training.stop_signals import stop_requests
 
     with stop_requests() as stop:
         for epoch, steps in run.epochs():
             for step, batch in zip(steps, run.train_batches(epoch, steps)):
-                num_images = run.begin_step(step, batch, stop)
+                weight_sum = run.begin_step(step, batch, stop)
                 run.trainer.set_learning_rate(run.learning_rate.at(step))
                 sums = train_step(
                     run.trained_net,
                     run.trainer,
                     batch.on(run.world.ctx),
-                    num_images / run.world.size,
-                    label_smoothing,
+                    weight_sum / run.world.size,
                     clip_norm,
                     run.loss_scale,
                 )
@@ -62,24 +61,24 @@ def train_step(
     net: mx.gluon.HybridBlock,
     trainer: mx.gluon.Trainer,
     batch: DeviceBatch,
-    images_per_rank: float,
-    label_smoothing: float = 0.0,
+    weight_per_rank: float,
     clip_norm: float = 0.0,
     loss_scale: FixedLossScale | None = None,
 ) -> mx.nd.NDArray:
-    """One update by the mean gradient of the step's real images on all ranks.
+    """One update by the mean gradient of the step's images on all ranks, weighted by their targets.
 
-    batch: (x, labels, mask) on the device; images_per_rank: the step's images on all ranks divided
-    by the number of ranks, because the trainer averages over the ranks. Returns, without waiting
-    for the device, (2,): the sum of this rank's losses and its number of correct predictions.
+    batch: (x, labels, targets) on the device; weight_per_rank: the sum of the images' weights on
+    all ranks divided by the number of ranks, because the trainer averages over the ranks. Returns,
+    without waiting for the device, (2,): the sum of this rank's losses and its number of correct
+    predictions.
     """
     from dist_ft.models.loss_scale import UNSCALED
     from dist_ft.training import gradients
 
     loss_scale = loss_scale or UNSCALED
     while True:
-        divisor = images_per_rank * loss_scale.value
-        sums = gradients.backward(net, batch, label_smoothing, loss_scale.value)
+        divisor = weight_per_rank * loss_scale.value
+        sums = gradients.backward(net, batch, loss_scale.value)
         trainer.allreduce_grads()
         if loss_scale.update(gradients.of_trainer(trainer)):
             break  # else they have overflowed, and the scale was halved: repeat the step

@@ -9,7 +9,9 @@ import numpy as np
 from mxnet import autograd
 from mxnet.gluon import nn
 
+from dist_ft.data.targets import TargetRule
 from dist_ft.models import batch_norm, zoo
+from dist_ft.training.gradients import DeviceBatch
 
 # Terms summed for one logit of `small_network` at 32 px: convolution, pooling, dense layer.
 SMALL_NETWORK_TERMS = 3 * 3 * 3 + 16 * 16 + 8
@@ -67,6 +69,15 @@ def random_pixels(num_images: int = 6, side: int = 32, seed: int = 0) -> np.ndar
     """(num_images, side, side, 3) uint8."""
     shape = (num_images, side, side, 3)
     return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
+
+
+def device_batch(
+    pixels: np.ndarray, labels: list[int], mask: list[int], label_smoothing: float = 0.0
+) -> DeviceBatch:
+    """A training batch of three classes: uint8 pixels, labels and targets as MXNet's arrays."""
+    targets = TargetRule(label_smoothing).apply(np.array(labels), np.array(mask), 3)
+    x = mx.nd.array(pixels, dtype="uint8")
+    return x, mx.nd.array(targets.labels, dtype="int32"), mx.nd.array(targets.values)
 
 
 def normalized_mobilenet(num_classes: int, pixels: np.ndarray) -> mx.gluon.HybridBlock:

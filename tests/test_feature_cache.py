@@ -62,7 +62,7 @@ def test_each_view_contains_the_features_of_its_epoch(dataset, load):
     ):
         for batch in part:
             real = batch.indices >= 0
-            expected = net(batch.on(mx.cpu())[0]).asnumpy()[real]
+            expected = net(batch.x_on(mx.cpu())).asnumpy()[real]
             np.testing.assert_array_equal(view["x"][batch.indices[real]], expected)
         assert view["mask"].all()
     assert (features.views[0]["x"] != features.views[1]["x"]).any()

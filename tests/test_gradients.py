@@ -3,10 +3,14 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet import autograd
 
+from dist_ft.data.targets import TargetRule
 from dist_ft.models import zoo
 from dist_ft.train import train_step
 from dist_ft.training import gradients
+from tests.networks import device_batch
+from tests.rounding import assert_close
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 0.01])
@@ -20,24 +24,39 @@ def test_rows_with_a_mask_of_0_change_nothing(clip_norm):
             core.add(mx.gluon.nn.Flatten(), mx.gluon.nn.Dense(3))
         core.initialize(mx.init.One())
         trainer = mx.gluon.Trainer(core.collect_params(), "sgd", {"learning_rate": 0.1})
-        x, labels = mx.nd.array(pixels, dtype="uint8"), mx.nd.array([0, 1, 2, 0, 1, 1])
-        mask = mx.nd.array([1, 1, 1, 1, 0, 0])
-        net = zoo.with_normalization(core)
-        sums = train_step(net, trainer, (x, labels, mask), 4, clip_norm=clip_norm)
+        batch = device_batch(pixels, [0, 1, 2, 0, 1, 1], [1, 1, 1, 1, 0, 0])
+        sums = train_step(zoo.with_normalization(core), trainer, batch, 4, clip_norm)
         results.append((core[1].weight.data().asnumpy(), sums.asnumpy()))
     for first, second in zip(*results):
         np.testing.assert_array_equal(first, second)
     assert (results[0][0] != 1).any()
 
 
-def test_cross_entropy_equals_gluons():
-    logits, labels = mx.nd.random.normal(shape=(7, 5)), mx.nd.array([0, 1, 2, 3, 4, 0, 1])
-    tolerance = 8 * np.finfo(np.float32).eps  # five exponentials, a logarithm, a difference
-    expected = mx.gluon.loss.SoftmaxCrossEntropyLoss()(logits, labels).asnumpy()
-    losses = gradients.cross_entropy(logits, labels).asnumpy()
-    np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
-    smoothed = mx.nd.one_hot(labels, 5) * 0.9 + 0.1 / 5
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_cross_entropy_equals_gluons(label_smoothing):
+    logits, labels = mx.nd.random.normal(shape=(7, 5)), np.array([0, 1, 2, 3, 4, 0, 1])
+    targets = mx.nd.array(TargetRule(label_smoothing).apply(labels, np.ones(7), 5).values)
+    losses = gradients.cross_entropy(logits, targets).asnumpy()
     gluon_loss = mx.gluon.loss.SoftmaxCrossEntropyLoss(sparse_label=False)
-    losses = gradients.cross_entropy(logits, labels, 0.1).asnumpy()
+    smoothed = mx.nd.one_hot(mx.nd.array(labels), 5) * (1 - label_smoothing) + label_smoothing / 5
     expected = gluon_loss(logits, smoothed).asnumpy()
-    np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=8 * tolerance)
+    # Five exponentials, a logarithm, a difference; five products and their sum.
+    assert_close(losses, expected, num_terms=16)
+
+
+def test_without_smoothing_the_loss_and_its_gradient_are_exactly_those_of_the_label():
+    labels = np.array([0, 1, 2, 3, 4, 0, 1])
+    logits = mx.nd.random.normal(scale=20, shape=(7, 5))
+    logits.attach_grad()
+    targets = mx.nd.array(TargetRule().apply(labels, np.ones(7), 5).values)
+    results = []
+    for loss in (
+        lambda: -logits.log_softmax().pick(mx.nd.array(labels)),
+        lambda: gradients.cross_entropy(logits, targets),
+    ):
+        with autograd.record():
+            losses = loss()
+        losses.backward()
+        results.append((losses.asnumpy(), logits.grad.asnumpy()))
+    for expected, actual in zip(*results):
+        np.testing.assert_array_equal(actual, expected)

@@ -12,6 +12,7 @@ from dist_ft.data import decoding, sampler, transforms
 from dist_ft.data.image import BLANK
 from dist_ft.data.image_folder import scan
 from dist_ft.data.loader import Loader
+from dist_ft.data.targets import TargetRule
 from tests.images import make_folder
 
 SIDE = 24
@@ -71,7 +72,9 @@ def test_a_batch_has_the_same_types_and_values_on_the_device(loader, fill):
     assert (batch.x.dtype, batch.x.shape) == (np.uint8, (3, SIDE, SIDE, 3))
     assert (batch.labels.dtype, batch.labels.shape) == (np.int32, (3,))
     assert (batch.mask.dtype, batch.mask.shape) == (np.float32, (3,))
-    for array, expected in zip(batch.on(mx.cpu()), (batch.x, batch.labels, batch.mask)):
+    batch.targets = TargetRule().apply(batch.labels, batch.mask, 3)
+    expected_arrays = batch.x, batch.targets.labels, batch.targets.values
+    for array, expected in zip(batch.on(mx.cpu()), expected_arrays):
         assert array.dtype == expected.dtype
         assert (array.asnumpy() == expected).all()
 

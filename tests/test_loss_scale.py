@@ -7,7 +7,7 @@ import pytest
 from dist_ft.models import optimizers, parameters, zoo
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
 from dist_ft.train import train_step
-from tests.networks import random_pixels
+from tests.networks import device_batch, random_pixels
 from tests.rounding import assert_close
 
 LARGE = 3e14  # magnitude of weights that makes gradients large
@@ -22,11 +22,8 @@ def one_step(scale, clip_norm=0.0, magnitude=3.0):
     net.initialize(mx.init.Xavier(magnitude=magnitude))
     trainer = mx.gluon.Trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
     trainer.set_learning_rate(0.5)
-    x = mx.nd.array(random_pixels(side=8), dtype="uint8")
-    labels, mask = mx.nd.array([0, 1, 2, 0, 1, 1]), mx.nd.array([1, 1, 1, 1, 1, 0])
-    sums = train_step(
-        zoo.with_normalization(net), trainer, (x, labels, mask), 5, 0.1, clip_norm, scale
-    )
+    batch = device_batch(random_pixels(side=8), [0, 1, 2, 0, 1, 1], [1, 1, 1, 1, 1, 0], 0.1)
+    sums = train_step(zoo.with_normalization(net), trainer, batch, 5, clip_norm, scale)
     return [array.asnumpy() for array in (*parameters.arrays(net).values(), sums)]
 
 

@@ -7,7 +7,7 @@ from dist_ft.errors import UserError
 from dist_ft.models import batch_norm, parameters, zoo
 from dist_ft.models.mxnet_internals import parameters_by_path
 from dist_ft.train import train_step
-from tests.networks import random_pixels, small_network
+from tests.networks import device_batch, random_pixels, small_network
 
 CONVOLUTION, GAMMA, BETA = "features.0.weight", "features.1.gamma", "features.1.beta"
 STATISTICS = {"features.1.running_mean", "features.1.running_var"}
@@ -29,10 +29,9 @@ def changed_by_training(net):
     whole = zoo.with_normalization(net)
     optimizer = mx.optimizer.SGD(learning_rate=0.01, wd=0.1)
     trainer = mx.gluon.Trainer(whole.collect_params(), optimizer, kvstore=None)
-    labels, mask = mx.nd.array([0, 1, 2, 0, 1, 2]), mx.nd.ones(6)
     for step in range(2):
-        x = mx.nd.array(random_pixels(seed=step), dtype="uint8")
-        train_step(whole, trainer, (x, labels, mask), 6)
+        batch = device_batch(random_pixels(seed=step), [0, 1, 2, 0, 1, 2], [1] * 6)
+        train_step(whole, trainer, batch, 6)
     after = parameters.arrays(net)
     return {path for path in before if (before[path] != after[path].asnumpy()).any()}
 

@@ -127,8 +127,8 @@ def test_a_disk_that_fills_up_between_checkpoints_does_not_block_the_run(config,
     thread.join()
     with pytest.raises(UserError, match="choose another --out"), stop_requests() as stop:
         for step, batch in zip(range(14), run.train_batches(0, range(14))):
-            num_images = run.begin_step(step, batch, stop)
-            sums = train.train_step(run.net, run.trainer, batch.on(world.ctx), num_images)
+            weight_sum = run.begin_step(step, batch, stop)
+            sums = train.train_step(run.net, run.trainer, batch.on(world.ctx), weight_sum)
             run.end_step(step, sums, batch.num_images)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from dist_ft.data.dataset import Split
 from dist_ft.data.image import BLANK, CorruptImage
 from dist_ft.data.sampler import Share
+from dist_ft.data.targets import Targets
 
 if TYPE_CHECKING:
     import mxnet as mx
@@ -36,20 +37,38 @@ class Batch:
     labels: np.ndarray  # (n,) int32
     mask: np.ndarray  # (n,) float32: 0 for padding and unreadable images, else 1
     indices: np.ndarray  # (n,) int64: the image's index in its split; -1 for padding
+    targets: Targets | None = None  # of a training batch
 
     @property
     def num_images(self) -> int:
         """The number of rows that count."""
         return int(self.mask.sum())
 
-    def on(self, ctx: mx.Context) -> tuple[mx.nd.NDArray, mx.nd.NDArray, mx.nd.NDArray]:
-        """(x, labels, mask) on a device. Pixels are copied as uint8; the CPU shares the memory."""
-        import mxnet as mx  # here, so that commands that run no network do not load MXNet
+    @property
+    def weight_sum(self) -> float:
+        """The sum of the images' weights in the loss; of a training batch only."""
+        assert self.targets
+        return self.targets.weight_sum
 
-        x, labels, mask = (
-            mx.nd.from_numpy(array).as_in_context(ctx) for array in (self.x, self.labels, self.mask)
+    def on(self, ctx: mx.Context) -> tuple[mx.nd.NDArray, mx.nd.NDArray, mx.nd.NDArray]:
+        """(x, labels, targets) of a training batch on a device, as in gradients.DeviceBatch."""
+        assert self.targets
+        return (
+            _on_device(self.x, ctx),
+            _on_device(self.targets.labels, ctx),
+            _on_device(self.targets.values, ctx),
         )
-        return x, labels, mask
+
+    def x_on(self, ctx: mx.Context) -> mx.nd.NDArray:
+        """x on a device."""
+        return _on_device(self.x, ctx)
+
+
+def _on_device(array: np.ndarray, ctx: mx.Context) -> mx.nd.NDArray:
+    """A copy of the same type; the CPU shares the memory."""
+    import mxnet as mx  # here, so that commands that run no network do not load MXNet
+
+    return mx.nd.from_numpy(array).as_in_context(ctx)
 
 
 class Loader:

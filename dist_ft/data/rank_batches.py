@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Iterable, Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.image import BLANK, CorruptImage
 from dist_ft.data.loader import Batch, Fill, Loader
 from dist_ft.data.pixel_file import PixelFile
+from dist_ft.data.targets import TargetRule
 from dist_ft.data.transforms import InputSpec
 
 # Images that a rank evaluates at once: a constant, so that scores do not depend on any setting.
@@ -26,36 +28,38 @@ def load_test_image(split: Split, index: int, spec: InputSpec) -> np.ndarray:
         return np.full((spec.side, spec.side, 3), BLANK, np.uint8)
 
 
+@dataclass
 class RankBatches:
-    """Batches for rank `rank` of `size`.
+    """Batches for rank `rank` of `size`."""
 
-    cache: decoded images of train and test, which replace the data set's files.
-    augmentation: of the training images.
-    """
+    dataset: Dataset
+    spec: InputSpec
+    seed: int
+    rank: int
+    size: int
+    num_workers: int
+    prefetch_mb: float
+    cache: tuple[PixelFile, PixelFile] | None = None  # decoded images of train and test
+    augmentation: Augmentation = DEFAULT  # of the training images
+    target_rule: TargetRule = field(default_factory=TargetRule)
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        spec: InputSpec,
-        seed: int,
-        rank: int,
-        size: int,
-        num_workers: int,
-        prefetch_mb: float,
-        cache: tuple[PixelFile, PixelFile] | None = None,
-        augmentation: Augmentation = DEFAULT,
-    ):
-        self.dataset, self.spec, self.seed = dataset, spec, seed
-        self.rank, self.size = rank, size
-        self.train_loader = Loader(dataset.train, spec.side, num_workers, prefetch_mb)
-        self.test_loader = Loader(dataset.test, spec.side, num_workers, prefetch_mb)
-        self._cache = cache
-        self.augmentation = augmentation
+    def __post_init__(self) -> None:
+        side, num_workers, prefetch_mb = self.spec.side, self.num_workers, self.prefetch_mb
+        self.train_loader = Loader(self.dataset.train, side, num_workers, prefetch_mb)
+        self.test_loader = Loader(self.dataset.test, side, num_workers, prefetch_mb)
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Augmented batches of an epoch's steps; each slice of the epoch's order is a step."""
         self.train_loader.unreadable.clear()
-        return self.train_loader.batches(self.train_shares(epoch, slices), self._augmented(epoch))
+        shares = self.train_shares(epoch, slices)
+        return self.with_targets(self.train_loader.batches(shares, self._augmented(epoch)))
+
+    def with_targets(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Adds the targets to batches of training images."""
+        num_classes = len(self.dataset.classes)
+        for batch in batches:
+            batch.targets = self.target_rule.apply(batch.labels, batch.mask, num_classes)
+            yield batch
 
     def train_in_order(self, epoch: int) -> Iterator[Batch]:
         """The training images in order, augmented as in an epoch, in batches as those of test."""
@@ -79,8 +83,8 @@ class RankBatches:
 
     def train_image(self, index: int) -> decoding.SourceImage:
         """A training image before its augmentation. Raises CorruptImage and OSError."""
-        if self._cache:
-            return self._cache[0].image(index)
+        if self.cache:
+            return self.cache[0].image(index)
         return decoding.open_image(self.dataset.train.read(index))
 
     def close(self) -> None:
@@ -100,8 +104,8 @@ class RankBatches:
 
     def _center_cropped(self) -> Fill:
         def fill(index: int, row: np.ndarray) -> None:
-            if self._cache:  # which holds the crops
-                row[:] = self._cache[1].image(index).pixels()
+            if self.cache:  # which holds the crops
+                row[:] = self.cache[1].image(index).pixels()
             else:
                 pixels = decoding.decode(self.dataset.test.read(index))
                 row[:] = transforms.center_crop(pixels, *self.spec)

@@ -111,13 +111,12 @@ def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps
     world = run.world
 
     def step(batch: Batch, trainer: Any) -> mx.nd.NDArray:
-        num_images = run.sync.exchange(batch.num_images, 0, None).num_images
+        weight_sum = run.sync.exchange(batch.weight_sum, 0, None).weight_sum
         return train.train_step(
             run.trained_net,
             trainer,
             batch.on(world.ctx),
-            num_images / world.size,
-            config.label_smoothing,
+            weight_sum / world.size,
             config.clip_norm,
             run.loss_scale,
         )

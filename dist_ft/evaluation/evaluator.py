@@ -28,8 +28,7 @@ def forward(
     reader = DelayedReader()
     for batch in batches:
         world.heartbeat(activity)
-        x, _, _ = batch.on(world.ctx)
-        yield from reader.push(net(x).astype("float32"), batch)
+        yield from reader.push(net(batch.x_on(world.ctx)).astype("float32"), batch)
     yield from reader.rest()
 
 

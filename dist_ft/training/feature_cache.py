@@ -53,7 +53,8 @@ class FeatureBatches:
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Batches of the epoch's steps; each slice selects a step's images from its order."""
         view = self._features.views[epoch % len(self._features.views)]
-        return _select(view, self.dataset.train, self._batches.train_shares(epoch, slices))
+        shares = self._batches.train_shares(epoch, slices)
+        return self._batches.with_targets(_select(view, self.dataset.train, shares))
 
     def test(self) -> Iterator[Batch]:
         """Batches of the test images in order."""

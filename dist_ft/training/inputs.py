@@ -10,6 +10,7 @@ from dist_ft.data.augmentation import Augmentation
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.targets import TargetRule
 from dist_ft.distributed import threads
 from dist_ft.distributed.world import World
 from dist_ft.models import parameters, zoo
@@ -81,6 +82,7 @@ def open_batches(
         config.prefetch_mb,
         cache,
         augmentation,
+        TargetRule(config.label_smoothing),
     )
     extractor = None
     if config.views and parameters.has_frozen_backbone(core):

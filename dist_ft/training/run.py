@@ -117,8 +117,8 @@ class Run:
         self.timer.start_epoch(steps)
         return self.batches.train(epoch, map(self.plan.images_of, steps))
 
-    def begin_step(self, step: int, batch: Batch, stop: StopRequest) -> int:
-        """Synchronizes the ranks. Returns the step's number of images on all ranks.
+    def begin_step(self, step: int, batch: Batch, stop: StopRequest) -> float:
+        """Synchronizes the ranks. Returns the sum of the weights of the step's images on all ranks.
 
         Raises CollectiveError if a rank received a stop signal (after saving), if a loss is not
         finite, or if too many files are unreadable. In an elastic run, only the ranks that were
@@ -131,7 +131,7 @@ class Run:
         if step == 0 and batch.x.dtype == np.uint8:  # pixels, not features
             self.logger.log_batch(batch.x, step)
         loader = self.batches.train_loader
-        status = self.sync.exchange(batch.num_images, len(loader.unreadable), stop.received)
+        status = self.sync.exchange(batch.weight_sum, len(loader.unreadable), stop.received)
         if status.stop_signal:
             self._stop(status, step, stop)
         if status.resize:
@@ -139,7 +139,7 @@ class Run:
             raise WorldResized
         check_unreadable(status.num_unreadable, self.options.max_bad_share, loader, self.world)
         self.timer.start_step(step)
-        return max(1, status.num_images)  # if all files are unreadable, the gradient is 0
+        return status.weight_sum or 1.0  # if all files are unreadable, the gradient is 0
 
     def end_step(self, step: int, sums: mx.nd.NDArray, num_images: int) -> None:
         """Logs, compares the ranks and saves, as often as the options say.

@@ -1,6 +1,6 @@
 """Synchronizes the ranks before every step and accumulates the epoch's sums.
 
-One small reduction between the hosts carries the step's number of images, the signals received,
+One small reduction between the hosts carries the sum of the step's weights, the signals received,
 whether a loss is not finite, the number of unreadable files, and the sums of a finished step. It
 does not wait for the device, which runs up to two steps behind.
 """
@@ -24,7 +24,7 @@ from dist_ft.training.stop_signals import STOP_SIGNALS
 class StepStatus(NamedTuple):
     """What all ranks agree on before a step."""
 
-    num_images: int  # of the step, on all ranks
+    weight_sum: float  # of the step's images on all ranks; their number without class weights
     num_unreadable: int  # files, in this epoch so far
     stop_signal: signal.Signals | None
     num_stopped: int  # ranks that received one
@@ -50,7 +50,7 @@ class StepSync:
         self._read(self._reader.push(sums, num_images, step))
 
     def exchange(
-        self, num_images: int, num_unreadable: int, stop_signal: signal.Signals | None
+        self, weight_sum: float, num_unreadable: int, stop_signal: signal.Signals | None
     ) -> StepStatus:
         """Sums this rank's values over all ranks; every rank calls it before every step.
 
@@ -58,7 +58,7 @@ class StepSync:
         """
         is_bad, resize = self._first_bad_step is not None, self._world.session.resize_pending
         unsent = self._unsent
-        values: list[float] = [num_images, num_unreadable, is_bad, resize]
+        values: list[float] = [weight_sum, num_unreadable, is_bad, resize]
         values += [unsent.loss_sum, unsent.correct, unsent.num_images]
         values += [stop_signal == signum for signum in STOP_SIGNALS]
         total = self._world.sum(values)
@@ -70,7 +70,7 @@ class StepSync:
         self.sums.num_images += int(total[6])
         received = [signum for signum, ranks in zip(STOP_SIGNALS, total[7:]) if ranks]
         return StepStatus(
-            num_images=int(total[0]),
+            weight_sum=float(total[0]),
             num_unreadable=int(total[1]),
             stop_signal=received[0] if received else None,
             num_stopped=int(sum(total[7:])),

@@ -53,7 +53,7 @@ def provoke_errors(world: World, data: str, out: Path) -> dict[str, str]:
     on_last_rank = world.rank == world.size - 1
     begin_step = Run.begin_step
 
-    def change_a_parameter(run: Run, step: int, *args) -> int:
+    def change_a_parameter(run: Run, step: int, *args) -> float:
         if step == 1 and on_last_rank:
             for parameter in run.core.collect_params().values():
                 if parameter.grad_req != "null":

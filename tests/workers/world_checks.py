@@ -19,6 +19,7 @@ from dist_ft.models.loss_scale import DynamicLossScale
 from dist_ft.models.mxnet_internals import parameters_by_path
 from dist_ft.train import train_step
 from dist_ft.training import gradients
+from tests.networks import device_batch
 
 NUM_IMAGES = 7  # not divisible by 2 or 3 ranks
 LABELS = np.array([0, 1, 2, 0, 1, 2, 2], np.int32)
@@ -47,9 +48,9 @@ def train_one_step(world, net, clip_norm=0.0, head_lr_mult=1.0):
     trainer = world.trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
     trainer.set_learning_rate(0.5)
     indices, mask = sampler.rank_share(np.arange(NUM_IMAGES), world.rank, world.size)
-    x, labels = mx.nd.array(PIXELS[indices], dtype="uint8"), mx.nd.array(LABELS[indices])
+    batch = device_batch(PIXELS[indices], LABELS[indices], mask, 0.1)
     on_pixels, per_rank = zoo.with_normalization(net), NUM_IMAGES / world.size
-    train_step(on_pixels, trainer, (x, labels, mx.nd.array(mask)), per_rank, 0.1, clip_norm)
+    train_step(on_pixels, trainer, batch, per_rank, clip_norm)
     return values(net)
 
 
@@ -104,12 +105,10 @@ def check_an_overflow_on_one_rank_repeats_the_step_on_all(world):
         for parameter in parameters_by_path(net).values():
             parameter.set_data(parameter.data() * 1e7)  # makes large gradients
         trainer = world.trainer(net.collect_params(), optimizers.build("sgd", 0.9, 0.01))
-        x, labels = mx.nd.array(PIXELS, dtype="uint8"), mx.nd.array(LABELS)
-        mask = mx.nd.ones(NUM_IMAGES) * (
-            world.rank == world.size - 1
-        )  # the gradients of the others are 0
+        mask = np.ones(NUM_IMAGES) * (world.rank == world.size - 1)  # the others' gradients are 0
+        batch = device_batch(PIXELS, LABELS, mask)
         on_pixels, per_rank = zoo.with_normalization(net), NUM_IMAGES / world.size
-        train_step(on_pixels, trainer, (x, labels, mask), per_rank, loss_scale=scale)
+        train_step(on_pixels, trainer, batch, per_rank, loss_scale=scale)
         results.append(values(net))
         assert len(set(world.gather(scale.value))) == 1
         assert scale.value in (2.0**9, *(2.0**power for power in range(80, 112)))
