@@ -28,7 +28,15 @@ def conflicts(c: Config) -> Iterator[str]:
 
 
 def _path_problems(c: Config) -> Iterator[str]:
-    for name in ("data", "cache_dir", "weights", "horovod_timeline", "out", "resume"):
+    for name in (
+        "data",
+        "cache_dir",
+        "weights",
+        "class_weights",
+        "horovod_timeline",
+        "out",
+        "resume",
+    ):
         path = getattr(c, name)
         try:
             is_utf8 = os.fsencode(path) == path.encode("utf-8", "replace")
@@ -79,6 +87,8 @@ def _augmentation_conflicts(c: Config) -> Iterator[str]:
 def _recipe_conflicts(c: Config) -> Iterator[str]:
     if c.autotune and c.fusion_mb and c.cycle_ms:
         yield "--autotune: tunes --fusion-mb and --cycle-ms; drop one of them"
+    if c.balance and c.class_weights == "balanced":
+        yield "--balance and --class-weights balanced: both balance the classes; drop one of them"
     if c.momentum and c.optimizer not in OPTIMIZERS_WITH_MOMENTUM:
         yield f"--momentum {c.momentum}: {c.optimizer} has none; set --momentum 0"
     if (c.warmup_epochs or 0) > c.epochs:

@@ -117,6 +117,15 @@ class AugmentationSettings:
     random_erasing: float = setting(
         0.0, "probability that a random box of a training image is erased, 0..1", low=0, high=1
     )
+    mixup: float = setting(
+        0.0, "mix pairs of images, each with a share from Beta(X, X); 0: do not", low=0
+    )
+    cutmix: float = setting(
+        0.0,
+        "exchange a box between pairs of images, whose share of the area is from Beta(X, X); 0: do"
+        " not; together with --mixup, each pair gets one of them",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,24 @@ class RecipeSettings:
     label_smoothing: float = setting(
         0.0, "probability spread evenly over all classes, 0..1", low=0, high=1
     )
+    class_weights: str = setting(
+        "",
+        "weights of the classes in the loss: balanced (small classes count as much as large ones),"
+        " or a FILE in JSON, YAML or CSV that maps each class to its weight (default: equal)",
+    )
+    balance: bool = setting(
+        False, "draw images of every class equally often, those of small classes repeatedly"
+    )
     clip_norm: float = setting(0.0, "maximum global norm of the gradient; 0: no limit", low=0)
+    # May change like the number of ranks, which as well determines the images that BatchNorm
+    # normalizes together, and nothing else but the order of sums.
+    micro_batch: int = setting(
+        0,
+        "images per rank that are computed at once, to save memory; gradients add up to those of"
+        " the whole step; 0: all",
+        low=0,
+        may_change=True,
+    )
     patience: int = setting(
         0,
         "stop after so many epochs without a better test accuracy; 0: never",

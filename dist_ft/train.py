@@ -27,16 +27,17 @@ def fit(config: Config, world: World) -> Run:
     world: from `startup.start`. Returns the Run; its `net` is the trained network. Raises
     CollectiveError on all ranks of a job if the run cannot continue, and UserError in one process.
     """
+    from dist_ft.distributed.devices import memory_errors
     from dist_ft.training.setup import build_run
 
     while True:  # an elastic world that has lost or gained ranks starts again from the last commit
-        with world.session.survive_failures(), build_run(config, world) as run:
-            train_epochs(run, config.clip_norm)
+        with world.session.survive_failures(), build_run(config, world) as run, memory_errors():
+            train_epochs(run, config.clip_norm, config.micro_batch)
             run.finish()
             return run
 
 
-def train_epochs(run: Run, clip_norm: float) -> None:
+def train_epochs(run: Run, clip_norm: float, micro_batch: int) -> None:
     """Makes the steps that the run has left, and evaluates at the end of each epoch."""
     from dist_ft.training.stop_signals import stop_requests
 
@@ -52,6 +53,7 @@ def train_epochs(run: Run, clip_norm: float) -> None:
                     weight_sum / run.world.size,
                     clip_norm,
                     run.loss_scale,
+                    micro_batch,
                 )
                 run.end_step(step, sums, batch.num_images)
             run.end_epoch(epoch)
@@ -64,13 +66,14 @@ def train_step(
     weight_per_rank: float,
     clip_norm: float = 0.0,
     loss_scale: FixedLossScale | None = None,
+    micro_batch: int = 0,
 ) -> mx.nd.NDArray:
     """One update by the mean gradient of the step's images on all ranks, weighted by their targets.
 
     batch: (x, labels, targets) on the device; weight_per_rank: the sum of the images' weights on
-    all ranks divided by the number of ranks, because the trainer averages over the ranks. Returns,
-    without waiting for the device, (2,): the sum of this rank's losses and its number of correct
-    predictions.
+    all ranks divided by the number of ranks, because the trainer averages over the ranks;
+    micro_batch: see gradients.backward. Returns, without waiting for the device, (2,): the sum of
+    this rank's losses and its number of correct predictions.
     """
     from dist_ft.models.loss_scale import UNSCALED
     from dist_ft.training import gradients
@@ -78,7 +81,7 @@ def train_step(
     loss_scale = loss_scale or UNSCALED
     while True:
         divisor = weight_per_rank * loss_scale.value
-        sums = gradients.backward(net, batch, loss_scale.value)
+        sums = gradients.backward(net, batch, loss_scale.value, micro_batch)
         trainer.allreduce_grads()
         if loss_scale.update(gradients.of_trainer(trainer)):
             break  # else they have overflowed, and the scale was halved: repeat the step

@@ -110,6 +110,48 @@ def test_an_unreadable_file_is_masked_and_reported_and_no_other_row_changes(spli
         assert (one.labels == other.labels).all()
 
 
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_pairs_are_mixed_unless_an_image_is_padding_or_unreadable(split, fill, num_workers):
+    (split.root / split.paths[12]).write_bytes(b"")
+    rows = [11, 12, 13, 23, 5, 4, 3, 2, 1, 20, 19, 9, 8, 22]
+    share = np.array(rows), np.array([1] * 13 + [0], np.float32)
+    loader = Loader(split, SIDE, num_workers, 1)
+    (plain,) = loader.batches([share], fill)
+
+    def exchange(sample, first, second):
+        first[:], second[:] = second.copy(), first.copy()
+        return sample / 100
+
+    (mixed,) = loader.batches([share], fill, exchange)
+    loader.close()
+    order = [0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 12, 13]
+    assert (mixed.x == plain.x[order]).all()
+    shares = [0, 0, 0.13, 0.13, 0.05, 0.05, 0.03, 0.03, 0.01, 0.01, 0.19, 0.19, 0, 0]
+    assert list(mixed.partner_share) == list(np.float32(shares))
+    assert (mixed.labels == plain.labels).all() and (mixed.mask == plain.mask).all()
+    assert plain.partner_share is None
+
+
+def test_a_repeated_sample_is_filled_with_its_own_number_and_reported_once(split, fill):
+    (split.root / split.paths[3]).write_bytes(b"")
+    filled = []
+
+    def recording(sample, row):
+        filled.append(sample)
+        fill(sample % len(split), row)
+
+    loader = Loader(split, SIDE, 1, 1)
+    samples = [3, 5 + len(split), 3 + 2 * len(split)]
+    (batch,) = loader.batches(shares(samples), recording)
+    assert filled == samples and list(batch.indices) == [3, 5, 3]
+    assert list(batch.labels) == [split.labels[index] for index in batch.indices]
+    assert list(batch.mask) == [0, 1, 0] and list(loader.unreadable) == [split.paths[3]]
+    loader.unreadable.clear()
+    list(loader.batches(shares(samples[1:]), recording))  # the first time is on another rank
+    assert loader.unreadable == {}
+    loader.close()
+
+
 def test_the_mask_of_a_share_is_not_modified(split, loader, fill):
     (split.root / split.paths[0]).write_bytes(b"")
     share = (np.array([0, 1]), np.ones(2, np.float32))

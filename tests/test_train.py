@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -49,6 +50,42 @@ def test_gradient_descent_on_the_head_lowers_the_loss_every_epoch(config, world,
     losses = [row["train_loss"] for row in rows_of(tmp_path / "run")]
     assert len(set(losses)) == 6
     assert losses == sorted(losses, reverse=True)
+
+
+def test_the_first_lines_say_what_balancing_does(config, world, tmp_path, caplog):
+    counts = {"class_a": 13, "class_b": 9, "class_c": 11, "class_d": 10, "class_e": 10}
+    (tmp_path / "weights.json").write_text(json.dumps({name: 1 / n for name, n in counts.items()}))
+    with caplog.at_level("INFO", logger="dist_ft"):
+        config = replace(config, max_steps=1)
+        weights = str(tmp_path / "weights.json")
+        train.fit(replace(config, class_weights=weights), world)
+        train.fit(replace(config, balance=True, resume="never"), world)
+    assert f"class weights from {53 / 65:.3g} (class_a) to {53 / 45:.3g} (class_b)" in caplog.text
+    assert (
+        "an epoch draws 53 images, 10.6 of each class: each image of the smallest class 1.18 times,"
+        " of the largest 0.815 times"
+    ) in caplog.text
+
+
+def test_class_weights_are_compared_by_value_when_a_run_resumes(config, world, tmp_path):
+    path = tmp_path / "weights.json"
+    weights = {f"class_{letter}": 1 for letter in "abcde"}
+    path.write_text(json.dumps(weights))
+    config = replace(config, class_weights=str(path))
+    train.fit(replace(config, max_steps=1), world)
+    path.write_text(json.dumps({**weights, "class_a": 2}))
+    with pytest.raises(UserError, match=r"different settings \(class weights: \["):
+        train.fit(config, world)
+    path.write_text(json.dumps(dict.fromkeys(weights, 2)))  # in the same proportions
+    assert train.fit(config, world).step == 3
+
+
+def test_mixing_is_rejected_with_cached_features(config, world):
+    config = replace(config, backbone_lr_mult=0.0, bn="frozen", mixup=0.2, max_steps=1)
+    with pytest.raises(UserError, match="--mixup 0.2 --cutmix 0: .*; pass --views 0"):
+        train.fit(config, world)
+    assert not config.folder.exists()
+    assert train.fit(replace(config, views=0), world).step == 1
 
 
 def test_patience_ends_a_run_that_does_not_improve(config, world):

@@ -23,10 +23,13 @@ from dist_ft.data.targets import Targets
 if TYPE_CHECKING:
     import mxnet as mx
 
-ROWS_PER_TASK = 8  # filling one row from a cache is quicker than handing over a task
+# Filling one row from a cache is quicker than handing over a task. Even, since a task mixes pairs.
+ROWS_PER_TASK = 8
 MAX_PREFETCHED = 8  # batches; more would smooth out nothing
 
-Fill = Callable[[int, np.ndarray], None]  # (image index, its (side, side, 3) row to fill)
+Fill = Callable[[int, np.ndarray], None]  # (sample, its (side, side, 3) row to fill)
+# (sample, its row, the next row): mixes two rows, and returns the share of the other one in each.
+Mix = Callable[[int, np.ndarray, np.ndarray], float]
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Batch:
     labels: np.ndarray  # (n,) int32
     mask: np.ndarray  # (n,) float32: 0 for padding and unreadable images, else 1
     indices: np.ndarray  # (n,) int64: the image's index in its split; -1 for padding
+    # (n,) float32 if images are mixed: the share of row ^ 1 in a row's pixels and target.
+    partner_share: np.ndarray | None = None
     targets: Targets | None = None  # of a training batch
 
     @property
@@ -88,8 +93,12 @@ class Loader:
         self._prefetch_bytes = prefetch_mb * 1e6
         self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
 
-    def batches(self, shares: Iterable[Share], fill: Fill) -> Iterator[Batch]:
-        """A batch for each (indices, mask); index -1 gives a blank row.
+    def batches(
+        self, shares: Iterable[Share], fill: Fill, mix: Mix | None = None
+    ) -> Iterator[Batch]:
+        """A batch for each (samples, mask), see sampler.py; sample -1 gives a blank row.
+
+        mix: applied to rows 2 i and 2 i + 1, unless one of them is padding or unreadable.
 
         If `fill` raises CorruptImage or OSError, the row's mask becomes 0 and the reason is added
         to `unreadable`. Any other error is raised here as a RuntimeError that names the file.
@@ -97,7 +106,7 @@ class Loader:
         pending: deque[tuple[Batch, list[Future]]] = deque()
         try:
             for share in shares:
-                pending.append(self._start(share, fill))
+                pending.append(self._start(share, fill, mix))
                 if len(pending) > self._num_prefetched(pending[0][0]):
                     yield self._finish(pending)
             while pending:
@@ -116,20 +125,25 @@ class Loader:
         fitting = self._prefetch_bytes // max(1, batch.x.nbytes)
         return int(min(max(1, fitting), MAX_PREFETCHED))
 
-    def _start(self, share: Share, fill: Fill) -> tuple[Batch, list[Future]]:
-        indices, mask = np.asarray(share[0], np.int64), share[1]
-        num_rows = len(indices)
+    def _start(self, share: Share, fill: Fill, mix: Mix | None) -> tuple[Batch, list[Future]]:
+        samples, mask = np.asarray(share[0], np.int64), share[1]
+        num_rows, indices = len(samples), samples % len(self.split)
         batch = Batch(
             x=np.empty((num_rows, self.side, self.side, 3), np.uint8),
-            labels=np.where(indices >= 0, self._labels[indices], 0).astype(np.int32),
+            labels=np.where(samples >= 0, self._labels[indices], 0).astype(np.int32),
             mask=mask.copy(),
             indices=np.where(mask > 0, indices, -1),
+            partner_share=np.zeros(num_rows, np.float32) if mix else None,
         )
-        tasks = []
-        for start in range(0, num_rows, ROWS_PER_TASK):
-            rows = range(start, min(start + ROWS_PER_TASK, num_rows))
-            tasks.append(self._workers.submit(self._fill_rows, batch, indices, rows, fill))
-        return batch, tasks
+
+        def fill_and_mix(rows: range) -> None:
+            self._fill_rows(batch, samples, rows, fill)
+            if mix:
+                _mix_rows(batch, samples, rows, mix)
+
+        starts = range(0, num_rows, ROWS_PER_TASK)
+        tasks = [range(start, min(start + ROWS_PER_TASK, num_rows)) for start in starts]
+        return batch, [self._workers.submit(fill_and_mix, rows) for rows in tasks]
 
     def _finish(self, pending: deque[tuple[Batch, list[Future]]]) -> Batch:
         start = time.perf_counter()
@@ -138,17 +152,26 @@ class Loader:
         self.waited_s += time.perf_counter() - start
         return pending.popleft()[0]
 
-    def _fill_rows(self, batch: Batch, indices: np.ndarray, rows: range, fill: Fill) -> None:
+    def _fill_rows(self, batch: Batch, samples: np.ndarray, rows: range, fill: Fill) -> None:
         for row in rows:
-            index = int(indices[row])
-            if index < 0:
+            sample = int(samples[row])
+            if sample < 0:
                 batch.x[row] = BLANK
                 continue
-            path = self.split.paths[index]
+            path = self.split.paths[sample % len(self.split)]
             try:
-                fill(index, batch.x[row])
+                fill(sample, batch.x[row])
             except (CorruptImage, OSError) as error:
                 batch.x[row], batch.mask[row] = BLANK, 0
-                self.unreadable[path] = f"{self.split.root / path}: {error}"
+                if sample < len(self.split):  # a repetition may be on another rank
+                    self.unreadable[path] = f"{self.split.root / path}: {error}"
             except Exception as error:
                 raise RuntimeError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _mix_rows(batch: Batch, samples: np.ndarray, rows: range, mix: Mix) -> None:
+    assert batch.partner_share is not None
+    for row in rows[::2]:
+        if batch.mask[row : row + 2].all():
+            share = mix(int(samples[row]), batch.x[row], batch.x[row + 1])
+            batch.partner_share[row : row + 2] = share

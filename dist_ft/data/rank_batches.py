@@ -7,11 +7,11 @@ from typing import Iterable, Iterator
 
 import numpy as np
 
-from dist_ft.data import decoding, sampler, transforms
+from dist_ft.data import decoding, mixing, sampler, transforms
 from dist_ft.data.augmentation import DEFAULT, Augmentation, augment
 from dist_ft.data.dataset import Dataset, Split
 from dist_ft.data.image import BLANK, CorruptImage
-from dist_ft.data.loader import Batch, Fill, Loader
+from dist_ft.data.loader import Batch, Fill, Loader, Mix
 from dist_ft.data.pixel_file import PixelFile
 from dist_ft.data.targets import TargetRule
 from dist_ft.data.transforms import InputSpec
@@ -41,6 +41,9 @@ class RankBatches:
     prefetch_mb: float
     cache: tuple[PixelFile, PixelFile] | None = None  # decoded images of train and test
     augmentation: Augmentation = DEFAULT  # of the training images
+    balance: bool = False  # every class equally often in an epoch
+    mixup: float = 0.0  # see mixing.py
+    cutmix: float = 0.0
     target_rule: TargetRule = field(default_factory=TargetRule)
 
     def __post_init__(self) -> None:
@@ -51,14 +54,17 @@ class RankBatches:
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Augmented batches of an epoch's steps; each slice of the epoch's order is a step."""
         self.train_loader.unreadable.clear()
-        shares = self.train_shares(epoch, slices)
-        return self.with_targets(self.train_loader.batches(shares, self._augmented(epoch)))
+        shares, fill = self.train_shares(epoch, slices), self._augmented(epoch)
+        mix = self._mixed(epoch) if self.mixup or self.cutmix else None
+        return self.with_targets(self.train_loader.batches(shares, fill, mix))
 
     def with_targets(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Adds the targets to batches of training images."""
         num_classes = len(self.dataset.classes)
         for batch in batches:
-            batch.targets = self.target_rule.apply(batch.labels, batch.mask, num_classes)
+            batch.targets = self.target_rule.apply(
+                batch.labels, batch.mask, num_classes, batch.partner_share
+            )
             yield batch
 
     def train_in_order(self, epoch: int) -> Iterator[Batch]:
@@ -73,12 +79,16 @@ class RankBatches:
         return self.test_loader.batches(self.test_shares(), self._center_cropped())
 
     def train_shares(self, epoch: int, slices: Iterable[slice]) -> Iterator[sampler.Share]:
-        """The (indices, mask) of each batch of `train`."""
-        order = sampler.epoch_order(self.seed, epoch, len(self.dataset.train))
-        return (sampler.rank_share(order[part], self.rank, self.size) for part in slices)
+        """The (samples, mask) of each batch of `train`."""
+        if self.balance:
+            order = sampler.balanced_order(self.seed, epoch, self.dataset.train.labels)
+        else:
+            order = sampler.epoch_order(self.seed, epoch, len(self.dataset.train))
+        group = 2 if self.mixup or self.cutmix else 1  # images that are mixed need one rank
+        return (sampler.rank_share(order[part], self.rank, self.size, group) for part in slices)
 
     def test_shares(self) -> Iterator[sampler.Share]:
-        """The (indices, mask) of each batch of `test`."""
+        """The (samples, mask) of each batch of `test`."""
         return self._sequential_shares(self.dataset.test)
 
     def train_image(self, index: int) -> decoding.SourceImage:
@@ -96,11 +106,21 @@ class RankBatches:
         return sampler.sequential_shares(len(split), TEST_BATCH_SIZE, self.rank, self.size)
 
     def _augmented(self, epoch: int) -> Fill:
-        def fill(index: int, row: np.ndarray) -> None:
-            draws = sampler.image_draws(self.seed, epoch, index, self.augmentation.num_draws)
+        def fill(sample: int, row: np.ndarray) -> None:
+            repetition, index = divmod(sample, len(self.dataset.train))
+            num_draws = self.augmentation.num_draws
+            draws = sampler.image_draws(self.seed, epoch, index, num_draws, repetition)
             augment(self.train_image(index), draws, row, self.augmentation)
 
         return fill
+
+    def _mixed(self, epoch: int) -> Mix:
+        def mix(sample: int, first: np.ndarray, second: np.ndarray) -> float:
+            repetition, index = divmod(sample, len(self.dataset.train))
+            draws = sampler.pair_draws(self.seed, epoch, index, mixing.NUM_DRAWS, repetition)
+            return mixing.mix_pair(first, second, self.mixup, self.cutmix, draws)
+
+        return mix
 
     def _center_cropped(self) -> Fill:
         def fill(index: int, row: np.ndarray) -> None:

@@ -119,6 +119,7 @@ def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps
             weight_sum / world.size,
             config.clip_norm,
             run.loss_scale,
+            config.micro_batch,
         )
 
     def time_parts(batch: Batch) -> np.ndarray:

@@ -168,5 +168,8 @@ def _balance_finding(counts: dict[str, int]) -> Finding:
     detail = f"{low:,} ({smallest}) to {high:,} ({largest}) training images per class"
     if high < MAX_IMBALANCE * low:
         return Finding(OK, "balance", detail)
-    remedy = "collect more images of the small classes, and check the accuracy of each class"
+    remedy = (
+        "collect more images of the small classes, train with --balance or --class-weights"
+        " balanced, and check the accuracy of each class"
+    )
     return Finding(NOTE, "balance", detail, remedy)

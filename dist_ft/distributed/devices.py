@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import Iterator
 
 import mxnet as mx
 
 from dist_ft.errors import UserError
+
+# In MXNet's messages for GPUs (cudaMalloc, cuDNN, cuBLAS) and for CPUs.
+OUT_OF_MEMORY = re.compile(r"out of memory|ALLOC_FAILED|[Ff]ailed to allocate|bad_alloc")
 
 
 def count_gpus(device: str) -> int:
@@ -48,6 +53,22 @@ def assign(device: str, num_gpus: int, local_rank: int, local_size: int) -> mx.C
             " GPU, or pass --device cpu"
         )
     return mx.gpu(local_rank)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns MXNet's errors for a lack of memory during training into a UserError with a remedy."""
+    try:
+        yield
+    except mx.MXNetError as error:
+        reason = next((line for line in str(error).splitlines() if OUT_OF_MEMORY.search(line)), "")
+        if not reason:
+            raise
+        raise UserError(
+            f"the device has too little memory ({reason.strip()}): pass --micro-batch with about"
+            " half of the images per step and rank, or less; the updates remain the same (with"
+            " --bn train, nearly)"
+        ) from error
 
 
 def gpu_remedy() -> str:

@@ -1,8 +1,9 @@
 """Caches the features of a frozen backbone on disk, so that an epoch trains the head alone.
 
 The features of an image change only with its augmentation. All ranks together compute them once for
-a few views (a view is one augmentation of all training images), which the epochs use in turn. Every
-host keeps them in a file whose name contains a digest of all that they depend on.
+a few views (a view is one augmentation of all training images), which the epochs use in turn, and
+so do the repetitions of an image within an epoch. Every host keeps them in a file whose name
+contains a digest of all that they depend on.
 """
 
 from __future__ import annotations
@@ -52,22 +53,29 @@ class FeatureBatches:
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Batches of the epoch's steps; each slice selects a step's images from its order."""
-        view = self._features.views[epoch % len(self._features.views)]
-        shares = self._batches.train_shares(epoch, slices)
-        return self._batches.with_targets(_select(view, self.dataset.train, shares))
+        views, shares = self._features.views, self._batches.train_shares(epoch, slices)
+        shifted = [views[(epoch + number) % len(views)] for number in range(len(views))]
+        return self._batches.with_targets(_select(shifted, self.dataset.train, shares))
 
     def test(self) -> Iterator[Batch]:
         """Batches of the test images in order."""
-        return _select(self._features.test, self.dataset.test, self._batches.test_shares())
+        return _select([self._features.test], self.dataset.test, self._batches.test_shares())
 
     def close(self) -> None:
         self._batches.close()
 
 
-def _select(rows: np.ndarray, split: Split, shares: Iterable[sampler.Share]) -> Iterator[Batch]:
+def _select(
+    views: list[np.ndarray], split: Split, shares: Iterable[sampler.Share]
+) -> Iterator[Batch]:
+    """A batch for each share; an image that repeats in an epoch is taken from one view after the
+    other."""
     labels = np.array(split.labels, np.int32)
-    for indices, mask in shares:  # index -1 selects some row; its mask is 0, as for any padding
-        selected = rows[indices]
+    for samples, mask in shares:  # -1 selects some row; its mask is 0, as for any padding
+        repetitions, indices = np.divmod(samples, len(split))
+        selected = views[0][indices]
+        for row in np.flatnonzero(repetitions > 0):
+            selected[row] = views[repetitions[row] % len(views)][indices[row]]
         yield Batch(
             np.ascontiguousarray(selected["x"]),
             labels[indices],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+import math
+from typing import Iterator, Tuple
 
 import mxnet as mx
 from mxnet import autograd
@@ -14,12 +15,41 @@ from dist_ft.models.mxnet_internals import gradient_scale, trainer_parameters
 DeviceBatch = Tuple[mx.nd.NDArray, mx.nd.NDArray, mx.nd.NDArray]
 
 
-def backward(net: mx.gluon.HybridBlock, batch: DeviceBatch, loss_scale: float) -> mx.nd.NDArray:
+def backward(
+    net: mx.gluon.HybridBlock, batch: DeviceBatch, loss_scale: float, micro_batch: int = 0
+) -> mx.nd.NDArray:
     """Computes the gradients of the summed loss over the batch's images, times `loss_scale`.
 
-    Returns (2,): the sum of the losses and the number of correct predictions, without waiting for
-    the device.
+    micro_batch: images that are computed at once, so that the memory for activations depends on it
+    and not on the batch; 0: all. Returns (2,): the sum of the losses and the number of correct
+    predictions, without waiting for the device.
     """
+    if not micro_batch or micro_batch >= len(batch[0]):
+        return _backward(net, batch, loss_scale)
+    # MXNet's own accumulation (grad_req "add") gives wrong gradients for some networks: see issues
+    # 16708 and 17989 of apache/mxnet.
+    gradients = [p.grad() for p in net.collect_params().values() if p.grad_req != "null"]
+    first, *others = _parts(batch, micro_batch)
+    sums = [_backward(net, first, loss_scale)]
+    for part in others:
+        earlier = [gradient.copy() for gradient in gradients]
+        sums.append(_backward(net, part, loss_scale))
+        for gradient, total in zip(gradients, earlier):
+            gradient += total
+    return mx.nd.add_n(*sums)
+
+
+def _parts(batch: DeviceBatch, max_rows: int) -> Iterator[DeviceBatch]:
+    """Parts of nearly the same size, so that BatchNorm normalizes by none of very few images."""
+    num_rows = len(batch[0])
+    num_parts = math.ceil(num_rows / max_rows)
+    for part in range(num_parts):
+        first, end = (num_rows * i // num_parts for i in (part, part + 1))
+        x, labels, targets = (array[first:end] for array in batch)
+        yield x, labels, targets
+
+
+def _backward(net: mx.gluon.HybridBlock, batch: DeviceBatch, loss_scale: float) -> mx.nd.NDArray:
     x, labels, targets = batch
     with autograd.record():
         logits = net(x).astype("float32")

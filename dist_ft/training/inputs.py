@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mxnet as mx
+import numpy as np
 
 from dist_ft.config import Config
 from dist_ft.data import image_cache
 from dist_ft.data.augmentation import Augmentation
+from dist_ft.data.class_weights import class_weights
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
@@ -20,6 +22,7 @@ from dist_ft.training.feature_cache import FeatureBatches
 from dist_ft.training.run_spec import RunSpec, describe
 from dist_ft.training.state import TrainingState
 
+CLASS_WEIGHTS = "class weights"  # in a RunSpec: a list, if there are any
 SLOW_START_S = 3600.0  # for the watchdog: a million files on a network file system, downloads
 
 
@@ -29,6 +32,11 @@ def read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
     with world.raise_on_all_ranks():
         dataset = scan(config.data)
         run_spec = describe(config.as_dict(), dataset)
+        if config.class_weights:  # compared by value: the file may change before a run resumes
+            counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+            counts = np.minimum(counts, 1) if config.balance else counts
+            weights = class_weights(config.class_weights, dataset.classes, counts)
+            run_spec[CLASS_WEIGHTS] = weights.tolist()
         if world.is_main and not (config.allow_leak or world.session.last_commit):
             consistency.check_leaks(dataset)
     consistency.check_same_spec(run_spec, world)
@@ -82,7 +90,10 @@ def open_batches(
         config.prefetch_mb,
         cache,
         augmentation,
-        TargetRule(config.label_smoothing),
+        balance=config.balance,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+        target_rule=TargetRule(config.label_smoothing, state.run_spec.get(CLASS_WEIGHTS)),
     )
     extractor = None
     if config.views and parameters.has_frozen_backbone(core):

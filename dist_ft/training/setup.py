@@ -25,10 +25,11 @@ from dist_ft.models import (
     zoo,
 )
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
+from dist_ft.settings import ConfigError
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.run_logger import RunLogger
 from dist_ft.training import resume, startup_summary
-from dist_ft.training.inputs import SLOW_START_S, open_batches, read_dataset
+from dist_ft.training.inputs import CLASS_WEIGHTS, SLOW_START_S, open_batches, read_dataset
 from dist_ft.training.resume import RunLock, Source
 from dist_ft.training.run import Run, RunOptions
 from dist_ft.training.run_spec import RunSpec
@@ -122,6 +123,12 @@ def _build_network(
     )
     if config.bn == "frozen":
         batch_norm.freeze(batch_norm.layers(core))
+    if (config.mixup or config.cutmix) and config.views and parameters.has_frozen_backbone(core):
+        raise ConfigError(
+            f"--mixup {config.mixup:g} --cutmix {config.cutmix:g}: pixels cannot be mixed, because"
+            " only the head is trained, on cached features; pass --views 0, which computes the"
+            " features of the mixed images in every epoch"
+        )
     core.collect_params().reset_ctx(world.ctx)
     return core
 
@@ -176,7 +183,9 @@ def _startup_lines(
         before = world.session.resized_from
         yield f"continuing on {world.size} x {world.ctx} from step {step} (before: {before})"
         return
+    weights = state.run_spec.get(CLASS_WEIGHTS)
     yield from startup_summary.describe_dataset(config.data, dataset)
+    yield from startup_summary.describe_classes(dataset, config.balance, weights)
     yield from startup_summary.describe_device(config.device, world.ctx, state.dtype)
     yield from startup_summary.describe_network(
         config.model, core, state.dtype, plan, learning_rate.peak, world

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import mxnet as mx
+import numpy as np
 
 from dist_ft.data.dataset import Dataset
 from dist_ft.distributed import devices
@@ -22,6 +23,24 @@ def describe_dataset(data: str, dataset: Dataset) -> Iterator[str]:
     skipped = dataset.train.skipped + dataset.test.skipped
     if skipped:
         yield f"skipped {len(skipped)} files without an image's extension: {', '.join(skipped[:5])}"
+
+
+def describe_classes(
+    dataset: Dataset, balance: bool, class_weights: Sequence[float] | None
+) -> Iterator[str]:
+    """What --balance and --class-weights do to the classes."""
+    if balance:
+        sizes = [size for size in np.bincount(dataset.train.labels) if size]
+        drawn = len(dataset.train) / len(sizes)
+        yield (
+            f"an epoch draws {len(dataset.train)} images, {drawn:.4g} of each class: each image of"
+            f" the smallest class {drawn / min(sizes):.3g} times, of the largest"
+            f" {drawn / max(sizes):.3g} times"
+        )
+    if class_weights:
+        by_weight = sorted(zip(class_weights, dataset.classes))
+        (low, lightest), (high, heaviest) = by_weight[0], by_weight[-1]
+        yield f"class weights from {low:.3g} ({lightest}) to {high:.3g} ({heaviest})"
 
 
 def describe_device(device: str, ctx: mx.Context, dtype: str) -> Iterator[str]:

@@ -28,7 +28,11 @@ class UnknownFormat(UserError):
 
 @dataclass
 class EpochSums:
-    """Sums over the training images of the epoch so far, on all ranks."""
+    """Sums over the training images of the epoch so far, on all ranks.
+
+    Class weights have a mean of 1 over an epoch's images, so their number is also the sum of their
+    weights, as far as no image is unreadable.
+    """
 
     loss_sum: float = 0.0
     correct: int = 0
