@@ -14,6 +14,10 @@ from dist_ft.settings import flag_of
 if TYPE_CHECKING:
     from dist_ft.config import Config
 
+PATHS = (
+    *("data", "train_list", "val_list", "test_list", "cache_dir", "weights", "class_weights"),
+    *("horovod_timeline", "out", "resume"),
+)
 OPTIMIZERS_WITH_MOMENTUM = ("sgd", "nag", "signum")
 
 
@@ -21,6 +25,7 @@ def conflicts(c: Config) -> Iterator[str]:
     """One line for each pair of settings that cannot be combined."""
     unusable = [*_path_problems(c)]
     yield from unusable or _path_conflicts(c)
+    yield from _split_conflicts(c)
     yield from _elastic_conflicts(c)
     yield from _augmentation_conflicts(c)
     yield from _recipe_conflicts(c)
@@ -28,15 +33,7 @@ def conflicts(c: Config) -> Iterator[str]:
 
 
 def _path_problems(c: Config) -> Iterator[str]:
-    for name in (
-        "data",
-        "cache_dir",
-        "weights",
-        "class_weights",
-        "horovod_timeline",
-        "out",
-        "resume",
-    ):
+    for name in PATHS:
         path = getattr(c, name)
         try:
             is_utf8 = os.fsencode(path) == path.encode("utf-8", "replace")
@@ -59,9 +56,19 @@ def _path_conflicts(c: Config) -> Iterator[str]:
     if c.resize and c.resize < c.image_size:
         yield f"--resize {c.resize}: must be at least --image-size {c.image_size}"
     out, data = Path(os.path.abspath(c.folder)), Path(os.path.abspath(c.data))
-    inside = out.relative_to(data).parts[:1] if data in out.parents else ()
-    if inside and inside[0].lower() in split_names.ALL:
+    inside = out.relative_to(data).parts if data in out.parents else ()
+    is_class = c.val_share > 0 and len(inside) == 1  # if data has no folders of splits
+    if inside and (is_class or inside[0].lower() in split_names.ALL):
         yield f"--out {c.folder}: is inside the images of --data; choose another folder"
+
+
+def _split_conflicts(c: Config) -> Iterator[str]:
+    if c.val_list and c.val_share:
+        yield f"--val-share {c.val_share}: --val-list has the validation images; drop one of them"
+    if (c.val_list or c.test_list) and not c.train_list:
+        yield "--val-list and --test-list: need --train-list"
+    if c.train_list and not (c.val_list or c.test_list or c.val_share):
+        yield "--train-list: needs --test-list, --val-list or --val-share"
 
 
 def _elastic_conflicts(c: Config) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Evaluate a trained network on labeled images: `python -m dist_ft.evaluate RUN DATA`.
 
-DATA has a folder for each class, or contains such folders in DATA/test or DATA/val, or is a set of
-RecordIO archives. Classes are matched by name; DATA need not have all of them. Under horovodrun the
-images are divided among the processes, with the same counts. The exit status is 1 if an image
-cannot be read.
+DATA has a folder for each class, or contains such folders in DATA/test (or DATA/val, if there is no
+test), or is a set of RecordIO archives. Classes are matched by name; DATA need not have all of
+them. Under horovodrun the images are divided among the processes, with the same counts. The exit
+status is 1 if an image cannot be read.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_run(parser)
     flag = parser.add_argument
     flag("data", metavar="DATA", help="folder of labeled images")
-    flag("--split", default="test", choices=("test", "train"), help="default: %(default)s")
+    flag("--split", default="test", choices=("test", "val", "train"), help="default: %(default)s")
     flag("--json", type=Path, metavar="FILE", help="also write all results to FILE")
     flag("--png", type=Path, metavar="FILE", help="also draw the confusion matrix to FILE")
     cli.add_device(parser)

@@ -1,7 +1,8 @@
 """Decodes a data set ahead of training, or packs it into archives: `python -m dist_ft.pack DATA`.
 
 Without --recordio, fills the cache that `dist_ft.train --cache disk` uses. With it, writes
-train.rec and test.rec, as MXNet's im2rec does; `--data` accepts their folder.
+train.rec, test.rec and, if there are validation images, val.rec, as MXNet's im2rec does; `--data`
+accepts their folder.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ def parse() -> tuple[Config, list]:
     flag("--keep-ratio", action="store_true", help="resize test images without distortion")
     flag("--cache-side", type=int, default=Config.cache_side, help="px; 0: that of --resize")
     flag("--cache-dir", default=Config.cache_dir, help="default: ~/.cache/dist_ft/images")
+    flag = parser.add_argument_group("splits", "flags as for dist_ft.train").add_argument
+    flag("--val-share", type=float, default=Config.val_share, metavar="X", help="taken from train")
+    flag("--seed", type=int, default=Config.seed, metavar="N", help="default: %(default)s")
+    for name in ("train", "val", "test"):
+        flag(f"--{name}-list", default="", metavar="FILE", help="paths below DATA and labels")
     flag = parser.add_argument_group("archives").add_argument
     flag("--recordio", metavar="DIR", type=Path, help="write archives to this folder instead")
     flag("--side", type=int, default=0, help="reduce the shorter side to this, px; 0: never")
@@ -39,10 +45,10 @@ def parse() -> tuple[Config, list]:
 
 def main() -> None:
     config, (out, side, quality) = parse()
-    from dist_ft.data import image_folder, packing, transforms  # imports OpenCV
+    from dist_ft.data import packing, sources, transforms  # imports OpenCV
 
     with cli.standard_output():
-        dataset = image_folder.scan(config.data)
+        dataset = sources.read_divided(config)
         if out:
             packing.write_archives(dataset, out, side, quality)
         else:

@@ -21,8 +21,25 @@ class DataSettings:
     """data"""
 
     data: str = setting(
-        "food5", "folder with train/CLASS/* and test/CLASS/* (or val/CLASS/*)", may_change=True
+        "food5",
+        "folder with train/CLASS/*, test/CLASS/* and optionally val/CLASS/*",
+        may_change=True,
     )
+    val_share: float = setting(
+        0.0,
+        "share of the training images that become validation images, which select the best epoch,"
+        " 0..0.9",
+        low=0,
+        high=0.9,
+    )
+    train_list: str = setting(
+        "",
+        "FILE of paths below --data and labels, instead of its folders: CSV, or text lines"
+        " 'path label'",
+        may_change=True,
+    )
+    val_list: str = setting("", "FILE, the same for the validation images", may_change=True)
+    test_list: str = setting("", "FILE, the same for the test images", may_change=True)
     batch_size: int = setting(200, "images per step, over all ranks together", low=1)
     image_size: int = setting(224, "side of the network's input, px", low=8)
     resize: int = setting(
@@ -53,9 +70,7 @@ class DataSettings:
         high=1,
         may_change=True,
     )
-    allow_leak: bool = setting(
-        False, "train even if test images are also training images", may_change=True
-    )
+    allow_leak: bool = setting(False, "train even if an image is in two splits", may_change=True)
     views: int = setting(
         4,
         "cached augmentations per image when only the head is trained; 0: new ones every epoch",
@@ -201,7 +216,7 @@ class RecipeSettings:
     )
     patience: int = setting(
         0,
-        "stop after so many epochs without a better test accuracy; 0: never",
+        "stop after so many epochs without a better accuracy on val or, without it, test; 0: never",
         low=0,
         may_change=True,
     )

@@ -1,20 +1,31 @@
-"""The names by which data sets call their training and their test split, in any case."""
+"""The names by which data sets call their splits, in any case."""
 
 from __future__ import annotations
 
 from typing import Iterable
 
-# The names of an earlier group win, as the images of test are used before those of val.
+VAL = ("val", "valid", "validation", "eval")
+# The names of an earlier group win: the images of val are used as test if there is no test.
 GROUPS = {
     "train": (("train", "training"),),
-    "test": (("test", "testing"), ("val", "valid", "validation", "eval")),
+    "val": (VAL,),
+    "test": (("test", "testing"), VAL),
 }
 ALL = tuple(name for groups in GROUPS.values() for group in groups for name in group)
 ACCEPTED = "train (or training) and test (or testing, val, valid, validation, eval), in any case"
 
 
+def assign(names: Iterable[str]) -> dict[str, list[str]]:
+    """Those of the names that stand for train, val and test; several for one are ambiguous."""
+    names = set(names)
+    found = {split: find(split, names) for split in GROUPS}
+    if found["val"] == found["test"]:  # without test
+        found["val"] = []
+    return found
+
+
 def find(split: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that stand for a split, 'train' or 'test': several are ambiguous."""
+    """Those of the names that stand for a split, as for 'val': several are ambiguous."""
     names = set(names)
     for group in GROUPS[split]:
         found = sorted(name for name in names if name.lower() in group)

@@ -13,14 +13,19 @@ GOLDEN_ANGLE = 2.4  # radians: multiples of it are never close to each other
 
 
 def make_folder(
-    root: Path, train: Sequence[int], test: Sequence[int], side: int = 40, seed: int = 0
+    root: Path,
+    train: Sequence[int],
+    test: Sequence[int],
+    side: int = 40,
+    seed: int = 0,
+    val: Sequence[int] = (),
 ) -> Path:
     """Writes root/train/class_a/000.jpg and so on; returns root.
 
-    train, test: number of images per class. Every fourth image is a PNG. An image depends only on
-    (seed, split, class, number), and no two are the same.
+    train, test, val: number of images per class. Every fourth image is a PNG. An image depends only
+    on (seed, split, class, number), and no two are the same.
     """
-    for split, (split_name, counts) in enumerate((("train", train), ("test", test))):
+    for split, (split_name, counts) in enumerate((("train", train), ("test", test), ("val", val))):
         for label, count in enumerate(counts):
             folder = root / split_name / f"class_{string.ascii_lowercase[label]}"
             folder.mkdir(parents=True)

@@ -153,7 +153,7 @@ def test_problems_are_reported_with_remedies_and_status_1(data, tmp_path):
         "note  balance    5 (beef_tartare) to 17 (apple_pie) training images per class",
         "test/baklava/bar.png: 20 x 90 px",
         "test/baklava/red.png: 90 x 60 px",
-        "-> they inflate the test accuracy: remove them from one of the splits",
+        "-> they inflate the accuracy: remove them from one of the splits",
     ):
         assert text in ended.output, (text, ended.output)
     findings = json.loads(json_file.read_text(encoding="utf-8"))

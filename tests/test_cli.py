@@ -91,7 +91,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
     [
         ("learning_rate: 1\nlr_: 2", "no setting 'lr_'; did you mean lr"),
         ("batchsize: 3", "no setting 'batchsize'; did you mean batch_size"),
-        ("zzzz: 3", "no setting 'zzzz'; the settings are data, batch_size"),
+        ("zzzz: 3", "no setting 'zzzz'; the settings are data, val_share"),
         ("- lr", "must map settings to values"),
         ("lr: [", "cannot be read"),
         ("batch-size: many", "--batch-size 'many': must be of type int"),

@@ -54,11 +54,11 @@ def load(dataset, world, tmp_path):
 def test_each_view_contains_the_features_of_its_epoch(dataset, load):
     net, batches = extractor(), rank_batches(dataset)
     features = load(net)
-    assert [len(view) for view in (*features.views, features.test)] == [63, 63, 7]
+    assert [len(view) for view in (*features.views, features.held_out["test"])] == [63, 63, 7]
     for view, part in (
         (features.views[0], batches.train_in_order(0)),
         (features.views[1], batches.train_in_order(1)),
-        (features.test, batches.test()),
+        (features.held_out["test"], batches.test()),
     ):
         for batch in part:
             real = batch.indices >= 0
@@ -141,7 +141,7 @@ def test_an_unreadable_image_is_masked_out_and_named(dataset, load):
     for rank, expected in ((0, [path]), (1, [])):  # counted once for all ranks
         of_features = FeatureBatches(rank_batches(dataset, rank, 2), features)
         assert list(of_features.train_loader.unreadable) == expected
-        assert of_features.test_loader.unreadable == {}
+        assert of_features.loaders["test"].unreadable == {}
         of_features.close()
 
 

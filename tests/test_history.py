@@ -26,10 +26,10 @@ EPOCH = EpochScores(
     step=3,
     train_loss=1.5,
     train_accuracy=0.5,
-    test_loss=1.25,
-    test_accuracy=0.75,
-    test_correct=6,
-    test_images=8,
+    loss=1.25,
+    accuracy=0.75,
+    correct=6,
+    images=8,
     elapsed_s=2.0,
     confusion=[[3, 1], [1, 3]],
     images_per_s=100.0,
@@ -38,7 +38,7 @@ EPOCH = EpochScores(
 EPOCHS = [
     EPOCH,
     replace(EPOCH, epoch=2, step=6, images_per_s=300.0, data_wait_share=0.75),
-    replace(EPOCH, epoch=3, step=9, test_accuracy=0.5, images_per_s=None, data_wait_share=None),
+    replace(EPOCH, epoch=3, step=9, accuracy=0.5, images_per_s=None, data_wait_share=None),
 ]
 
 

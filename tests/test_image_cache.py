@@ -39,6 +39,7 @@ last = dataset.test.root / dataset.test.paths[-1]
 last.unlink()
 os.mkfifo(last)
 files = image_cache.cache_files(dataset, InputSpec(24, 28, False), 28, Path("/dev/shm"))
+files = list(files.values())
 with ExitStack() as stack:
     image_cache._build_in_memory(files, 2, lambda line: print(line, flush=True), stack)
 """
@@ -66,6 +67,10 @@ def open_cache(dataset, world, place, folder, side=28):
     return image_cache.open_cache(dataset, SPEC, side, place, folder, 2, world)
 
 
+def cache_files(dataset, folder):
+    return list(image_cache.cache_files(dataset, SPEC, 28, folder).values())
+
+
 def epoch(dataset, cache, num_workers=2):
     batches = RankBatches(dataset, SPEC, 0, 0, 1, num_workers, 1, cache)
     result = [*batches.train(3, [slice(0, 4), slice(4, 11)]), *batches.test()]
@@ -81,7 +86,7 @@ def test_if_no_image_is_reduced_the_batches_are_those_without_a_cache(
     cache = open_cache(dataset, world, place, tmp_path / "cache", side=200)
     for index in range(len(dataset.train)):
         pixels = decoding.decode(dataset.train.read(index))
-        assert (cache[0].image(index).pixels() == pixels).all()
+        assert (cache["train"].image(index).pixels() == pixels).all()
     assert len(list(tmp_path.glob("cache/*"))) == (2 if place == "disk" else 0)
     assert set(Path("/dev/shm").glob("dist_ft-*")) <= in_memory
     cached_batches, batches = epoch(dataset, cache), epoch(dataset, None)
@@ -93,7 +98,8 @@ def test_if_no_image_is_reduced_the_batches_are_those_without_a_cache(
 
 
 def test_cached_training_images_are_reduced_and_test_images_are_crops(dataset, world, tmp_path):
-    train, test = open_cache(dataset, world, "disk", tmp_path, side=28)
+    cache = open_cache(dataset, world, "disk", tmp_path, side=28)
+    train, test = cache["train"], cache["test"]
     for index in range(len(train)):
         cached, source = train.image(index), decoding.open_image(dataset.train.read(index))
         assert min(cached.height, cached.width) == 28
@@ -102,7 +108,7 @@ def test_cached_training_images_are_reduced_and_test_images_are_crops(dataset, w
     for index in range(len(test)):
         expected = transforms.center_crop(decoding.decode(dataset.test.read(index)), *SPEC)
         assert (test.image(index).pixels() == expected).all()
-    assert epoch(dataset, (train, test), 1) == epoch(dataset, (train, test), 4)
+    assert epoch(dataset, cache, 1) == epoch(dataset, cache, 4)
 
 
 def test_an_unreadable_image_is_reported_as_without_a_cache(dataset, world, tmp_path):
@@ -110,7 +116,7 @@ def test_an_unreadable_image_is_reported_as_without_a_cache(dataset, world, tmp_
     path.write_bytes(path.read_bytes()[:100])
     cache = open_cache(dataset, world, "disk", tmp_path / "cache")
     with pytest.raises(CorruptImage):
-        cache[0].image(4)
+        cache["train"].image(4)
     for cache_or_none in (cache, None):
         batches = RankBatches(dataset, SPEC, 0, 0, 1, 2, 1, cache_or_none)
         (batch,) = batches.train(0, [slice(0, 11)])
@@ -146,7 +152,7 @@ def test_a_valid_cache_is_reused_and_a_stale_one_replaced(dataset, world, tmp_pa
 
     def open_and_count(dataset):
         caplog.clear()
-        train, _ = open_cache(dataset, world, "disk", tmp_path / "cache")
+        train = open_cache(dataset, world, "disk", tmp_path / "cache")["train"]
         assert len(train) == len(dataset.train)
         names = {file.name for file in (tmp_path / "cache").iterdir()}
         return names, sum("decoding" in message for message in caplog.messages)
@@ -163,7 +169,7 @@ def test_a_cache_of_an_earlier_version_is_replaced(dataset, world, tmp_path, mon
     monkeypatch.setattr(image_cache, "PIXELS_VERSION", image_cache.PIXELS_VERSION - 1)
     open_cache(dataset, world, "disk", tmp_path)
     monkeypatch.undo()
-    files = image_cache.cache_files(dataset, SPEC, 28, tmp_path)
+    files = cache_files(dataset, tmp_path)
     assert not any(file.is_valid() for file in files)
     open_cache(dataset, world, "disk", tmp_path)
     assert all(file.is_valid() for file in files)
@@ -176,9 +182,9 @@ def test_a_cache_made_without_pillow_heif_is_replaced_when_it_is_installed(
     pytest.importorskip("pillow_heif")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     open_cache(dataset, world, "disk", tmp_path)
-    assert all(file.is_valid() for file in image_cache.cache_files(dataset, SPEC, 28, tmp_path))
+    assert all(file.is_valid() for file in cache_files(dataset, tmp_path))
     monkeypatch.undo()
-    assert not any(file.is_valid() for file in image_cache.cache_files(dataset, SPEC, 28, tmp_path))
+    assert not any(file.is_valid() for file in cache_files(dataset, tmp_path))
 
 
 def test_a_full_disk_is_reported_with_a_remedy(dataset, world, tmp_path):
@@ -198,7 +204,7 @@ def test_a_full_disk_is_reported_with_a_remedy(dataset, world, tmp_path):
 
 def test_a_process_that_is_killed_while_decoding_leaves_nothing_in_memory(dataset):
     root = dataset.train.root.parent
-    prefixes = [file.path.name[:12] for file in image_cache.cache_files(dataset, SPEC, 28, Path())]
+    prefixes = [file.path.name[:12] for file in cache_files(dataset, Path())]
 
     def files_in_memory():
         return [file for prefix in prefixes for file in Path("/dev/shm").glob(f"*{prefix}*")]

@@ -174,7 +174,7 @@ def test_classes_that_a_split_lacks_are_named(root):
     add_class(root, "soup", ["test"])
     add_class(root, "tea", ["train"])
     (root / "test" / "tea").mkdir()  # without images
-    with pytest.raises(DatasetError, match=r"train lacks soup; .*test lacks tea: both must"):
+    with pytest.raises(DatasetError, match=r"train lacks soup; .*test lacks tea: all must"):
         scan(str(root))
 
 

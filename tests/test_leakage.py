@@ -43,5 +43,5 @@ def test_an_unreadable_file_is_skipped(tmp_path):
 
 def test_the_message_names_the_first_pairs_and_counts_the_rest():
     message = leak_message([(f"train/a/{n}.jpg", f"test/a/{n}.jpg") for n in range(7)])
-    assert message.startswith("7 of the test images are training images too")
+    assert message.startswith("7 images are in two splits")
     assert "test/a/0.jpg is train/a/0.jpg" in message and "and 2 more" in message

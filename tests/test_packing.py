@@ -30,7 +30,7 @@ def test_the_command_fills_the_cache_that_a_run_uses(data, tmp_path):
     assert job.status == 0, job.output
     assert job.output.count(" MB") == 2
     files = image_cache.cache_files(scan(str(data)), SPEC, 28, tmp_path / "cache")
-    assert all(file.is_valid() for file in files)
+    assert all(file.is_valid() for file in files.values())
     job = run_job(["-m", "dist_ft.pack", str(data), *flags], 60)
     assert job.output.count("up to date") == 2
 

@@ -1,13 +1,14 @@
-"""A data set: labeled images in a training and a test split, and their fingerprints."""
+"""A data set: the labeled images of its splits, and their fingerprints."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Iterable
+from typing import Any, ClassVar, Iterable, Sequence
 
+from dist_ft import split_names
 from dist_ft.errors import UserError
 from dist_ft.text import canonical
 
@@ -25,6 +26,8 @@ class Split:
     labels: tuple[int, ...]  # the index of each image's class in Dataset.classes
     skipped: tuple[str, ...]  # other files in the class directories
 
+    PER_IMAGE: ClassVar[tuple[str, ...]] = ("paths", "labels")  # fields with a value per image
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -32,6 +35,14 @@ class Split:
         """The encoded image. Raises OSError."""
         with open(os.path.join(self.root, self.paths[index]), "rb") as file:
             return file.read()
+
+    def subset(self, indices: Sequence[int]) -> Split:
+        """Some of the images, in the order of `indices`, with the same `skipped`."""
+        chosen: dict[str, Any] = {}
+        for name in self.PER_IMAGE:
+            values = getattr(self, name)
+            chosen[name] = tuple(values[index] for index in indices)
+        return replace(self, **chosen)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that depend on every image's path, label and size in bytes.
@@ -61,8 +72,36 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The class names and the two splits."""
+    """The class names and the splits. If there is no `val`, there is a `test`."""
 
     classes: tuple[str, ...]
     train: Split
-    test: Split
+    test: Split | None = None
+    val: Split | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by name, in the order train, val, test."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+    @property
+    def selection_name(self) -> str:
+        """The split that selects the best epoch: 'val' or, if there is none, 'test'."""
+        return "test" if self.val is None else "val"
+
+    @property
+    def selection(self) -> Split:
+        return self.splits[self.selection_name]
+
+
+def check_no_val(root: Path, names: Iterable[str]) -> None:
+    """Raises DatasetError if validation images would be both taken from train and found in root.
+
+    names: of the folders or archives in `root`, as split_names has them.
+    """
+    found = split_names.find("val", names)
+    if found:
+        raise DatasetError(
+            f"{root}: has validation images already, {found[0]}; remove them, or drop --val-share"
+        )

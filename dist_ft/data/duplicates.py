@@ -29,7 +29,7 @@ BYTES, PIXELS, ALTERED, MIRRORED = "bytes", "pixels", "altered", "mirrored"
 class ImageFile(NamedTuple):
     """An image of a data set that has not been read yet."""
 
-    split: str  # "train" or "test"
+    split: str  # "train", "val" or "test"
     class_name: str
     path: str
     read: Callable[[], bytes]

@@ -1,7 +1,7 @@
 """A run's cache of decoded images: one per host, in memory or on disk.
 
-A training image is cached with its shorter side reduced, as by `im2rec --resize`. A test image is
-cached as its center crop, so that scores are the same as without a cache.
+A training image is cached with its shorter side reduced, as by `im2rec --resize`. One of another
+split is cached as its center crop, so that scores are the same as without a cache.
 """
 
 from __future__ import annotations
@@ -58,20 +58,18 @@ class CacheFile(NamedTuple):
         )
 
 
-def cache_files(
-    dataset: Dataset, spec: InputSpec, side: int, folder: Path
-) -> tuple[CacheFile, CacheFile]:
-    """The cache files of train and test in `folder`.
+def cache_files(dataset: Dataset, spec: InputSpec, side: int, folder: Path) -> dict[str, CacheFile]:
+    """The cache file of each split in `folder`, by the split's name.
 
     side: training images whose shorter side is larger are reduced to it, px.
     """
     crop = "-".join(str(int(value)) for value in spec)
-    load_train = partial(load_resized, dataset.train, side)
-    load_test = partial(_load_center_crop, dataset.test, spec)
-    return (
-        _cache_file(folder, f"train-{side}", dataset.train, load_train),
-        _cache_file(folder, f"test-{crop}", dataset.test, load_test),
-    )
+    files = {}
+    for name, split in dataset.splits.items():
+        is_train = name == "train"
+        load = partial(load_resized, split, side) if is_train else partial(_load_crop, split, spec)
+        files[name] = _cache_file(folder, f"{name}-{side if is_train else crop}", split, load)
+    return files
 
 
 def open_cache(
@@ -82,18 +80,23 @@ def open_cache(
     folder: Path,
     num_workers: int,
     world: World,
-) -> tuple[PixelFile, PixelFile]:
-    """The decoded images of train and test; the first rank of each host decodes missing ones.
+) -> dict[str, PixelFile]:
+    """The decoded images of each split, by its name.
 
-    place: 'ram' for a cache that ends with the run, or 'disk' for one in `folder`. side: see
-    `cache_files`. Raises UserError if the cache cannot be written.
+    The first rank of each host decodes those that are missing. place: 'ram' for a cache that ends
+    with the run, or 'disk' for one in `folder`. side: see `cache_files`. Raises UserError if the
+    cache cannot be written.
     """
-    files: Sequence[CacheFile] = cache_files(dataset, spec, side, folder)
+    by_split = cache_files(dataset, spec, side, folder)
     log = logger.info if world.is_main else logger.debug
     if place == "ram":  # under a name that is unique to the run
         run = f"{world.gather(uuid.uuid4().hex)[0]}.{boot_id()}"
-        files = [f._replace(path=SHARED_MEMORY / f"dist_ft-{run}.{f.path.name}") for f in files]
-    num_images = len(dataset.train) + len(dataset.test)
+        by_split = {
+            name: f._replace(path=SHARED_MEMORY / f"dist_ft-{run}.{f.path.name}")
+            for name, f in by_split.items()
+        }
+    files = list(by_split.values())
+    num_images = sum(len(file.split) for file in files)
     world.heartbeat("decoding the images once", 600 + 0.2 * num_images)
     with ExitStack() as until_opened:
         with world.raise_on_all_ranks():
@@ -102,10 +105,10 @@ def open_cache(
             elif world.local_rank == 0:
                 _build_missing(files, num_workers, log)
         with world.raise_on_all_ranks():
-            train, test = (PixelFile(file.path, file.key) for file in files)
-    size_mb = (train.num_bytes + test.num_bytes) / 1e6
+            cache = {name: PixelFile(file.path, file.key) for name, file in by_split.items()}
+    size_mb = sum(pixels.num_bytes for pixels in cache.values()) / 1e6
     log(f"cache: {size_mb:,.0f} MB in {files[0].path.parent}")
-    return train, test
+    return cache
 
 
 def build(file: CacheFile, num_workers: int, on_image: Callable[[], object] = lambda: None) -> None:
@@ -127,7 +130,7 @@ def load_resized(split: Split, side: int, index: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _load_center_crop(split: Split, spec: InputSpec, index: int) -> np.ndarray:
+def _load_crop(split: Split, spec: InputSpec, index: int) -> np.ndarray:
     return transforms.center_crop(decoding.decode(split.read(index)), *spec)
 
 

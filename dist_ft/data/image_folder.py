@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from itertools import chain
 from pathlib import Path
 from typing import Callable
 
 from dist_ft import split_names
 from dist_ft.data import recordio
-from dist_ft.data.dataset import Dataset, DatasetError, Split
+from dist_ft.data.dataset import Dataset, DatasetError, Split, check_no_val
 from dist_ft.text import canonical
 
 # Of images; other files in a class directory are skipped.
@@ -27,34 +28,36 @@ SPLIT_COMMAND = (
 )
 
 
-def scan(root: str) -> Dataset:
+def scan(root: str, divides_train: bool = False) -> Dataset:
     """The data set in `root`.
 
-    That is train/CLASS/* and test/CLASS/*, or the RecordIO archives train*.rec and test*.rec; see
-    split_names for other names. The classes are the directories in train that contain an image,
-    sorted by name in Unicode's composed form. Raises DatasetError if a folder is missing, if there
-    are fewer than two classes, or if the splits have different classes.
+    That is train/CLASS/*, test/CLASS/* and optionally val/CLASS/*, or the RecordIO archives
+    train*.rec, test*.rec and val*.rec; see split_names for other names. The classes are the
+    directories in train that contain an image, sorted by name in Unicode's composed form.
+    divides_train: validation images will be taken from train. Then there must be no val, there may
+    be no test, and `root` may have the class directories itself. Raises DatasetError if a folder is
+    missing, if there are fewer than two classes, or if the splits have different classes.
     """
     if recordio.has_archives(Path(root)):
-        return recordio.scan(Path(root))
-    train_root, test_root = _find_splits(Path(root))
-    train, test = find_classes(train_root), find_classes(test_root)
+        return recordio.scan(Path(root), divides_train)
+    folders = _find_splits(Path(root), divides_train)
+    found = {name: find_classes(folder) for name, folder in folders.items()}
+    train = found["train"]
     if len(train) < 2:
         content = f"only {next(iter(train))!r}" if train else "no class directory with images"
         raise DatasetError(
-            f"{train_root}: {content}; a classifier needs at least two, as train/CLASS/IMAGE.jpg"
+            f"{folders['train']}: {content}; a classifier needs at least two, as"
+            " train/CLASS/IMAGE.jpg"
         )
-    missing = [
-        f"{split_root} lacks {', '.join(sorted(lacking))}"
-        for split_root, lacking in (
-            (train_root, test.keys() - train.keys()),
-            (test_root, train.keys() - test.keys()),
-        )
-        if lacking
-    ]
+    lacking = {
+        folder: sorted({*train, *chain(*found.values())} - found[name].keys())
+        for name, folder in folders.items()
+    }
+    missing = [f"{folder} lacks {', '.join(names)}" for folder, names in lacking.items() if names]
     if missing:
-        raise DatasetError(f"{'; '.join(missing)}: both must have images of the same classes")
-    return Dataset(tuple(train), list_images(train_root, train), list_images(test_root, test))
+        raise DatasetError(f"{'; '.join(missing)}: all must have images of the same classes")
+    splits = {name: list_images(folder, found[name]) for name, folder in folders.items()}
+    return Dataset(tuple(train), **splits)
 
 
 def find_classes(root: Path) -> dict[str, str]:
@@ -92,8 +95,11 @@ def list_images(root: Path, classes: dict[str, str]) -> Split:
 
 
 def find_split(root: Path, split: str) -> Path | None:
-    """The folder of a split, 'train' or 'test', or None; raises DatasetError if it is ambiguous."""
-    found = split_names.find(split, _directories(root))
+    """The folder of a split, as of 'val', or None; raises DatasetError if it is ambiguous."""
+    return _only(root, split, split_names.find(split, _directories(root)))
+
+
+def _only(root: Path, split: str, found: list[str]) -> Path | None:
     if len(found) > 1:
         raise DatasetError(
             f"{root}: {', '.join(found)} could each be the {split} images; remove all but one"
@@ -101,16 +107,25 @@ def find_split(root: Path, split: str) -> Path | None:
     return root / found[0] if found else None
 
 
-def _find_splits(root: Path) -> tuple[Path, Path]:
+def _find_splits(root: Path, divides_train: bool) -> dict[str, Path]:
+    """The folders of the splits that there are, by name; see `scan`."""
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder; name one with --data DIR")
-    train, test = find_split(root, "train"), find_split(root, "test")
-    if train and test:
-        return train, test
-    if not (train or test) and find_classes(root):
+    directories = _directories(root)
+    if divides_train:
+        check_no_val(root, directories)
+    assigned = split_names.assign(directories)
+    named = {name: _only(root, name, found) for name, found in assigned.items()}
+    folders = {name: folder for name, folder in named.items() if folder}
+    if "train" in folders and ("test" in folders or divides_train):
+        return folders
+    if not folders and find_classes(root):
+        if divides_train:
+            return {"train": root}
         command = SPLIT_COMMAND.format(root=shlex.quote(str(root)))
         raise DatasetError(
-            f"{root}: has class folders, but no train and test folders with them; to move every"
+            f"{root}: has class folders, but no train and test folders with them. --val-share 0.2"
+            " takes validation images from them, which select the best epoch; or, to move every"
             f" fifth image of each class to test and the others to train: {command}"
         )
     content = ", ".join(sorted(entry.name for entry in os.scandir(root))[:8])

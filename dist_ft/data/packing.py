@@ -26,7 +26,7 @@ def fill_cache(
 
     side: shorter side of a cached training image, px. Raises UserError.
     """
-    for file in image_cache.cache_files(dataset, spec, side, folder):
+    for file in image_cache.cache_files(dataset, spec, side, folder).values():
         if file.is_valid():
             logger.info(f"{file.path}: up to date")
             continue
@@ -36,7 +36,7 @@ def fill_cache(
 
 
 def write_archives(dataset: Dataset, out: Path, side: int, quality: int) -> None:
-    """Writes train.rec, test.rec and the class names, classes.txt, to the folder `out`.
+    """Writes an archive of each split, as train.rec, and classes.txt to the folder `out`.
 
     side: images whose shorter side is larger, px, are reduced to it and encoded as JPEG of the
     given quality, 1..100; 0 keeps all files as they are. Leaves out unreadable images. Raises
@@ -45,9 +45,11 @@ def write_archives(dataset: Dataset, out: Path, side: int, quality: int) -> None
     broken = [name for name in dataset.classes if "\n" in name or "\r" in name]
     if broken:
         raise UserError(f"--recordio: classes.txt has one class per line; rename {broken[0]!a}")
+    if dataset.val is None and (out / "val.rec").exists():
+        raise UserError(f"--recordio {out}: has a val.rec, of other images; remove it")
     with user_errors(f"--recordio {out}"):
         out.mkdir(parents=True, exist_ok=True)
-        for name, split in (("train", dataset.train), ("test", dataset.test)):
+        for name, split in dataset.splits.items():
             with _progress_bar(split, name) as bar:
                 recordio.write_archive(out / name, _encoded_images(split, side, quality, bar))
             archive = out / f"{name}.rec"

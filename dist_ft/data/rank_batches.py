@@ -1,9 +1,9 @@
-"""One rank's batches of a data set: its shares of the training steps, and of the test images."""
+"""One rank's batches of a data set: its shares of the training steps, and of the other splits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterable, Iterator
+from typing import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class RankBatches:
     size: int
     num_workers: int
     prefetch_mb: float
-    cache: tuple[PixelFile, PixelFile] | None = None  # decoded images of train and test
+    cache: Mapping[str, PixelFile] | None = None  # decoded images of each split
     augmentation: Augmentation = DEFAULT  # of the training images
     balance: bool = False  # every class equally often in an epoch
     mixup: float = 0.0  # see mixing.py
@@ -47,9 +47,11 @@ class RankBatches:
     target_rule: TargetRule = field(default_factory=TargetRule)
 
     def __post_init__(self) -> None:
-        side, num_workers, prefetch_mb = self.spec.side, self.num_workers, self.prefetch_mb
-        self.train_loader = Loader(self.dataset.train, side, num_workers, prefetch_mb)
-        self.test_loader = Loader(self.dataset.test, side, num_workers, prefetch_mb)
+        self.loaders = {
+            name: Loader(split, self.spec.side, self.num_workers, self.prefetch_mb)
+            for name, split in self.dataset.splits.items()
+        }
+        self.train_loader = self.loaders["train"]
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Augmented batches of an epoch's steps; each slice of the epoch's order is a step."""
@@ -69,14 +71,19 @@ class RankBatches:
 
     def train_in_order(self, epoch: int) -> Iterator[Batch]:
         """The training images in order, augmented as in an epoch, in batches as those of test."""
-        shares = self._sequential_shares(self.dataset.train)
+        shares = self.shares_in_order("train")
         self.train_loader.unreadable.clear()
         return self.train_loader.batches(shares, self._augmented(epoch))
 
+    def in_order(self, split: str) -> Iterator[Batch]:
+        """The images of 'val' or 'test' in order, in batches of TEST_BATCH_SIZE rows."""
+        loader = self.loaders[split]
+        loader.unreadable.clear()
+        return loader.batches(self.shares_in_order(split), self._center_cropped(split))
+
     def test(self) -> Iterator[Batch]:
-        """The test images in order, in batches of TEST_BATCH_SIZE rows."""
-        self.test_loader.unreadable.clear()
-        return self.test_loader.batches(self.test_shares(), self._center_cropped())
+        """The test images in order."""
+        return self.in_order("test")
 
     def train_shares(self, epoch: int, slices: Iterable[slice]) -> Iterator[sampler.Share]:
         """The (samples, mask) of each batch of `train`."""
@@ -87,23 +94,21 @@ class RankBatches:
         group = 2 if self.mixup or self.cutmix else 1  # images that are mixed need one rank
         return (sampler.rank_share(order[part], self.rank, self.size, group) for part in slices)
 
-    def test_shares(self) -> Iterator[sampler.Share]:
-        """The (samples, mask) of each batch of `test`."""
-        return self._sequential_shares(self.dataset.test)
+    def shares_in_order(self, split: str) -> Iterator[sampler.Share]:
+        """The (indices, mask) of each batch of a split's images in order."""
+        num_images = len(self.dataset.splits[split])
+        return sampler.sequential_shares(num_images, TEST_BATCH_SIZE, self.rank, self.size)
 
     def train_image(self, index: int) -> decoding.SourceImage:
         """A training image before its augmentation. Raises CorruptImage and OSError."""
         if self.cache:
-            return self.cache[0].image(index)
+            return self.cache["train"].image(index)
         return decoding.open_image(self.dataset.train.read(index))
 
     def close(self) -> None:
         """Ends the loaders' threads."""
-        self.train_loader.close()
-        self.test_loader.close()
-
-    def _sequential_shares(self, split: Split) -> Iterator[sampler.Share]:
-        return sampler.sequential_shares(len(split), TEST_BATCH_SIZE, self.rank, self.size)
+        for loader in self.loaders.values():
+            loader.close()
 
     def _augmented(self, epoch: int) -> Fill:
         def fill(sample: int, row: np.ndarray) -> None:
@@ -122,12 +127,14 @@ class RankBatches:
 
         return mix
 
-    def _center_cropped(self) -> Fill:
+    def _center_cropped(self, split: str) -> Fill:
+        images, cache = self.dataset.splits[split], self.cache
+
         def fill(index: int, row: np.ndarray) -> None:
-            if self.cache:  # which holds the crops
-                row[:] = self.cache[1].image(index).pixels()
+            if cache:  # which holds the crops
+                row[:] = cache[split].image(index).pixels()
             else:
-                pixels = decoding.decode(self.dataset.test.read(index))
+                pixels = decoding.decode(images.read(index))
                 row[:] = transforms.center_crop(pixels, *self.spec)
 
         return fill

@@ -12,10 +12,10 @@ import struct
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple, Tuple
+from typing import ClassVar, Iterable, Iterator, NamedTuple, Tuple
 
 from dist_ft import split_names
-from dist_ft.data.dataset import Dataset, DatasetError, Split
+from dist_ft.data.dataset import Dataset, DatasetError, Split, check_no_val
 from dist_ft.files import atomic_file
 from dist_ft.text import canonical
 
@@ -44,6 +44,8 @@ class RecordSplit(Split):
     maps: tuple[mmap.mmap, ...]
     records: tuple[Record, ...]
 
+    PER_IMAGE: ClassVar[tuple[str, ...]] = (*Split.PER_IMAGE, "records")
+
     def read(self, index: int) -> bytes:
         record = self.records[index]
         archive = self.maps[record.archive]
@@ -64,14 +66,17 @@ def has_archives(root: Path) -> bool:
     return bool(split_names.find("train", _archives(root)))
 
 
-def scan(root: Path) -> Dataset:
-    """The data set in the archives train*.rec and test*.rec of `root`; see split_names.
+def scan(root: Path, divides_train: bool = False) -> Dataset:
+    """The data set in the archives train*.rec, test*.rec and optionally val*.rec of `root`.
 
-    Raises DatasetError if an archive is damaged, or if its labels are not 0 to C - 1.
+    See split_names for other names. divides_train: validation images will be taken from train, so
+    there must be no val, and there may be no test. Raises DatasetError if an archive is damaged, or
+    if its labels are not 0 to C - 1.
     """
-    train, test = _scan_split(root, "train"), _scan_split(root, "test")
-    classes = _class_names(root, 1 + max(train.labels))
-    for split in (train, test):
+    archives = _archives_of_splits(root, divides_train)
+    splits = {name: _read_split(root, paths) for name, paths in archives.items()}
+    classes = _class_names(root, 1 + max(splits["train"].labels))
+    for split in splits.values():
         wrong = set(range(len(classes))) ^ set(split.labels)
         if wrong:
             names = ", ".join(path.name for path in split.archives)
@@ -81,7 +86,7 @@ def scan(root: Path) -> Dataset:
             )
     if len(classes) < 2:
         raise DatasetError(f"{root}: one class only; a classifier needs at least two")
-    return Dataset(classes, train, test)
+    return Dataset(classes, **splits)
 
 
 def write_archive(prefix: Path, images: Iterable[tuple[int, bytes]]) -> None:
@@ -130,16 +135,24 @@ def _class_names(root: Path, num_labels: int) -> tuple[str, ...]:
     return classes
 
 
-def _scan_split(root: Path, split: str) -> RecordSplit:
+def _archives_of_splits(root: Path, divides_train: bool) -> dict[str, tuple[Path, ...]]:
+    """The archives of each split that there is; see `scan`."""
     by_name = _archives(root)
-    found = split_names.find(split, by_name)
-    if len(found) != 1:
+    if divides_train:
+        check_no_val(root, by_name)
+    assigned = split_names.assign(by_name)
+    required = {"train"} if divides_train else {"train", "test"}
+    has_required = all(assigned[split] for split in required)
+    if not has_required or any(len(found) > 1 for found in assigned.values()):
         content = ", ".join(path.name for paths in by_name.values() for path in paths[:8])
         raise DatasetError(
             f"{root}: needs archives NAME*.rec with one NAME for each split, which is"
             f" {split_names.ACCEPTED}; has {content or 'none'}"
         )
-    archives = tuple(by_name[found[0]])
+    return {split: tuple(by_name[found[0]]) for split, found in assigned.items() if found}
+
+
+def _read_split(root: Path, archives: tuple[Path, ...]) -> RecordSplit:
     maps: list[mmap.mmap] = []
     records: list[Record] = []
     paths: list[str] = []

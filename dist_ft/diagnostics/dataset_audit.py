@@ -99,11 +99,11 @@ def audit_dataset(root: str, min_similarity: float = duplicates.MIN_SIMILARITY) 
             os.path.relpath(split.root / path, root),
             partial(split.read, index),
         )
-        for split_name, split in (("train", dataset.train), ("test", dataset.test))
+        for split_name, split in dataset.splits.items()
         for index, (path, label) in enumerate(zip(split.paths, split.labels))
     ]
     images, unreadable = duplicates.inspect(files)
-    num_images = {class_name: {"train": 0, "test": 0} for class_name in dataset.classes}
+    num_images = {name: dict.fromkeys(dataset.splits, 0) for name in dataset.classes}
     for file in files:
         num_images[file.class_name][file.split] += 1
 
@@ -126,8 +126,8 @@ def audit_dataset(root: str, min_similarity: float = duplicates.MIN_SIMILARITY) 
 def findings(audit: DatasetAudit) -> Iterator[Finding]:
     """One finding for each kind of problem, the most serious first."""
     yield _files_finding(FAIL, "unreadable", audit.unreadable, "repair or remove them")
-    what = "test images show a picture of train"
-    remedy = "they inflate the test accuracy: remove them from one of the splits"
+    what = "images show a picture of another split"
+    remedy = "they inflate the accuracy: remove them from one of the splits"
     yield _pairs_finding(FAIL, "leaks", audit.leaks, what, remedy)
     what = "images show a picture of another class"
     remedy = "keep one of each pair, in the class that it belongs to"

@@ -10,9 +10,8 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft.config import Config
-from dist_ft.data import leakage
+from dist_ft.data import leakage, sources
 from dist_ft.data.dataset import Dataset
-from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
 from dist_ft.diagnostics import machine_checks
@@ -90,7 +89,7 @@ def check_images(
     """
     dataset, facts, problem = None, None, ""
     try:
-        dataset = scan(config.data)
+        dataset = sources.read(config)
         facts = run_spec.describe(config.as_dict(), dataset)
     except UserError as error:
         problem = str(error)
@@ -100,10 +99,8 @@ def check_images(
         is_fine = not (is_required or gathered or Path(config.data).exists())
         return [Finding(NOTE if is_fine else FAIL, "images", config.data, problem)]
     names, all_facts = zip(*gathered)
-    detail = (
-        f"{len(dataset.classes)} classes, {len(dataset.train)} + {len(dataset.test)} images in"
-        f" {config.data}"
-    )
+    numbers = " + ".join(str(len(split)) for split in dataset.splits.values())
+    detail = f"{len(dataset.classes)} classes, {numbers} images in {config.data}"
     differences = run_spec.rank_differences(list(all_facts), list(names))
     if differences:
         remedy = (
@@ -132,7 +129,7 @@ def check_leaks(dataset: Dataset, data: str, allow_leak: bool) -> Finding:
     if leaks:
         remedy = f"{leakage.leak_message(leaks)}\n--allow-leak trains on them"
         return Finding(FAIL, "leaks", data, remedy)
-    return Finding(OK, "leaks", "no test image is byte-identical to a training image")
+    return Finding(OK, "leaks", "no image is in two splits")
 
 
 def check_loader(config: Config, dataset: Dataset, num_threads: int) -> Finding:

@@ -25,14 +25,16 @@ from dist_ft.inference.trained_model import TrainedModel
 def labeled_split(data: str, name: str, classes: Sequence[str]) -> Split:
     """The images of a split of a data set, or of DATA/CLASS/*, labeled by position in `classes`.
 
-    name: 'test' or 'train'; classes: the checkpoint's, of which the data may have a part. Raises
-    DatasetError if there are no images, or for a class that the checkpoint does not have.
+    name: 'test', 'val' or 'train'; classes: the checkpoint's, of which the data may have a part.
+    Raises DatasetError if there are no images, or for a class that the checkpoint does not have.
     """
     root = Path(data)
     if recordio.has_archives(root):
         dataset = image_folder.scan(data)
         names = list(dataset.classes)
-        split = dataset.test if name == "test" else dataset.train
+        if name not in dataset.splits:
+            raise DatasetError(f"{root}: has no {name} images")
+        split = dataset.splits[name]
     else:
         if not root.is_dir():
             raise DatasetError(f"{root}: no such folder")
@@ -72,36 +74,37 @@ def assess(
     predictions, unreadable = Predictions(), {}
     with batches_of(model, split, world, num_workers) as batches:
         scores = evaluate(net, batches.test(), len(model.classes), world, predictions)
-        for part in world.gather(dict(batches.test_loader.unreadable)):
+        for part in world.gather(dict(batches.loaders["test"].unreadable)):
             unreadable.update(part)
     assert scores.num_images == len(predictions) == len(split) - len(unreadable)
     path, root = str(model.path), str(split.root)
     return Assessment(path, model.step, root, model.classes, scores, predictions, unreadable)
 
 
-class TestPredictions(NamedTuple):
-    """Predictions for the readable test images of a data set."""
+class SplitPredictions(NamedTuple):
+    """Predictions for the readable images of a split."""
 
-    dataset: Dataset
+    classes: tuple[str, ...]
+    split: Split
     predictions: Predictions
-    same_images: bool  # as the run was tested on
+    same_images: bool  # as the run was evaluated on
 
 
-def predict_test_images(
-    model: TrainedModel, data: str, world: World, num_workers: int
-) -> TestPredictions:
-    """Runs the network on the test images of a data set.
+def predict_selection_images(
+    model: TrainedModel, dataset: Dataset, world: World, num_workers: int
+) -> SplitPredictions:
+    """Runs the network on the images that select the best epoch.
 
-    Raises UserError if there are none, or if their classes are not the checkpoint's.
+    Raises UserError if the classes are not the checkpoint's.
     """
-    dataset = image_folder.scan(data)
+    split = dataset.selection
     if dataset.classes != model.classes:
         raise UserError(
-            f"{data}: its classes are not those of the run; name its images with --data DIR"
+            f"{split.root}: its classes are not those of the run; name its images with --data DIR"
         )
-    assessment = assess(model.network(world), model, dataset.test, world, num_workers)
-    test_images = f"{len(dataset.test)} of fingerprint {dataset.test.fingerprint()}"
-    return TestPredictions(dataset, assessment.predictions, test_images == model.test_images)
+    assessment = assess(model.network(world), model, split, world, num_workers)
+    is_same = model.selection_images == f"{len(split)} of fingerprint {split.fingerprint()}"
+    return SplitPredictions(dataset.classes, split, assessment.predictions, is_same)
 
 
 def write_confusion(assessment: Assessment, png: Path | None) -> None:

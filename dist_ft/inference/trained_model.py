@@ -24,7 +24,7 @@ class TrainedModel(NamedTuple):
     dtype: str  # of the training run
     classes: tuple[str, ...]
     spec: InputSpec
-    test_images: str  # number and fingerprint of the run's test images; "" if unknown
+    selection_images: str  # number and fingerprint of those that selected the best epoch
 
     def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
         """The network with its parameters: (n, 3, side, side) float32, normalized, to logits."""
@@ -77,5 +77,5 @@ def load(path: Path) -> TrainedModel:
         state.dtype,
         tuple(state.classes),
         state.input_spec,
-        state.run_spec["test images"],
+        state.run_spec.get("val images") or state.run_spec["test images"],
     )

@@ -12,9 +12,11 @@ import numpy as np
 
 from dist_ft.config import Config
 from dist_ft.errors import UserError
+from dist_ft.recipe_settings import DataSettings
 from dist_ft.settings import flag_of
-from dist_ft.tracking import epoch_scores
+from dist_ft.tracking import epoch_scores, test_scores
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
+from dist_ft.tracking.test_scores import TestScores
 from dist_ft.training import checkpoint
 from dist_ft.training.checkpoint import Checkpoint
 
@@ -28,6 +30,7 @@ class RunHistory:
     settings: dict[str, Any]
     epochs: list[EpochScores]  # at least one
     checkpoint: Checkpoint | None  # the best one
+    test_scores: TestScores | None = None  # of a network that was selected on other images
 
     @property
     def name(self) -> str:
@@ -35,13 +38,27 @@ class RunHistory:
 
     @property
     def best(self) -> EpochScores:
-        """The epoch of the highest test accuracy; the earliest if several are equal."""
-        return max(self.epochs, key=lambda epoch: epoch.test_accuracy)
+        """The epoch of the highest accuracy; the earliest if several are equal."""
+        return max(self.epochs, key=lambda epoch: epoch.accuracy)
+
+    @property
+    def split(self) -> str:
+        """The split that has selected the best epoch, 'val' or 'test'."""
+        return self.best.split
+
+    @property
+    def result(self) -> EpochScores | TestScores:
+        """The scores to report: on the test images, if there are any."""
+        return self.test_scores or self.best
+
+    @property
+    def result_split(self) -> str:
+        return "test" if self.test_scores else self.split
 
     @property
     def confusion(self) -> np.ndarray:
-        """(C, C) of the best epoch: images of class [row] that were predicted as [column]."""
-        return np.array(self.best.confusion, np.int64)
+        """(C, C) of the result: images of class [row] that were predicted as [column]."""
+        return np.array(self.result.confusion, np.int64)
 
     @property
     def elapsed_s(self) -> float:
@@ -88,6 +105,11 @@ class RunHistory:
             )
         return totals
 
+    def data_settings(self, data: str) -> DataSettings:
+        """The run's, with the data set in another folder."""
+        names = {f.name for f in fields(DataSettings)} & self.settings.keys()
+        return DataSettings(**{**{name: self.settings[name] for name in names}, "data": data})
+
     def changed_settings(self) -> dict[str, Any]:
         """The settings that differ from their defaults, and always `data`."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items()}
@@ -123,4 +145,4 @@ def read(folder: Path) -> RunHistory:
         )
     if not epochs:
         raise UserError(f"{folder}: no epoch is complete, so there are no scores to show")
-    return RunHistory(folder, settings, epochs, checkpoint.best(folder))
+    return RunHistory(folder, settings, epochs, checkpoint.best(folder), test_scores.read(folder))

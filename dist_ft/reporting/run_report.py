@@ -10,16 +10,18 @@ import jinja2
 from markupsafe import Markup
 
 from dist_ft import files
+from dist_ft.data import sources
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.confidence_intervals import wilson
 from dist_ft.inference import model_evaluation, trained_model
-from dist_ft.inference.model_evaluation import TestPredictions
+from dist_ft.inference.model_evaluation import SplitPredictions
 from dist_ft.reporting import charts, history, sections
 from dist_ft.reporting.history import RunHistory
 from dist_ft.settings import flag_of
 from dist_ft.text import on_one_line
 from dist_ft.tracking.epoch_scores import EpochScores
+from dist_ft.tracking.test_scores import TestScores
 
 
 def write(
@@ -33,11 +35,11 @@ def write(
 ) -> None:
     """Writes the report of the run in `folder`, on rank 0; all ranks call it.
 
-    num_workers: decoding threads; compare: folders of other runs; data: folder of the test images
+    num_workers: decoding threads; compare: folders of other runs; data: folder of the images
     (default: that of the run). Raises UserError.
     """
     run, others = history.read(folder), [history.read(other) for other in compare]
-    predictions: TestPredictions | str = "left out by --images no"
+    predictions: SplitPredictions | str = "left out by --images no"
     if with_images:
         predictions = predictions_of(run, data or run.settings["data"], world, num_workers)
     if world.is_main:
@@ -47,19 +49,23 @@ def write(
 
 def predictions_of(
     run: RunHistory, data: str, world: World, num_workers: int
-) -> TestPredictions | str:
-    """Predictions of the run's best checkpoint on the test images of a folder, or why not."""
+) -> SplitPredictions | str:
+    """Predictions of the run's best checkpoint on the images that selected it, or why not.
+
+    data: the folder of the data set.
+    """
     if run.checkpoint is None:
         return f"{run.folder / 'checkpoints'} has no complete checkpoint"
     try:
         model = trained_model.load(run.checkpoint.path)
-        return model_evaluation.predict_test_images(model, data, world, num_workers)
+        dataset = sources.read_divided(run.data_settings(data))
+        return model_evaluation.predict_selection_images(model, dataset, world, num_workers)
     except UserError as error:
         return str(error)
 
 
 def render(
-    run: RunHistory, others: Sequence[RunHistory], predictions: TestPredictions | str
+    run: RunHistory, others: Sequence[RunHistory], predictions: SplitPredictions | str
 ) -> str:
     """The page of a run, compared with others; see `predictions_of`."""
     runs = [run, *others]
@@ -111,9 +117,9 @@ def _printable(value: Any) -> Any:
     return value if isinstance(value, Markup) else on_one_line(str(value))
 
 
-def _interval(epoch: EpochScores) -> str:
-    """The 95 % interval of a test accuracy."""
-    low, high = wilson(epoch.test_correct, epoch.test_images)
+def _interval(scores: EpochScores | TestScores) -> str:
+    """The 95 % interval of an accuracy."""
+    low, high = wilson(scores.correct, scores.images)
     return f"{low:.3f} to {high:.3f}"
 
 

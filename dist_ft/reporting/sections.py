@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from dist_ft.data.dataset import Dataset, Split
+from dist_ft.data.dataset import Split
 from dist_ft.data.decoding import decode
 from dist_ft.data.image import CorruptImage
 from dist_ft.evaluation.confidence_intervals import wilson
@@ -20,7 +20,7 @@ from dist_ft.evaluation.confusion import (
     most_frequent_mistakes,
 )
 from dist_ft.evaluation.predictions import Prediction
-from dist_ft.inference.model_evaluation import TestPredictions
+from dist_ft.inference.model_evaluation import SplitPredictions
 from dist_ft.reporting import charts
 from dist_ft.reporting.history import DEFAULTS, RunHistory
 from dist_ft.tracking.epoch_scores import RankTimes
@@ -49,12 +49,13 @@ def comparison(runs: Sequence[RunHistory]) -> dict[str, Any]:
     colors = [charts.COLORS[i % len(charts.COLORS)] for i in range(len(runs))]
     names = sorted({name for run in runs for name in run.settings})
     values = {name: [setting_text(run.settings.get(name)) for run in runs] for name in names}
+    splits = " or ".join(sorted({run.split for run in runs}))
     test_images = {run.facts["test images"] for run in runs if "test images" in run.facts}
     return {
         "charts": [
             charts.by_epoch(
-                f"test {name}",
-                [_line(run, f"test_{name}", color) for run, color in zip(runs, colors)],
+                f"{splits} {name}",
+                [_line(run, name, color) for run, color in zip(runs, colors)],
             )
             for name in ("accuracy", "loss")
         ],
@@ -76,7 +77,7 @@ def curves(run: RunHistory) -> list[Markup]:
             name,
             [
                 _line(run, f"train_{name}", TRAIN_COLOR, dashed=True),
-                _line(run, f"test_{name}", TEST_COLOR),
+                _line(run, name, TEST_COLOR),
             ],
         )
         for name in ("accuracy", "loss")
@@ -120,7 +121,7 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 
 def class_rows(run: RunHistory) -> list[dict[str, Any]]:
-    """Scores of each class in the best epoch, the lowest recall first."""
+    """Scores of each class, the lowest recall first."""
     counts, names = run.confusion, run.classes
     scores = class_scores(counts)
     rows = []
@@ -132,26 +133,26 @@ def class_rows(run: RunHistory) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["recall"])
 
 
-def images(run: RunHistory, predictions: TestPredictions | str) -> dict[str, Any]:
+def images(run: RunHistory, predictions: SplitPredictions | str) -> dict[str, Any]:
     """The worst mistakes and the least certain predictions, or why they are missing."""
     if isinstance(predictions, str):
         return {"missing": predictions}
     shown_step = run.checkpoint.step if run.checkpoint else None
-    dataset, table = predictions.dataset, predictions.predictions
+    table = predictions.predictions
     return {
         "missing": "",
         "other_images": not predictions.same_images,
         "other_step": shown_step if shown_step != run.best.step else None,
-        "worst": [_picture(dataset, p) for p in table.worst(MAX_IMAGES)],
-        "uncertain": [_picture(dataset, p) for p in table.least_certain(MAX_IMAGES)],
+        "worst": [_picture(predictions, p) for p in table.worst(MAX_IMAGES)],
+        "uncertain": [_picture(predictions, p) for p in table.least_certain(MAX_IMAGES)],
     }
 
 
-def _picture(dataset: Dataset, prediction: Prediction) -> dict[str, Any]:
-    classes, test = dataset.classes, dataset.test
+def _picture(predictions: SplitPredictions, prediction: Prediction) -> dict[str, Any]:
+    classes, split = predictions.classes, predictions.split
     return {
-        "source": _data_uri(_thumbnail(test, prediction.index), "jpeg", quality=70),
-        "path": test.paths[prediction.index],
+        "source": _data_uri(_thumbnail(split, prediction.index), "jpeg", quality=70),
+        "path": split.paths[prediction.index],
         "label": classes[prediction.label],
         "predicted": classes[prediction.predicted],
         "is_correct": prediction.label == prediction.predicted,
@@ -209,6 +210,6 @@ def settings(run: RunHistory) -> dict[str, Any]:
         "versions": {
             name.replace("version of ", ""): value
             for name, value in run.facts.items()
-            if name.startswith("version") or name.endswith(" images")
+            if value and (name.startswith("version") or name.endswith(" images"))
         },
     }

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from dist_ft.errors import UserError
 
-OPTIONAL = ("test_accuracy_top5", "images_per_s", "data_wait_share")
+OPTIONAL = ("accuracy_top5", "images_per_s", "data_wait_share")
+# The fields whose names in the file start with that of the split, as "test_loss".
+OF_SPLIT = ("loss", "accuracy", "correct", "images", "accuracy_top5")
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,22 @@ class EpochScores:
     step: int  # steps since the start of the run
     train_loss: float
     train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    test_correct: int
-    test_images: int
+    loss: float  # on the split that selects the best epoch
+    accuracy: float
+    correct: int
+    images: int
     elapsed_s: float  # training, evaluation and checkpoint
     confusion: list[list[int]]  # images of class [row] that were predicted as [column]
-    test_accuracy_top5: float | None = None  # for more than five classes
+    accuracy_top5: float | None = None  # for more than five classes
     images_per_s: float | None = None  # training steps only, all ranks
     data_wait_share: float | None = None  # of the time of the steps, on rank 0, 0..1
     ranks: tuple[RankTimes, ...] = ()  # for more than one rank
+    split: str = "test"  # or "val"
 
     def to_json(self) -> str:
-        return json.dumps({k: v for k, v in asdict(self).items() if v not in (None, ())})
+        values = {k: v for k, v in asdict(self).items() if v not in (None, ())}
+        split = values.pop("split")
+        return json.dumps({f"{split}_{k}" if k in OF_SPLIT else k: v for k, v in values.items()})
 
     @staticmethod
     def from_json(line: str) -> EpochScores:
@@ -51,10 +56,15 @@ class EpochScores:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError(f"expected an object, found {line[:40]!r}")
-        known = {f.name: row[f.name] for f in fields(EpochScores) if f.name in row}
+        split = "val" if "val_loss" in row else "test"
+        keys = {
+            f.name: f"{split}_{f.name}" if f.name in OF_SPLIT else f.name
+            for f in fields(EpochScores)
+        }
+        known = {name: row[key] for name, key in keys.items() if key in row}
         try:
             times = tuple(RankTimes(**rank) for rank in known.pop("ranks", ()))
-            scores = EpochScores(**known, ranks=times)
+            scores = EpochScores(**{**known, "ranks": times, "split": split})
             scores._check_types()
         except TypeError as error:
             raise ValueError(str(error)) from error
@@ -65,7 +75,7 @@ class EpochScores:
             value = getattr(self, f.name)
             is_missing = value is None and f.name in OPTIONAL
             is_number = isinstance(value, (int, float))
-            if f.name not in ("confusion", "ranks") and not is_missing and not is_number:
+            if f.name not in ("confusion", "ranks", "split") and not is_missing and not is_number:
                 raise ValueError(f"{f.name} is {value!r}, not a number")
         num_classes = len(self.confusion)
         for row in self.confusion:

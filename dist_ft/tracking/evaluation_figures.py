@@ -64,17 +64,24 @@ class EvaluationFigures:
 
         classes = self._dataset.classes
         confusion = figures.confusion(evaluation.scores.confusion, classes)
-        self._writer.add_figure("confusion", confusion, step)
+        self._writer.add_figure(self._tag("confusion"), confusion, step)
         for label, name in enumerate(classes[:MAX_PR_CURVES]):
-            tag = f"precision_recall/{printable(name)}"
+            tag = self._tag(f"precision_recall/{printable(name)}")
             curve = evaluation.precision_recall.curve(label)
             self._writer.add_pr_curve_raw(tag, *curve, step, NUM_THRESHOLDS)
         worst = evaluation.predictions.worst(MAX_MISTAKES)
         if worst:
-            images = [load_test_image(self._dataset.test, p.index, self._spec) for p in worst]
+            split = self._dataset.selection
+            images = [load_test_image(split, p.index, self._spec) for p in worst]
             captions = [self._caption(prediction) for prediction in worst]
-            self._writer.add_figure("mistakes", figures.captioned(images, captions), step)
+            self._writer.add_figure(
+                self._tag("mistakes"), figures.captioned(images, captions), step
+            )
         figures.curves(history).savefig(self._run / "curves.png", dpi=110)
+
+    def _tag(self, name: str) -> str:
+        """Of the images of val, which have selected the best epoch, or of test."""
+        return name if self._dataset.val is None else f"val_{name}"
 
     def _caption(self, prediction: Prediction) -> str:
         classes = [on_one_line(name)[:MAX_CAPTION_CHARS] for name in self._dataset.classes]

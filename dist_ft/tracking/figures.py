@@ -19,13 +19,14 @@ IMAGES_PER_ROW = 4
 
 def curves(history: Sequence[EpochScores]) -> Figure:
     """Loss and accuracy by epoch."""
-    epochs = [row.epoch for row in history]
+    epochs, split = [row.epoch for row in history], history[-1].split
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for position, name in enumerate(("loss", "accuracy"), start=1):
         axes = figure.add_subplot(1, 2, position)
-        for split, color in (("train", TRAIN_COLOR), ("test", TEST_COLOR)):
-            values = [getattr(row, f"{split}_{name}") for row in history]
-            axes.plot(epochs, values, color=color, marker=".", label=split)
+        train = [getattr(row, f"train_{name}") for row in history]
+        axes.plot(epochs, train, color=TRAIN_COLOR, marker=".", label="train")
+        values = [getattr(row, name) for row in history]
+        axes.plot(epochs, values, color=TEST_COLOR, marker=".", label=split)
         axes.set_xlabel("epoch")
         axes.set_title(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -9,6 +9,7 @@ import numpy as np
 
 from dist_ft.evaluation.evaluator import Evaluation
 from dist_ft.tracking.epoch_scores import RankTimes
+from dist_ft.tracking.test_scores import TestScores
 
 
 class EpochSums(Protocol):
@@ -67,8 +68,11 @@ class NullLogger:
     ) -> None:
         """Adds histograms of weights and gradients, in every epoch whose figures are due."""
 
+    def log_test(self, scores: TestScores) -> None:
+        """Writes test_scores.json and the scalars of the best network on the test images."""
+
     def end_run(self, evaluation: Evaluation | None) -> None:
-        """Marks the run as finished; shows test images of the last evaluation in feature space."""
+        """Marks the run as finished; shows images of the last evaluation in feature space."""
 
     def draw_figures(self) -> None:
         """Draws the figures of the last evaluation, if they were not due."""

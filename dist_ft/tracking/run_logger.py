@@ -24,6 +24,7 @@ from dist_ft.tracking import epoch_scores, tensorboard_internals, tensorboard_pl
 from dist_ft.tracking.epoch_scores import EpochScores, RankTimes
 from dist_ft.tracking.evaluation_figures import EvaluationFigures
 from dist_ft.tracking.null_logger import EpochSums, NullLogger
+from dist_ft.tracking.test_scores import TestScores
 
 console = logging.getLogger(__name__)
 
@@ -139,34 +140,40 @@ class RunLogger(NullLogger):
         if self._bar:
             self._bar.close()
             self._bar = None
-        test = evaluation.scores
+        scores, split = evaluation.scores, self._dataset.selection_name
         rates = _rates(self._epoch_start, self._last_point)
         row = EpochScores(
             epoch=epoch + 1,
             step=step,
             train_loss=train["loss"],
             train_accuracy=train["accuracy"],
-            test_loss=test.loss,
-            test_accuracy=test.accuracy,
-            test_correct=test.correct,
-            test_images=test.num_images,
+            loss=scores.loss,
+            accuracy=scores.accuracy,
+            correct=scores.correct,
+            images=scores.num_images,
             elapsed_s=elapsed_s,
-            confusion=test.confusion.tolist(),
-            test_accuracy_top5=test.accuracy_top5 if len(self._dataset.classes) > TOP_K else None,
+            confusion=scores.confusion.tolist(),
+            accuracy_top5=scores.accuracy_top5 if len(self._dataset.classes) > TOP_K else None,
             images_per_s=rates.images_per_s if rates else None,
             data_wait_share=rates.data_wait_share if rates else None,
             ranks=tuple(ranks) if len(ranks) > 1 else (),
+            split=split,
         )
         self._history.append(row)
         with open(self.run / "scores.jsonl", "a", encoding="utf-8") as file:
             file.write(row.to_json() + "\n")
         self.info(
             f"epoch {row.epoch}, loss {row.train_loss:.4f}, train acc {row.train_accuracy:.3f},"
-            f" test acc {row.test_accuracy:.3f}, time {elapsed_s:.1f} sec"
+            f" {split} acc {row.accuracy:.3f}, time {elapsed_s:.1f} sec"
         )
-        best = max(row.test_accuracy for row in self._history)
-        self._add_scalars(step, {"best/test_accuracy": best, **_scalars(row)})
+        best = max(row.accuracy for row in self._history)
+        self._add_scalars(step, {f"best/{split}_accuracy": best, **_scalars(row)})
         self._figures.add(epoch, step, evaluation, tuple(self._history))
+
+    def log_test(self, scores: TestScores) -> None:
+        scores.write(self.run)
+        scalars = {"test/loss": scores.loss, "test/accuracy": scores.accuracy}
+        self._add_scalars(scores.step, scalars)
 
     def log_histograms(
         self, net: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, epoch: int, step: int
@@ -214,9 +221,9 @@ def _rates(start: np.ndarray, end: np.ndarray) -> _Rates | None:
 
 
 def _scalars(row: EpochScores) -> dict[str, float]:
-    scalars = {"test/loss": row.test_loss, "test/accuracy": row.test_accuracy}
-    if row.test_accuracy_top5 is not None:
-        scalars["test/accuracy_top5"] = row.test_accuracy_top5
+    scalars = {f"{row.split}/loss": row.loss, f"{row.split}/accuracy": row.accuracy}
+    if row.accuracy_top5 is not None:
+        scalars[f"{row.split}/accuracy_top5"] = row.accuracy_top5
     if row.ranks:
         step_ms = [rank.step_s * 1e3 for rank in row.ranks]
         slowest, median = max(step_ms), float(np.median(step_ms))

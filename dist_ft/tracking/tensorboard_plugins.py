@@ -1,4 +1,4 @@
-"""A run's row in TensorBoard's HPARAMS table, histograms, and test images in its projector."""
+"""A run's row in TensorBoard's HPARAMS table, histograms, and evaluated images in its projector."""
 
 from __future__ import annotations
 
@@ -80,10 +80,11 @@ def add_histograms(
 def add_projector(
     writer: SummaryWriter, evaluation: Evaluation, dataset: Dataset, spec: InputSpec, step: int
 ) -> None:
-    """Adds the features of test images, with a thumbnail and a row of COLUMNS for each."""
+    """Adds the features of evaluated images, with a thumbnail and a row of COLUMNS for each."""
+    split = dataset.selection
 
     def thumbnail(index: int) -> np.ndarray:
-        pixels = load_test_image(dataset.test, index, spec)
+        pixels = load_test_image(split, index, spec)
         return cv2.resize(pixels, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
 
     indices = evaluation.features.indices
@@ -96,7 +97,7 @@ def add_projector(
             classes[prediction.predicted],
             "yes" if prediction.predicted == prediction.label else "no",
             f"{prediction.p_predicted:.3f}",
-            on_one_line(dataset.test.paths[prediction.index]),
+            on_one_line(split.paths[prediction.index]),
         ]
         for prediction in evaluation.predictions.at(indices)
     ]
@@ -105,6 +106,6 @@ def add_projector(
         metadata=rows,
         label_img=thumbnails.transpose(0, 3, 1, 2) / np.float32(255),
         global_step=step,
-        tag="test_images",
+        tag=f"{dataset.selection_name}_images",
         metadata_header=COLUMNS,
     )

@@ -21,7 +21,7 @@ MAX_LEAK_CHECK_IMAGES = 50_000  # training images; with more, the check would de
 
 
 def check_leaks(dataset: Dataset) -> None:
-    """Raises UserError if a test image is byte-identical to a training image."""
+    """Raises UserError if an image of one split is byte-identical to one of another."""
     leaks = find_leaks(dataset) if len(dataset.train) <= MAX_LEAK_CHECK_IMAGES else []
     if leaks:
         raise UserError(f"{leak_message(leaks)}\n--allow-leak trains anyway", 2)

@@ -29,14 +29,14 @@ from dist_ft.files import atomic_file, user_errors
 
 logger = logging.getLogger(__name__)
 
-Unreadable = Dict[str, Dict[str, str]]  # by split ("train", "test") and path: what is wrong
+Unreadable = Dict[str, Dict[str, str]]  # by split and path: what is wrong
 
 
 class CachedFeatures(NamedTuple):
     """Memory-mapped arrays of rows with 'x', float32, and 'mask', 0 for an unreadable image."""
 
     views: list[np.ndarray]  # of the training images, in their order
-    test: np.ndarray
+    held_out: dict[str, np.ndarray]  # of the images of val and test
     unreadable: Unreadable
 
 
@@ -45,11 +45,10 @@ class FeatureBatches:
 
     def __init__(self, batches: RankBatches, features: CachedFeatures):
         self._batches, self._features, self.dataset = batches, features, batches.dataset
-        self.train_loader, self.test_loader = batches.train_loader, batches.test_loader
+        self.loaders, self.train_loader = batches.loaders, batches.train_loader
         # Rank 0 reports the unreadable images of all ranks, so that each is counted once.
-        unreadable = features.unreadable if batches.rank == 0 else {"train": {}, "test": {}}
-        self.train_loader.unreadable = unreadable["train"]
-        self.test_loader.unreadable = unreadable["test"]
+        for name, loader in self.loaders.items():
+            loader.unreadable = features.unreadable[name] if batches.rank == 0 else {}
 
     def train(self, epoch: int, slices: Iterable[slice]) -> Iterator[Batch]:
         """Batches of the epoch's steps; each slice selects a step's images from its order."""
@@ -57,9 +56,14 @@ class FeatureBatches:
         shifted = [views[(epoch + number) % len(views)] for number in range(len(views))]
         return self._batches.with_targets(_select(shifted, self.dataset.train, shares))
 
+    def in_order(self, split: str) -> Iterator[Batch]:
+        """Batches of the images of 'val' or 'test' in order."""
+        rows, images = self._features.held_out[split], self.dataset.splits[split]
+        return _select([rows], images, self._batches.shares_in_order(split))
+
     def test(self) -> Iterator[Batch]:
         """Batches of the test images in order."""
-        return _select([self._features.test], self.dataset.test, self._batches.test_shares())
+        return self.in_order("test")
 
     def close(self) -> None:
         self._batches.close()
@@ -92,21 +96,23 @@ def load_or_compute(
     cache_dir: Path,
     world: World,
 ) -> CachedFeatures:
-    """The features of every training image in `num_views` augmentations, and of every test image.
+    """The features of every training image in `num_views` augmentations, and of all other images.
 
     extractor: maps (n, side, side, 3) uint8 to features; settings: what the features depend on
     besides the images and the extractor's parameters, as JSON. All ranks must call this. Raises
     UserError if `cache_dir` cannot be written.
     """
     dataset = batches.dataset
+    num_held_out = {n: len(split) for n, split in dataset.splits.items() if n != "train"}
     with world.raise_on_all_ranks():
         digest = _digest(extractor, batches, [num_views, settings])
     path = cache_dir / f"features-{digest}.npy"
     if not all(world.gather(path.exists())):
         if world.is_main:
+            others = "".join(f", {num} {name} images" for name, num in num_held_out.items())
             logger.info(
                 f"computing features once: {len(dataset.train)} training images in {num_views}"
-                f" augmentations, {len(dataset.test)} test images"
+                f" augmentations{others}"
             )
         _compute(extractor, batches, num_views, path, world)
     with world.raise_on_all_ranks():
@@ -114,12 +120,14 @@ def load_or_compute(
         unreadable = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if world.is_main:
         logger.info(f"features: {rows.nbytes / 1e6:,.0f} MB in {path}")
-    *views, test = np.split(rows, [len(dataset.train) * (i + 1) for i in range(num_views)])
-    return CachedFeatures(views, test, unreadable)
+    lengths = [len(dataset.train)] * num_views + [*num_held_out.values()]
+    parts = np.split(rows, np.cumsum(lengths)[:-1])
+    held_out = dict(zip(num_held_out, parts[num_views:]))
+    return CachedFeatures(parts[:num_views], held_out, unreadable)
 
 
 def _digest(extractor: mx.gluon.Block, batches: RankBatches, settings: Any) -> str:
-    stamps = batches.dataset.train.stamp(), batches.dataset.test.stamp()
+    stamps = [split.stamp() for split in batches.dataset.splits.values()]
     digest = hashlib.sha256(json.dumps([*settings, stamps], sort_keys=True).encode())
     for _, parameter in sorted(extractor.collect_params().items()):
         digest.update(parameter.data().asnumpy().tobytes())
@@ -130,13 +138,13 @@ def _compute(
     extractor: mx.gluon.Block, batches: RankBatches, num_views: int, path: Path, world: World
 ) -> None:
     """Computes all features on all ranks, and writes them on the first rank of each host."""
-    num_train = len(batches.dataset.train)
-    # (split, its first row in the file, its batches), of which every rank has the same number
-    parts: list[tuple[str, int, Iterable[Batch]]] = [
-        ("train", view * num_train, batches.train_in_order(view)) for view in range(num_views)
+    splits = batches.dataset.splits
+    # (split, its batches), of which every rank has the same number
+    parts: list[tuple[str, Iterable[Batch]]] = [
+        ("train", batches.train_in_order(view)) for view in range(num_views)
     ]
-    parts.append(("test", num_views * num_train, batches.test()))
-    unreadable: Unreadable = {"train": {}, "test": {}}
+    parts += [(name, batches.in_order(name)) for name in splits if name != "train"]
+    unreadable: Unreadable = {name: {} for name in splits}
     rows = None
     with ExitStack() as unfinished:
         with world.raise_on_all_ranks(), _cache_errors(path):
@@ -145,16 +153,17 @@ def _compute(
                     (1, batches.spec.side, batches.spec.side, 3), world.ctx, "uint8"
                 )
                 x_type = ("x", np.float32, extractor(blank).shape[1:])
-                num_rows = num_views * num_train + len(batches.dataset.test)
+                num_rows = sum(len(splits[name]) for name, _ in parts)
                 row_type = np.dtype([x_type, ("mask", np.float32)])
                 rows = unfinished.enter_context(_new_file(path, num_rows, row_type))
-        for split, first_row, part in parts:
+        first_row = 0
+        for split, part in parts:
             for indices, x, mask in _features_of_all_ranks(extractor, part, world):
                 if rows is not None:
                     rows["x"][first_row + indices] = x
                     rows["mask"][first_row + indices] = mask
-            loader = batches.train_loader if split == "train" else batches.test_loader
-            for messages in world.gather(dict(loader.unreadable)):
+            first_row += len(splits[split])
+            for messages in world.gather(dict(batches.loaders[split].unreadable)):
                 unreadable[split].update(messages)
         with world.raise_on_all_ranks(), _cache_errors(path):
             if rows is not None:

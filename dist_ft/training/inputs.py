@@ -6,11 +6,10 @@ import mxnet as mx
 import numpy as np
 
 from dist_ft.config import Config
-from dist_ft.data import image_cache
+from dist_ft.data import image_cache, sources, validation_share
 from dist_ft.data.augmentation import Augmentation
 from dist_ft.data.class_weights import class_weights
 from dist_ft.data.dataset import Dataset
-from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.targets import TargetRule
 from dist_ft.distributed import threads
@@ -29,8 +28,15 @@ SLOW_START_S = 3600.0  # for the watchdog: a million files on a network file sys
 def read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
     """The data set, checked for leaks, and what identifies the run; equal on all ranks."""
     world.heartbeat("reading the data set", SLOW_START_S)
+    indices: list[int] = []
     with world.raise_on_all_ranks():
-        dataset = scan(config.data)
+        dataset = sources.read(config)
+        if world.is_main:  # the others' images are compared with these below
+            indices = sources.choose_validation(config, dataset)
+    indices = world.gather(indices)[0]
+    if indices:
+        dataset = validation_share.take(dataset, indices)
+    with world.raise_on_all_ranks():
         run_spec = describe(config.as_dict(), dataset)
         if config.class_weights:  # compared by value: the file may change before a run resumes
             counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))

@@ -22,6 +22,7 @@ from dist_ft.files import user_errors
 from dist_ft.models import batch_norm, parameters
 from dist_ft.models.loss_scale import FixedLossScale
 from dist_ft.tracking.null_logger import NullLogger
+from dist_ft.tracking.test_scores import TestScores
 from dist_ft.tracking.viewer import how_to_view
 from dist_ft.training.consistency import check_finite, check_identical, check_unreadable
 from dist_ft.training.feature_cache import FeatureBatches
@@ -76,6 +77,7 @@ class Run:
     selection: Selection
     logger: NullLogger  # its subclass RunLogger on rank 0
     lock: RunLock | None  # on rank 0
+    test_scores: TestScores | None = None  # after `finish`, if val has selected the best epoch
 
     def __enter__(self) -> Run:
         return self
@@ -97,7 +99,8 @@ class Run:
 
     @property
     def best_accuracy(self) -> float:
-        """The best accuracy on the test images so far; -1 before the first evaluation."""
+        """The accuracy of the best epoch so far, on val or, without val, test; -1 before the first
+        evaluation."""
         return self.state.best_accuracy
 
     # Called by the training loop, in this order
@@ -163,7 +166,7 @@ class Run:
             self.saver.commit()
 
     def end_epoch(self, epoch: int) -> Scores:
-        """Evaluates on the test images, logs the epoch and saves."""
+        """Evaluates the network, logs the epoch and saves."""
         state, world = self.state, self.world
         self.sync.settle()
         timings = self.timer.gather()
@@ -191,13 +194,18 @@ class Run:
         return evaluation.scores
 
     def finish(self) -> None:
-        """Completes the run's files, and says where they are."""
-        folder = self.options.folder
+        """Scores the best network on test, completes the run's files, and says where they are."""
+        folder, name = self.options.folder, self.batches.dataset.selection_name
+        self.test_scores = scores = self.selection.score_test(folder)
         with self.world.raise_on_all_ranks(), self._writing():
             self.logger.end_run(self.selection.last_evaluation)
+        best = f"best {name} acc {scores.val_accuracy if scores else self.best_accuracy:.3f}"
+        if scores:
+            epoch = self.plan.epoch_of(scores.step - 1) + 1
+            best += f" after epoch {epoch}, whose test acc is {scores.accuracy:.3f}"
         self.logger.info(
-            f"best test acc {self.best_accuracy:.3f}; {folder} holds curves.png, scores.jsonl and"
-            f" checkpoints\n{how_to_view(folder)}"
+            f"{best}; {folder} holds curves.png, scores.jsonl and checkpoints"
+            f"\n{how_to_view(folder)}"
         )
 
     # Helpers of the methods above

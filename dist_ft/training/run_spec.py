@@ -20,7 +20,8 @@ from dist_ft.settings import flag_of
 
 RunSpec = Dict[str, Any]  # by name, values that JSON preserves
 
-HOST_PATHS = {"--data", "--out", "--weights", "--cache-dir"}  # may differ between ranks
+LISTS = {"--train-list", "--val-list", "--test-list"}
+HOST_PATHS = {"--data", "--out", "--weights", "--cache-dir"} | LISTS  # may differ between ranks
 
 
 def describe(settings: dict[str, Any], dataset: Dataset) -> RunSpec:
@@ -29,6 +30,7 @@ def describe(settings: dict[str, Any], dataset: Dataset) -> RunSpec:
         **{flag_of(name): _plain(value) for name, value in settings.items()},
         "classes": list(dataset.classes),
         "train images": _describe_split(dataset.train),
+        "val images": _describe_split(dataset.val),
         "test images": _describe_split(dataset.test),
         "version of dist_ft": __version__,
         "version of mxnet": mx.__version__,
@@ -75,5 +77,5 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _describe_split(split: Split) -> str:
-    return f"{len(split)} of fingerprint {split.fingerprint()}"
+def _describe_split(split: Split | None) -> str | None:
+    return None if split is None else f"{len(split)} of fingerprint {split.fingerprint()}"

@@ -86,7 +86,7 @@ def build_run(config: Config, world: World) -> Run:
         sync=sync,
         timer=timer,
         saver=saver,
-        selection=Selection(world, batches, evaluator, state, logger, config.max_bad_share),
+        selection=Selection(world, batches, core, evaluator, state, logger, config.max_bad_share),
         logger=logger,
         lock=lock,
     )

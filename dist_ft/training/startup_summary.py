@@ -13,14 +13,18 @@ from dist_ft.distributed.world import World
 from dist_ft.models import parameters, precision
 from dist_ft.training.schedule import Plan
 
+ADJECTIVES = {"train": "training", "val": "validation", "test": "test"}
+
 
 def describe_dataset(data: str, dataset: Dataset) -> Iterator[str]:
-    """The number of classes and images, and files that were skipped."""
-    yield (
-        f"{data}: {len(dataset.classes)} classes, {len(dataset.train)} training images,"
-        f" {len(dataset.test)} test images"
-    )
-    skipped = dataset.train.skipped + dataset.test.skipped
+    """The number of classes and images, what selects the best epoch, and skipped files."""
+    numbers = [f"{len(split)} {ADJECTIVES[name]} images" for name, split in dataset.splits.items()]
+    yield f"{data}: {len(dataset.classes)} classes, {', '.join(numbers)}"
+    if dataset.val is None:
+        yield "the best epoch is selected on the test images; --val-share 0.1 avoids that"
+    elif dataset.test is None:
+        yield "the best epoch is selected on the validation images; there are no test images"
+    skipped = [path for split in dataset.splits.values() for path in split.skipped]
     if skipped:
         yield f"skipped {len(skipped)} files without an image's extension: {', '.join(skipped[:5])}"
 
