@@ -1,6 +1,6 @@
 """Measures the speed of a training run: `python -m dist_ft.bench MODE [settings of dist_ft.train]`.
 
-loader     images per second that are decoded and augmented
+loader     images per second that are decoded and augmented, and what each part of it costs
 step       training steps on a batch in memory: forward and backward, allreduce, update
 train      training steps on the data set, and how long they wait for data
 allreduce  sums over the ranks, from a few bytes to the size of the gradients

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PATHS = (
     *("data", "train_list", "val_list", "test_list", "cache_dir", "weights", "class_weights"),
-    *("horovod_timeline", "out", "resume"),
+    *("horovod_timeline", "out", "resume", "preview"),
 )
 OPTIMIZERS_WITH_MOMENTUM = ("sgd", "nag", "signum")
 
@@ -85,6 +85,8 @@ def _elastic_conflicts(c: Config) -> Iterator[str]:
 
 
 def _augmentation_conflicts(c: Config) -> Iterator[str]:
+    if c.preview and not c.preview.lower().endswith((".png", ".jpg", ".jpeg")):
+        yield f"--preview {c.preview}: must end with .png, .jpg or .jpeg"
     if c.rand_augment and not re.fullmatch(r"[1-9]\d?,(\d|[12]\d|30)", c.rand_augment):
         yield f"--rand-augment {c.rand_augment}: must be N,M with N from 1 to 99 and M from 0 to 30"
     if c.rand_augment and c.trivial_augment:

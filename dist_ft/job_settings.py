@@ -90,6 +90,12 @@ class OutputSettings:
         low=0,
         may_change=True,
     )
+    preview: str = setting(
+        "",
+        "FILE (.png, .jpg): only draw the training images of the first step, as the network sees"
+        " them",
+        may_change=True,
+    )
     histograms: bool = setting(
         False, "write histograms of weights and gradients to TensorBoard", may_change=True
     )

@@ -99,13 +99,17 @@ def main() -> None:
     from dist_ft.distributed import horovod_settings, startup
     from dist_ft.distributed.elastic_world import ElasticWorld
     from dist_ft.distributed.horovod_world import HorovodWorld
+    from dist_ft.training import preview
 
     job_world = ElasticWorld if config.elastic else HorovodWorld
     settings = horovod_settings.from_flags(config)
     with cli.standard_output(), startup.start(
         config.device, config.stall_timeout, settings, job_world
     ) as world:
-        fit(config, world)
+        if config.preview:
+            preview.write(config, world)
+        else:
+            fit(config, world)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """bench measures real runs, alone and with ranks, and names what limits them."""
 
 import json
+import re
 
 import pytest
 
@@ -54,8 +55,15 @@ def test_one_and_two_processes_are_compared_and_their_steps_split_into_parts(tin
 
 @pytest.mark.jobs
 def test_the_loader_and_a_step_in_memory_are_measured_alone(tiny, tmp_path):
-    output, result = bench(tmp_path, "loader", "--data", str(tiny), *TINY)
+    augmentation = ["--jitter", "0.4", "--random-erasing", "0.5", "--mixup", "0.4"]
+    output, result = bench(tmp_path, "loader", "--data", str(tiny), *TINY, *augmentation)
     assert result["images_per_s"] > 0 and "loader: " in output
+    assert list(result["us_per_image"]) == [
+        *("decode, crop and flip", "jitter", "random_erasing", "mixup and cutmix")
+    ]
+    for name, cost_us in result["us_per_image"].items():
+        assert 0 < cost_us < 1e6
+        assert re.search(rf"{name} +{cost_us:.1f} us of CPU time per image", output)
     output, result = bench(tmp_path, "step", "--data", str(tiny), *TINY)
     assert result["images_per_s"] > 0 and "step: " in output
     assert result["parts_s"]["wait for data"] == 0

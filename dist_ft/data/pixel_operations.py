@@ -21,7 +21,7 @@ def adjust(
     saturation does not change and brightness scales with the rest.
     """
     factor = brightness * contrast
-    offset = brightness * (1 - contrast) * (LUMA @ cv2.mean(pixels)[:3])
+    offset = brightness * (1 - contrast) * float(LUMA @ cv2.mean(pixels)[:3])
     if saturation == 1:  # of a diagonal matrix, OpenCV's product is slow
         return cv2.addWeighted(pixels, factor, pixels, 0, offset)
     matrix = np.full((3, 4), offset)

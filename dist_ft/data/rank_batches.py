@@ -57,8 +57,7 @@ class RankBatches:
         """Augmented batches of an epoch's steps; each slice of the epoch's order is a step."""
         self.train_loader.unreadable.clear()
         shares, fill = self.train_shares(epoch, slices), self._augmented(epoch)
-        mix = self._mixed(epoch) if self.mixup or self.cutmix else None
-        return self.with_targets(self.train_loader.batches(shares, fill, mix))
+        return self.with_targets(self.train_loader.batches(shares, fill, self.mix(epoch)))
 
     def with_targets(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Adds the targets to batches of training images."""
@@ -105,6 +104,18 @@ class RankBatches:
             return self.cache["train"].image(index)
         return decoding.open_image(self.dataset.train.read(index))
 
+    def mix(self, epoch: int) -> Mix | None:
+        """What mixes the pairs of an epoch, if they are to be mixed."""
+        if not (self.mixup or self.cutmix):
+            return None
+
+        def mix(sample: int, first: np.ndarray, second: np.ndarray) -> float:
+            repetition, index = divmod(sample, len(self.dataset.train))
+            draws = sampler.pair_draws(self.seed, epoch, index, mixing.NUM_DRAWS, repetition)
+            return mixing.mix_pair(first, second, self.mixup, self.cutmix, draws)
+
+        return mix
+
     def close(self) -> None:
         """Ends the loaders' threads."""
         for loader in self.loaders.values():
@@ -118,14 +129,6 @@ class RankBatches:
             augment(self.train_image(index), draws, row, self.augmentation)
 
         return fill
-
-    def _mixed(self, epoch: int) -> Mix:
-        def mix(sample: int, first: np.ndarray, second: np.ndarray) -> float:
-            repetition, index = divmod(sample, len(self.dataset.train))
-            draws = sampler.pair_draws(self.seed, epoch, index, mixing.NUM_DRAWS, repetition)
-            return mixing.mix_pair(first, second, self.mixup, self.cutmix, draws)
-
-        return mix
 
     def _center_cropped(self, split: str) -> Fill:
         images, cache = self.dataset.splits[split], self.cache

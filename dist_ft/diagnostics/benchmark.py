@@ -7,6 +7,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import replace
 from itertools import islice, repeat
 from typing import Any, Dict, Iterator, Mapping
@@ -16,7 +17,10 @@ import numpy as np
 
 from dist_ft import train
 from dist_ft.config import Config
+from dist_ft.data import sampler
+from dist_ft.data.augmentation import changes, crop
 from dist_ft.data.loader import Batch
+from dist_ft.data.rank_batches import RankBatches
 from dist_ft.distributed import horovod_settings, startup, threads
 from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
@@ -27,6 +31,8 @@ from dist_ft.training.setup import build_run
 
 NUM_WARMUP_STEPS = 2  # the first one compiles
 ALLREDUCE_SIZES = [2**power for power in range(3, 28, 4)]  # bytes: 8 B to 128 MB
+IMAGES_PER_STEP = 10  # whose augmentation is timed part by part
+CROP, MIX = "decode, crop and flip", "mixup and cutmix"
 WAIT_FOR_DATA, ALLREDUCE = "wait for data", "allreduce"
 STEP_PARTS = ("forward and backward", ALLREDUCE, "update")
 MAX_WAIT_SHARE = 0.05  # of a step: a larger wait for data is worth a remedy
@@ -65,6 +71,9 @@ def measure(mode: str, config: Config, num_steps: int, world: World) -> Result:
             batches = _endless_batches(run)
             if mode == "loader":
                 result = _measure_loader(batches, num_steps, world)
+                if isinstance(run.batches, RankBatches):  # not cached features
+                    costs = measure_augmentation(run.batches, num_steps)
+                    result["us_per_image"] = world.gather(costs)[0]
             else:
                 if mode == "step":
                     batches = repeat(next(batches))  # stays in memory
@@ -88,6 +97,29 @@ def _measure_loader(batches: Iterator[Batch], num_steps: int, world: World) -> R
     num_images = sum(batch.num_images for batch in islice(batches, num_steps))
     images_per_s = num_images / (time.perf_counter() - start)
     return {"images_per_s": world.size * min(world.gather(images_per_s))}
+
+
+def measure_augmentation(batches: RankBatches, num_steps: int) -> dict[str, float]:
+    """CPU time per image, us: to read, decode and crop it, and for each further operation."""
+    a, side = batches.augmentation, batches.spec.side
+    pixels, partner = np.zeros((2, side, side, 3), np.uint8)
+    times_s: dict[str, float] = defaultdict(float)
+    mix = batches.mix(0)
+    num_images = min(len(batches.dataset.train), IMAGES_PER_STEP * num_steps)
+    for index in range(num_images):
+        start = time.thread_time()
+        draws = sampler.image_draws(batches.seed, 0, index, a.num_draws)
+        crop(batches.train_image(index), draws, pixels, a)
+        times_s[CROP] += time.thread_time() - start
+        for name, change in changes(a).items():
+            start = time.thread_time()
+            pixels[:] = change(pixels, draws)
+            times_s[name] += time.thread_time() - start
+        if mix:
+            start = time.thread_time()
+            mix(index, pixels, partner)
+            times_s[MIX] += (time.thread_time() - start) / 2  # two images
+    return {name: 1e6 * seconds / num_images for name, seconds in times_s.items()}
 
 
 def _measure_allreduce(num_repeats: int, world: World) -> Result:
@@ -167,7 +199,11 @@ def report(mode: str, result: Mapping[str, Any], devices: str) -> str:
         )
     speed = f"{mode}: {result['images_per_s']:,.1f} images/s on {devices}"
     if mode == "loader":
-        return speed
+        costs_us = result.get("us_per_image", {}).items()
+        lines = [
+            f"    {name:22}{cost_us:10.1f} us of CPU time per image" for name, cost_us in costs_us
+        ]
+        return "\n".join([speed, *lines])
     lines = [
         f"{speed}, {result['step_s'] * 1e3:,.1f} ms per step in {result['dtype']}; its parts, timed"
         " one by one:"

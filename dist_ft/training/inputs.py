@@ -12,6 +12,7 @@ from dist_ft.data.class_weights import class_weights
 from dist_ft.data.dataset import Dataset
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.targets import TargetRule
+from dist_ft.data.transforms import InputSpec
 from dist_ft.distributed import threads
 from dist_ft.distributed.world import World
 from dist_ft.models import parameters, zoo
@@ -66,6 +67,34 @@ def augmentation_of(settings: AugmentationSettings) -> Augmentation:
     )
 
 
+def open_images(
+    config: Config, dataset: Dataset, spec: InputSpec, run_spec: RunSpec, world: World
+) -> RankBatches:
+    """The batches of images. All ranks must call this."""
+    num_workers = config.num_workers or threads.set_num_threads()
+    cache = None
+    if config.cache != "off":
+        side, folder = config.cache_side_px, config.cache_folder
+        cache = image_cache.open_cache(
+            dataset, spec, side, config.cache, folder, num_workers, world
+        )
+    return RankBatches(
+        dataset,
+        spec,
+        config.seed,
+        world.rank,
+        world.size,
+        num_workers,
+        config.prefetch_mb,
+        cache,
+        augmentation_of(config),
+        balance=config.balance,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+        target_rule=TargetRule(config.label_smoothing, run_spec.get(CLASS_WEIGHTS)),
+    )
+
+
 def open_batches(
     config: Config,
     dataset: Dataset,
@@ -78,35 +107,15 @@ def open_batches(
 
     If only the head is trained, the features of a few views of each image are computed once.
     """
-    spec, side, folder = state.input_spec, config.cache_side_px, config.cache_folder
-    num_workers = config.num_workers or threads.set_num_threads()
-    cache = None
-    if config.cache != "off":
-        cache = image_cache.open_cache(
-            dataset, spec, side, config.cache, folder, num_workers, world
-        )
-    augmentation = augmentation_of(config)
-    batches = RankBatches(
-        dataset,
-        spec,
-        config.seed,
-        world.rank,
-        world.size,
-        num_workers,
-        config.prefetch_mb,
-        cache,
-        augmentation,
-        balance=config.balance,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-        target_rule=TargetRule(config.label_smoothing, state.run_spec.get(CLASS_WEIGHTS)),
-    )
+    spec, folder = state.input_spec, config.cache_folder
+    batches = open_images(config, dataset, spec, state.run_spec, world)
     extractor = None
     if config.views and parameters.has_frozen_backbone(core):
         extractor = zoo.feature_extractor(core)
     if extractor is None:
         return batches, net
-    key = [config.model, config.seed, state.dtype, spec, cache and side, augmentation]
+    cache_side = config.cache_side_px if batches.cache else None
+    key = [config.model, config.seed, state.dtype, spec, cache_side, batches.augmentation]
     num_views = min(config.views, config.epochs)  # each epoch uses one, in turn
     features = feature_cache.load_or_compute(extractor, batches, num_views, key, folder, world)
     return FeatureBatches(batches, features), zoo.head(core)
