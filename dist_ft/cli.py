@@ -133,8 +133,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_count(parser: argparse.ArgumentParser, flag: str, default: int, help: str) -> None:
-    """Adds a flag for a whole number of at least 1."""
-    help = f"{help} (default: %(default)s)"
+    """Adds a flag for a whole number of at least 1; with a default of 0, `help` names another."""
+    help = f"{help} (default: %(default)s)" if default else help
     parser.add_argument(flag, type=_count, default=default, metavar="N", help=help)
 
 

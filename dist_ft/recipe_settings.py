@@ -157,6 +157,12 @@ class ModelSettings:
     backbone_lr_mult: float = setting(
         1.0, "learning-rate multiplier of the pretrained layers; 0: frozen", low=0
     )
+    layer_decay: float = setting(
+        1.0,
+        "factor of the learning rate from each block to the one before it, 0..1; 1: none",
+        low=0,
+        high=1,
+    )
     lr_mult: tuple[str, ...] = setting(
         (), "PATTERN=X: learning-rate multiplier of the matching parameters"
     )
@@ -213,6 +219,12 @@ class RecipeSettings:
         " the whole step; 0: all",
         low=0,
         may_change=True,
+    )
+    ema: float = setting(
+        0.0,
+        "decay of the parameters' moving average, which is evaluated and saved; 0: none",
+        low=0,
+        high=1,
     )
     patience: int = setting(
         0,

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from itertools import islice, repeat
 from typing import Any, Dict, Iterator, Mapping
 
@@ -21,6 +22,7 @@ from dist_ft.data import sampler
 from dist_ft.data.augmentation import changes, crop
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
+from dist_ft.diagnostics import lr_range
 from dist_ft.distributed import horovod_settings, startup, threads
 from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
@@ -74,6 +76,9 @@ def measure(mode: str, config: Config, num_steps: int, world: World) -> Result:
                 if isinstance(run.batches, RankBatches):  # not cached features
                     costs = measure_augmentation(run.batches, num_steps)
                     result["us_per_image"] = world.gather(costs)[0]
+            elif mode == "lr":
+                step = partial(_train_step, run, config, run.trainer)
+                result = lr_range.measure_run(run, step, batches, num_steps)
             else:
                 if mode == "step":
                     batches = repeat(next(batches))  # stays in memory
@@ -122,6 +127,22 @@ def measure_augmentation(batches: RankBatches, num_steps: int) -> dict[str, floa
     return {name: 1e6 * seconds / num_images for name, seconds in times_s.items()}
 
 
+def _train_step(run: Run, config: Config, trainer: Any, batch: Batch) -> mx.nd.NDArray:
+    """A step as the training loop makes it, and its update of the moving average."""
+    weight_sum = run.sync.exchange(batch.weight_sum, 0, None).weight_sum
+    sums = train.train_step(
+        run.trained_net,
+        trainer,
+        batch.on(run.world.ctx),
+        weight_sum / run.world.size,
+        config.clip_norm,
+        run.loss_scale,
+        config.micro_batch,
+    )
+    run.average.update(step=0)
+    return sums
+
+
 def _measure_allreduce(num_repeats: int, world: World) -> Result:
     """Seconds of a sum over the ranks, from and to host memory, by its size in bytes."""
     if world.size == 1:
@@ -142,18 +163,6 @@ def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps
     """Times steps as they are, and then further steps part by part, which is slower."""
     world = run.world
 
-    def step(batch: Batch, trainer: Any) -> mx.nd.NDArray:
-        weight_sum = run.sync.exchange(batch.weight_sum, 0, None).weight_sum
-        return train.train_step(
-            run.trained_net,
-            trainer,
-            batch.on(world.ctx),
-            weight_sum / world.size,
-            config.clip_norm,
-            run.loss_scale,
-            config.micro_batch,
-        )
-
     def time_parts(batch: Batch) -> np.ndarray:
         """Seconds of each of STEP_PARTS; waits for the device after each."""
         times_s: list[float] = []
@@ -163,17 +172,18 @@ def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps
             times_s.append(time.perf_counter())
 
         end_part()
-        step(batch, HookedTrainer(run.trainer, end_part, end_part))
+        _train_step(run, config, HookedTrainer(run.trainer, end_part, end_part), batch)
         end_part()
         return np.diff(times_s[-len(STEP_PARTS) - 1 :])
 
     for batch in islice(batches, NUM_WARMUP_STEPS):
-        step(batch, run.trainer).wait_to_read()
+        _train_step(run, config, run.trainer, batch).wait_to_read()
     loader = run.batches.train_loader
     num_images, waited_s, start = 0, loader.waited_s, time.perf_counter()
     for number, batch in enumerate(islice(batches, num_steps)):
         world.heartbeat(f"step {number}")
-        run.sync.push(step(batch, run.trainer), batch.num_images, number)
+        sums = _train_step(run, config, run.trainer, batch)
+        run.sync.push(sums, batch.num_images, number)
         num_images += batch.num_images
     mx.nd.waitall()
     elapsed_s = time.perf_counter() - start
@@ -192,6 +202,8 @@ def _measure_steps(run: Run, config: Config, batches: Iterator[Batch], num_steps
 
 def report(mode: str, result: Mapping[str, Any], devices: str) -> str:
     """A line for the speed, or a table; devices: number and kind, as "2 x cpu(0)"."""
+    if mode == "lr":
+        return lr_range.report(result)
     if mode == "allreduce":
         return "\n".join(
             f"{num_bytes:>12,} bytes {seconds * 1e3:10.3f} ms {num_bytes / seconds / 1e9:8.3f} GB/s"

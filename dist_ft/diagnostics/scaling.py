@@ -6,10 +6,19 @@ import json
 import subprocess
 import sys
 import tempfile
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from dist_ft.errors import UserError
+
+
+def sizes(text: str) -> list[int]:
+    """The numbers of processes that the flag --np lists."""
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"{text}: must be numbers, separated by commas") from None
 
 
 def run_jobs(

@@ -19,6 +19,14 @@ def parameters_by_path(net: mx.gluon.Block) -> dict[str, mx.gluon.Parameter]:
     return net._collect_params_with_prefix()
 
 
+def children(block: mx.gluon.Block) -> dict[str, mx.gluon.Block]:
+    """The blocks inside a block by attribute name, or by number in a sequence, in their order.
+
+    The public `apply` visits all blocks below without their names.
+    """
+    return block._children
+
+
 def uses_running_statistics(block: nn.BatchNorm) -> bool:
     """True when the layer normalizes by its running statistics in training, too."""
     return block._kwargs["use_global_stats"]

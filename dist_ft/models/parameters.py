@@ -11,6 +11,7 @@ import mxnet as mx
 
 from dist_ft.errors import UserError
 from dist_ft.models import batch_norm, zoo
+from dist_ft.models.depth import depths
 from dist_ft.models.mxnet_internals import parameters_by_path, uses_running_statistics
 
 
@@ -25,18 +26,21 @@ def set_lr_multipliers(
     backbone_lr_mult: float,
     lr_mult: Sequence[str] = (),
     freeze: Sequence[str] = (),
+    layer_decay: float = 1.0,
 ) -> None:
     """Sets the learning-rate multiplier of each parameter; later rules override earlier ones.
 
-    lr_mult: rules 'PATTERN=MULTIPLIER'; freeze: rules 'PATTERN', which override all of lr_mult. A
-    pattern is a regular expression searched for in the parameters' paths. A multiplier of 0
-    freezes a parameter: it gets no gradient. A BatchNorm layer whose running mean is frozen
-    normalizes by its running statistics. Raises UserError if a pattern matches nothing, or if
-    everything is frozen.
+    The backbone's multiplier is multiplied by layer_decay ** depth (see `depths`), as in Bao et al.
+    2022, "BEiT". lr_mult: rules 'PATTERN=MULTIPLIER'; freeze: rules 'PATTERN', which override all
+    of lr_mult. A pattern is a regular expression searched for in the parameters' paths. A
+    multiplier of 0 freezes a parameter: it gets no gradient. A BatchNorm layer whose running mean
+    is frozen normalizes by its running statistics. Raises UserError if a pattern matches nothing,
+    or if everything is frozen.
     """
-    parameters, head = parameters_by_path(net), zoo.head_prefix(net)
+    parameters = parameters_by_path(net)
     multipliers = {
-        path: head_lr_mult if path.startswith(head) else backbone_lr_mult for path in parameters
+        path: backbone_lr_mult * layer_decay**depth if depth else head_lr_mult
+        for path, depth in depths(net).items()
     }
     rules = [rule.rpartition("=")[::2] for rule in lr_mult] + [(rule, "0") for rule in freeze]
     for pattern, multiplier in rules:

@@ -1,7 +1,8 @@
 """Checkpoints on disk: one folder per saved step, written atomically, without pickle.
 
 RUN/checkpoints/step-00000018/net.params      parameters; net.load_parameters reads them
-                              trainer.params  the optimizer's arrays
+                              trainer.params  the optimizer's arrays, and with averaged parameters
+                                              those that training continues from
                               state.json      a TrainingState, and the SHA-256 of each part
 """
 

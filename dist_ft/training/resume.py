@@ -13,7 +13,8 @@ import mxnet as mx
 from dist_ft.distributed.session import Commit
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
-from dist_ft.models import optimizers, parameters
+from dist_ft.models import optimizers
+from dist_ft.models.weight_average import WeightAverage
 from dist_ft.training import checkpoint
 from dist_ft.training.run_spec import RunSpec, resume_differences
 from dist_ft.training.state import TrainingState
@@ -49,7 +50,7 @@ def find_checkpoint(resume: str, run: Path, spec: RunSpec) -> checkpoint.Checkpo
 
 
 def restore(
-    source: Source, core: mx.gluon.HybridBlock, trainer: mx.gluon.Trainer, world: World
+    source: Source, average: WeightAverage, trainer: mx.gluon.Trainer, world: World
 ) -> TrainingState | None:
     """Gives all ranks the parameters and optimizer state of one checkpoint; all ranks call it.
 
@@ -61,7 +62,7 @@ def restore(
     root = max(range(world.size), key=lambda rank: states[rank].step if states[rank] else -1)
     state = states[root]
     optimizers.create_state(trainer, state.step if state else 0)
-    arrays = {**parameters.arrays(core), **optimizers.state_arrays(trainer)}
+    arrays = {**average.arrays(), **optimizers.state_arrays(trainer)}
     with world.raise_on_all_ranks():
         if source:
             saved = {**source.net_arrays(), **source.trainer_arrays()}

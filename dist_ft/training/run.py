@@ -19,8 +19,8 @@ from dist_ft.distributed.world import World
 from dist_ft.errors import CollectiveError, RankStopped, UserError, WorldResized
 from dist_ft.evaluation.metrics import Scores
 from dist_ft.files import user_errors
-from dist_ft.models import batch_norm, parameters
 from dist_ft.models.loss_scale import FixedLossScale
+from dist_ft.models.weight_average import WeightAverage
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.test_scores import TestScores
 from dist_ft.tracking.viewer import how_to_view
@@ -68,6 +68,7 @@ class Run:
     core: mx.gluon.HybridBlock  # (n, 3, side, side) float32, normalized, to (n, C) logits
     net: mx.gluon.HybridBlock  # (n, side, side, 3) uint8 pixels to (n, C) logits
     trained_net: mx.gluon.HybridBlock  # `net`, or only its head for cached features
+    average: WeightAverage
     trainer: HookedTrainer
     loss_scale: FixedLossScale  # or its subclass DynamicLossScale
     state: TrainingState
@@ -150,6 +151,7 @@ class Run:
         sums, num_images: of this rank, as train_step returns them and as the batch has them.
         """
         options, state = self.options, self.state
+        self.average.update(step)
         self.sync.push(sums, num_images, step)
         state.step, state.selection_accuracy = step + 1, None
         self.logger.step()
@@ -157,7 +159,7 @@ class Run:
             epoch = self.plan.epoch_of(step) + 1
             self._log_curves(f"epoch {epoch}, step {state.step}/{self.plan.num_steps}")
         if options.check_every and state.step % options.check_every == 0:
-            check_identical(parameters.arrays(self.core), state.step, self.world)
+            check_identical(self.average.arrays(), state.step, self.world)
         if self.plan.ends_epoch(state.step):
             return  # end_epoch saves
         if options.save_every and state.step % options.save_every == 0:
@@ -171,11 +173,12 @@ class Run:
         self.sync.settle()
         timings = self.timer.gather()
         self._log_curves()
-        batch_norm.pool_statistics(self.core, world)
-        check_finite(parameters.arrays(self.core), state.step)
+        self.average.pool_statistics(world)
+        check_finite(self.average.arrays(), state.step)
         if not self.options.check_every:
-            check_identical(parameters.arrays(self.core), state.step, world)
-        evaluation = self.selection.evaluate()
+            check_identical(self.average.arrays(), state.step, world)
+        with self.average.in_network():
+            evaluation = self.selection.evaluate()
         train = {"loss": state.epoch_sums.loss, "accuracy": state.epoch_sums.accuracy}
         with world.raise_on_all_ranks(), self._writing():
             elapsed_s, times = self.saver.elapsed_s, [timing.to_times() for timing in timings]
@@ -196,6 +199,7 @@ class Run:
     def finish(self) -> None:
         """Scores the best network on test, completes the run's files, and says where they are."""
         folder, name = self.options.folder, self.batches.dataset.selection_name
+        self.average.copy_to_network()
         self.test_scores = scores = self.selection.score_test(folder)
         with self.world.raise_on_all_ranks(), self._writing():
             self.logger.end_run(self.selection.last_evaluation)

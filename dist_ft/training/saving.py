@@ -9,8 +9,9 @@ from pathlib import Path
 import mxnet as mx
 
 from dist_ft.distributed.world import World
-from dist_ft.models import batch_norm, optimizers, parameters
+from dist_ft.models import optimizers
 from dist_ft.models.loss_scale import FixedLossScale
+from dist_ft.models.weight_average import WeightAverage
 from dist_ft.training import checkpoint
 from dist_ft.training.consistency import check_finite
 from dist_ft.training.state import TrainingState
@@ -24,7 +25,7 @@ class StateSaver:
     folder: Path
     keep: int
     world: World
-    core: mx.gluon.HybridBlock
+    average: WeightAverage
     trainer: mx.gluon.Trainer
     sync: StepSync
     state: TrainingState  # changes as the run proceeds; elapsed_s is set when it is saved
@@ -47,7 +48,7 @@ class StateSaver:
         self.world.heartbeat("checkpoint")
         if self.state.selection_accuracy is None:  # otherwise the evaluation has done both
             self._settle()
-            check_finite(parameters.arrays(self.core), self.state.step)
+            check_finite(self.average.arrays(), self.state.step)
         with self.world.raise_on_all_ranks():
             if self.world.is_main:
                 checkpoint.save(self.folder, self._snapshot(), *self._arrays(), keep=self.keep)
@@ -68,7 +69,7 @@ class StateSaver:
     def _settle(self) -> None:
         """Brings the epoch's sums and BatchNorm's statistics up to the last step."""
         self.sync.settle()
-        batch_norm.pool_statistics(self.core, self.world)
+        self.average.pool_statistics(self.world)
 
     def _snapshot(self) -> TrainingState:
         return replace(
@@ -79,4 +80,5 @@ class StateSaver:
         )
 
     def _arrays(self) -> tuple[checkpoint.Arrays, checkpoint.Arrays]:
-        return parameters.arrays(self.core), optimizers.state_arrays(self.trainer)
+        trainer_arrays = optimizers.state_arrays(self.trainer)
+        return self.average.net_arrays(), {**trainer_arrays, **self.average.current_arrays()}

@@ -25,6 +25,7 @@ from dist_ft.models import (
     zoo,
 )
 from dist_ft.models.loss_scale import UNSCALED, DynamicLossScale
+from dist_ft.models.weight_average import WeightAverage
 from dist_ft.settings import ConfigError
 from dist_ft.tracking.null_logger import NullLogger
 from dist_ft.tracking.run_logger import RunLogger
@@ -56,7 +57,8 @@ def build_run(config: Config, world: World) -> Run:
         net = zoo.with_normalization(core)
         optimizer = optimizers.build(config.optimizer, config.momentum, config.wd)
         trainer = world.trainer(net.collect_params(), optimizer)
-    restored = resume.restore(source, core, trainer, world)
+        average = WeightAverage(core, config.ema)
+    restored = resume.restore(source, average, trainer, world)
     state = _state_of_run(restored, config, run_spec, dtype, world)
     loss_scale = DynamicLossScale(*(state.loss_scale or ())) if dtype == "float16" else UNSCALED
     with world.raise_on_all_ranks():
@@ -65,7 +67,7 @@ def build_run(config: Config, world: World) -> Run:
     for line in _startup_lines(config, dataset, core, plan, learning_rate, source, state, world):
         logger.info(line)
     sync = StepSync(world, state.epoch_sums)
-    saver = StateSaver(config.folder, config.keep, world, core, trainer, sync, state, loss_scale)
+    saver = StateSaver(config.folder, config.keep, world, average, trainer, sync, state, loss_scale)
     batches, trained_net = open_batches(config, dataset, core, net, state, world)
     timer = StepTimer(world, sync, batches.train_loader)
     evaluator = Evaluator(core, net, len(dataset.classes))
@@ -80,6 +82,7 @@ def build_run(config: Config, world: World) -> Run:
         core=core,
         net=net,
         trained_net=trained_net,
+        average=average,
         trainer=HookedTrainer(trainer, before_allreduce=timer.end_gradients),
         loss_scale=loss_scale,
         state=state,
@@ -119,7 +122,12 @@ def _build_network(
     if path:
         weight_file.load_backbone(path, core)
     parameters.set_lr_multipliers(
-        core, config.head_lr_mult, config.backbone_lr_mult, config.lr_mult, config.freeze
+        core,
+        config.head_lr_mult,
+        config.backbone_lr_mult,
+        config.lr_mult,
+        config.freeze,
+        config.layer_decay,
     )
     if config.bn == "frozen":
         batch_norm.freeze(batch_norm.layers(core))
@@ -190,6 +198,8 @@ def _startup_lines(
     yield from startup_summary.describe_network(
         config.model, core, state.dtype, plan, learning_rate.peak, world
     )
+    if config.ema:
+        yield f"  evaluated and saved: their moving average with decay {config.ema:g}"
     if source and step < num_steps:
         yield f"resuming from {source.path} at step {step} of {num_steps}"
     elif source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Iterator, Sequence
 
 import mxnet as mx
@@ -11,9 +12,11 @@ from dist_ft.data.dataset import Dataset
 from dist_ft.distributed import devices
 from dist_ft.distributed.world import World
 from dist_ft.models import parameters, precision
+from dist_ft.models.parameters import Group
 from dist_ft.training.schedule import Plan
 
 ADJECTIVES = {"train": "training", "val": "validation", "test": "test"}
+MAX_RATES = 3  # with more learning rates in a part of the network, their range is printed
 
 
 def describe_dataset(data: str, dataset: Dataset) -> Iterator[str]:
@@ -68,6 +71,22 @@ def describe_network(
     )
     if plan.batch_size < world.size:
         yield f"more ranks than images per step: {world.size - plan.batch_size} are idle"
-    for group in parameters.groups(core):
+    for name, groups in groupby(parameters.groups(core), lambda group: group.name):
+        yield from _describe_rates(name, list(groups), peak_lr)
+
+
+def _describe_rates(name: str, groups: Sequence[Group], peak_lr: float) -> Iterator[str]:
+    """A line for each learning rate, or one for all of them if there are many.
+
+    groups: with this name, those with the highest multiplier first.
+    """
+    trained = [group for group in groups if group.lr_mult]
+    if len(trained) > MAX_RATES:
+        num_values = sum(group.num_values for group in trained)
+        lowest, highest = (peak_lr * group.lr_mult for group in (trained[-1], trained[0]))
+        rates = f"learning rates {lowest:.3g} to {highest:.3g}"
+        yield f"  {name:9}{num_values:>12,} parameters  {rates}"
+        groups = [group for group in groups if not group.lr_mult]
+    for group in groups:
         rate = f"learning rate {peak_lr * group.lr_mult:g}" if group.lr_mult else "frozen"
         yield f"  {group.name:9}{group.num_values:>12,} parameters  {rate}"

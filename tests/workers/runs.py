@@ -42,6 +42,19 @@ def train_all(world: World, data: str, broken_data: str, out: Path) -> None:
         world.settings = settings
 
 
+def train_averaged(world: World, data: str, out: Path, first_steps: str) -> None:
+    """Makes the runs OUT/averaged; OUT/first_steps, which stops within its second epoch; and
+    OUT/resumed, which continues the run in the folder `first_steps`."""
+
+    def fit(name: str, **settings) -> None:
+        settings = {**TINY, "ema": 0.9, "layer_decay": 0.8, **settings}
+        train.fit(Config(data=data, out=str(out / name), **settings), world)
+
+    fit("averaged")
+    fit("first_steps", max_steps=4)
+    fit("resumed", resume=first_steps)
+
+
 def train_bfloat16(world: World, data: str, out: Path) -> None:
     """Makes the run OUT/bfloat16, after which this process cannot train in float32."""
     settings = {**TINY, "dtype": "bfloat16"}

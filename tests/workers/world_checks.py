@@ -168,7 +168,7 @@ def check_pooled_statistics_equal_those_of_the_global_batch(world):
     with autograd.record():
         out = net(mx.nd.array(batches[world.rank]))
     out.backward()  # updates the running statistics
-    batch_norm.pool_statistics(net, world)
+    batch_norm.pool_statistics(batch_norm.statistics(net), world)
     pixels = batches.transpose(2, 0, 1, 3, 4).reshape(2, -1)
     np.testing.assert_allclose(net[0].running_mean.data().asnumpy(), pixels.mean(1), rtol=1e-4)
     np.testing.assert_allclose(net[0].running_var.data().asnumpy(), pixels.var(1), rtol=1e-4)
