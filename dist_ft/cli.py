@@ -156,6 +156,12 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("", *DTYPES), default="", metavar="TYPE", help=help)
 
 
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """Adds --tta, test-time augmentation."""
+    help = "flip: mean probabilities of an image and its mirror image (default: %(default)s)"
+    parser.add_argument("--tta", choices=("none", "flip"), default="none", help=help)
+
+
 def add_share(parser: argparse.ArgumentParser, flag: str, default: float, help: str) -> None:
     """Adds a flag for a share, above 0 and at most 1."""
     help = f"{help} (default: %(default)s)"

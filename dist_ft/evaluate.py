@@ -20,7 +20,7 @@ def main() -> None:
     num_threads = threads.bind_cores()
     cli.require_mxnet()
     from dist_ft.distributed import startup  # loads MXNet
-    from dist_ft.inference import model_evaluation, trained_model
+    from dist_ft.inference import model_evaluation, trained_model, tta
 
     with cli.standard_output(), startup.start(args.device) as world:
         with world.raise_on_all_ranks():
@@ -28,9 +28,9 @@ def main() -> None:
             files.check_output_file(args.png, "--png")
             model = trained_model.load(args.run)
             split = model_evaluation.labeled_split(args.data, args.split, model.classes)
-        net = model.network(world, args.dtype)
+        net = tta.augmented(model.network(world, args.dtype), args.tta, len(model.classes))
         workers = args.num_workers or num_threads
-        assessment = model_evaluation.assess(net, model, split, world, workers)
+        assessment = model_evaluation.assess(net, model, split, world, workers, args.tta)
         if world.is_main:
             cli.write_json(args.json, "--json", assessment.results)
             model_evaluation.write_confusion(assessment, args.png)
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     flag("--png", type=Path, metavar="FILE", help="also draw the confusion matrix to FILE")
     cli.add_device(parser)
     cli.add_dtype(parser)
+    cli.add_tta(parser)
     cli.add_num_workers(parser)
     return parser
 

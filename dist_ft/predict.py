@@ -12,9 +12,11 @@ import sys
 from collections import deque
 from pathlib import Path
 
-from dist_ft import cli
+from dist_ft import cli, files
 from dist_ft.distributed import threads
 from dist_ft.inference import writers
+
+TTA_NOTE = "dist_ft: --tta flip: probabilities are means for an image and its mirror image"
 
 
 def main() -> None:
@@ -22,21 +24,29 @@ def main() -> None:
     num_threads = threads.bind_cores()
     cli.require_mxnet()
     from dist_ft.distributed import startup  # loads MXNet
-    from dist_ft.inference import inputs, predictor, trained_model
+    from dist_ft.inference import feature_file, inputs, outputs, predictor, trained_model, tta
 
     kind, num_unreadable = writers.format_of(args.format, args.output), 0
     with cli.standard_output(), startup.start(args.device) as world:
         with world.raise_on_all_ranks():
             model = trained_model.load(args.run)
-            predictor.check_options(model, args.top, args.out)
+            predictor.check_options(model, args.top, args.out, args.explain)
             writers.check_output(kind, args.output)
+            files.check_output_file(args.features, "--features")
             paths = inputs.list_images(args.paths, sys.stdin) if world.is_main else []
         paths = world.gather(paths)[0]  # only rank 0 has a standard input
-        net = model.network(world, args.dtype, fused=True)
+        wanted = outputs.Outputs(model, args.features is not None, args.explain)
+        net = model.network(world, args.dtype, fused=True, outputs=wanted.graph)
+        net = tta.augmented(net, args.tta, len(model.classes))
         workers = args.num_workers or num_threads
-        parts = predictor.predict(net, model, paths, world, args.top, workers, args.out)
+        parts = predictor.predict(net, model, paths, world, args.top, workers, args.out, wanted)
         if world.is_main:
-            num_unreadable = writers.write(parts, kind, args.output, args.top, paths, model.classes)
+            if args.tta != "none":
+                print(TTA_NOTE, file=sys.stderr)
+            with feature_file.copied(parts, args.features, wanted.num_features) as rows:
+                num_unreadable = writers.write(
+                    rows, kind, args.output, args.top, paths, model.classes
+                )
         deque(parts, maxlen=0)  # the other ranks' rows are part of rank 0's
     if num_unreadable:
         sys.exit(
@@ -54,8 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the rows to FILE")
     text = "write a thumbnail of each image to DIR/LABEL, an empty or new folder"
     parser.add_argument("--out", type=Path, metavar="DIR", help=text)
+    text = "with --out: show in each thumbnail where the network sees its label (red: most)"
+    parser.add_argument("--explain", action="store_true", help=text)
+    text = (
+        "write the inputs of the network's last layer, (n, D) float32; row i is of the i-th image"
+        " without an error"
+    )
+    parser.add_argument("--features", type=Path, metavar="FILE.npy", help=text)
     cli.add_device(parser)
     cli.add_dtype(parser)
+    cli.add_tta(parser)
     cli.add_num_workers(parser)
     return parser
 

@@ -22,13 +22,14 @@ from dist_ft import predict as command
 from dist_ft.data.decoding import decode
 from dist_ft.data.transforms import InputSpec, center_crop
 from dist_ft.errors import UserError
-from dist_ft.inference import predictor, trained_model, writers
+from dist_ft.inference import feature_file, predictor, trained_model, tta, writers
 from dist_ft.inference.inputs import UnlabeledImages, list_images
+from dist_ft.inference.outputs import Outputs
 from dist_ft.inference.writers import Row
 from dist_ft.models import zoo
 from dist_ft.training import checkpoint
 from tests.conftest import run_command, run_job
-from tests.rounding import EPSILON
+from tests.rounding import EPSILON, assert_close
 
 TOLERANCE = 28 * 256 * EPSILON  # of float32 sums over 256 channels in each of 28 layers
 
@@ -80,15 +81,20 @@ def test_a_float16_checkpoint_is_computed_in_float32_where_that_is_missing(model
 
 
 @pytest.mark.jobs
-def test_two_processes_write_the_rows_of_one(trained_run, model, net, tiny, world, tmp_path):
-    out = tmp_path / "rows.csv"
+def test_two_processes_write_what_one_writes(trained_run, model, tiny, world, tmp_path):
+    out, features = tmp_path / "rows.csv", tmp_path / "features.npy"
     arguments = [str(trained_run), str(tiny / "test"), "--top", "3", "--output", str(out)]
+    arguments += ["--features", str(features), "--tta", "flip"]
     ended = run_job(["-m", "dist_ft.predict", *arguments], 60, num_ranks=2)
     assert ended.status == 0, ended.output
+    assert "means for an image and its mirror image" in ended.output
     paths = list_images([str(tiny / "test")], sys.stdin)
-    one = rows_of(predictor.predict(net, model, paths, world, top=3, num_workers=2))
+    outputs = Outputs(model, features=True)
+    net = tta.augmented(model.network(world, fused=True, outputs=outputs.graph), "flip", 5)
+    one = rows_of(predictor.predict(net, model, paths, world, 3, 2, outputs=outputs))
     two = csv_rows(out)
     assert [row["path"] for row in two] == [row.path for row in one] == paths
+    assert_close(np.load(features), [row.features for row in one], 28 * 256)
     for row, expected in zip(two, one):
         # An image's row in its batch differs, and with it the order of float32 sums.
         for name, (_, p) in zip(("probability", "probability_2", "probability_3"), expected.top):
@@ -122,6 +128,51 @@ def test_an_unreadable_file_has_its_error_in_its_row(predict, hostile, tmp_path)
     assert "exceeds limit" in rows["bomb.png"]["error"]
     assert rows["pipe.jpg"]["error"] == "not a regular file"
     assert rows["nowhere.jpg"]["error"] == "No such file or directory"
+
+
+def test_features_are_of_the_rows_without_an_error(predict, model, tiny, hostile, tmp_path):
+    images = [tiny / f"test/class_{name}/000.jpg" for name in "abcd"]
+    mixed = [images[0], hostile / "empty.jpg", images[1], images[2], "nowhere.jpg", images[3]]
+    out, path = tmp_path / "rows.csv", tmp_path / "features.npy"
+    status, _, _ = predict(*mixed, "--output", out, "--features", path)
+    assert status == 1
+    rows, features = csv_rows(out), np.load(path)
+    assert [row["path"] for row in rows if not row["error"]] == list(map(str, images))
+    pixels = np.stack([center_crop(decode(image.read_bytes()), *model.spec) for image in images])
+    extractor = zoo.feature_extractor(model.core(mx.cpu()))
+    expected = extractor(mx.nd.array(pixels, dtype="uint8")).asnumpy()
+    assert features.dtype == np.float32 and features.shape == (4, 256)
+    assert_close(features, expected, 28 * 256)
+
+
+def test_the_header_of_features_has_one_length_for_any_number(tmp_path):
+    for num_rows, num_features in ((0, 1), (3, 2), (200, 100_000)):
+        path = tmp_path / f"{num_rows}.npy"
+        row = Row("a", (), features=np.full(num_features, num_rows, np.float32))
+        with feature_file.copied([[row]] * num_rows, path, num_features) as parts:
+            assert not path.exists() and len(list(parts)) == num_rows
+        assert np.load(path).shape == (num_rows, num_features)
+        assert (np.load(path) == num_rows).all()
+
+
+def test_features_are_complete_or_missing(tmp_path):
+    row = Row("a", (), features=np.zeros(3, np.float32))
+    path = tmp_path / "features.npy"
+    with pytest.raises(KeyError), feature_file.copied([[row]], path, 3) as parts:
+        next(iter(parts))
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_explained_thumbnails_show_the_image_and_its_map(predict, model, tiny, tmp_path):
+    status, _, _ = predict(tiny / "test/class_a", "--out", tmp_path / "out", "--explain")
+    assert status == 0
+    files = list((tmp_path / "out").glob("*/*.jpg"))
+    assert len(files) == 21
+    left, right = np.split(decode(files[0].read_bytes()).astype(int), 2, axis=1)
+    side = model.spec.side
+    assert left.shape == right.shape == (side, side, 3)
+    assert 2 * np.abs(right - left / 2).max() <= 255 + 32  # half of the image and a color; JPEG
 
 
 def test_a_list_on_standard_input_keeps_its_order(predict, tiny, monkeypatch, tmp_path):
@@ -181,6 +232,8 @@ def test_a_damaged_best_checkpoint_is_named_and_another_one_used(predict, traine
         (["x.jpg", "--device", "gpu"], 1, "sees no GPU"),
         (["x.jpg", "--output", "EMPTY"], 1, "is a folder; name a file"),
         (["x.jpg", "--out", "FILE"], 1, "not an empty folder; choose another"),
+        (["x.jpg", "--explain"], 1, "add --out DIR"),
+        (["x.jpg", "--features", "EMPTY"], 1, "is a folder; name a file"),
         (["x.jpg", "--num-workers", "0"], 2, "--num-workers: '0'"),
         (["x.jpg", "--top", "many"], 2, "--top: 'many'"),
     ],

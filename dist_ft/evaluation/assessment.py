@@ -36,6 +36,7 @@ class Assessment:
     scores: Scores
     predictions: Predictions
     unreadable: dict[str, str]  # what is wrong with each unreadable image, by its path
+    tta: str = "none"  # test-time augmentation
 
     @cached_property
     def results(self) -> dict[str, Any]:
@@ -50,6 +51,7 @@ class Assessment:
             "checkpoint": self.checkpoint,
             "step": self.step,
             "data": self.data,
+            "tta": self.tta,
             "images": scores.num_images,
             "correct": scores.correct,
             "correct_top5": scores.correct_top5,
@@ -87,7 +89,9 @@ class Assessment:
 
     def lines(self) -> Iterator[str]:
         """The report as text."""
-        yield on_one_line(f"{self.checkpoint} on {self.data}: {self.scores.num_images} images")
+        tta = "" if self.tta == "none" else f", --tta {self.tta}"
+        num_images = self.scores.num_images
+        yield on_one_line(f"{self.checkpoint} on {self.data}: {num_images} images{tta}")
         if not self.scores.num_images:
             yield "no image could be read, so there are no scores"
             return

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ContextManager, NamedTuple, Sequence
 
-import mxnet as mx
-
 from dist_ft import files
 from dist_ft.data import image_folder, recordio
 from dist_ft.data.dataset import Dataset, DatasetError, Split
@@ -16,7 +14,7 @@ from dist_ft.data.rank_batches import RankBatches
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.assessment import Assessment
-from dist_ft.evaluation.evaluator import evaluate
+from dist_ft.evaluation.evaluator import Network, evaluate
 from dist_ft.evaluation.predictions import Predictions
 from dist_ft.inference.inputs import PREFETCH_MB
 from dist_ft.inference.trained_model import TrainedModel
@@ -65,11 +63,17 @@ def batches_of(
 
 
 def assess(
-    net: mx.gluon.Block, model: TrainedModel, split: Split, world: World, num_workers: int
+    net: Network,
+    model: TrainedModel,
+    split: Split,
+    world: World,
+    num_workers: int,
+    tta: str = "none",
 ) -> Assessment:
     """Evaluates the network on a split; all ranks call it and get the same result.
 
-    net: `model.network(world)`; num_workers: decoding threads.
+    net: `model.network(world)`; num_workers: decoding threads; tta: the network's test-time
+    augmentation, to be noted in the results.
     """
     predictions, unreadable = Predictions(), {}
     with batches_of(model, split, world, num_workers) as batches:
@@ -78,7 +82,7 @@ def assess(
             unreadable.update(part)
     assert scores.num_images == len(predictions) == len(split) - len(unreadable)
     path, root = str(model.path), str(split.root)
-    return Assessment(path, model.step, root, model.classes, scores, predictions, unreadable)
+    return Assessment(path, model.step, root, model.classes, scores, predictions, unreadable, tta)
 
 
 class SplitPredictions(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import mxnet as mx
 
@@ -34,11 +34,18 @@ class TrainedModel(NamedTuple):
         net.collect_params().reset_ctx(ctx)
         return net
 
-    def network(self, world: World, dtype: str = "", fused: bool = False) -> mx.gluon.Block:
+    def network(
+        self,
+        world: World,
+        dtype: str = "",
+        fused: bool = False,
+        outputs: Callable[[mx.sym.Symbol], mx.sym.Symbol] | None = None,
+    ) -> mx.gluon.Block:
         """The network on this rank's device: (n, side, side, 3) uint8 to logits.
 
         All ranks call it. fused: on a CPU, use oneDNN's fused operators, which are several times
         faster for some networks, but round differently from the tests of the training run.
+        outputs: other outputs of the fused network, as in `zoo.for_inference`.
         dtype: as in dist_ft.train. Default: that of the training run, or float32, the type of the
         parameters, if a device does not support it. Raises CollectiveError if a device does not
         support an explicit `dtype`.
@@ -52,7 +59,7 @@ class TrainedModel(NamedTuple):
             precision.use_dtype(dtype, world.ctx)
             core = self.core(world.ctx)
             if fused:
-                return zoo.for_inference(core, world.ctx, dtype)
+                return zoo.for_inference(core, world.ctx, dtype, outputs)
             return zoo.with_normalization(core)
 
 

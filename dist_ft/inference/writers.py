@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence, TextIO
 
+import numpy as np
+
 from dist_ft import files
 from dist_ft.errors import UserError
 from dist_ft.text import as_json
@@ -23,6 +25,7 @@ class Row(NamedTuple):
     path: str
     top: tuple[tuple[str, float], ...]  # labels with their probabilities, the likeliest first
     error: str = ""
+    features: np.ndarray | None = None  # (D,) float32, if they were asked for
 
 
 Write = Callable[[Sequence[Row]], None]
