@@ -27,7 +27,7 @@ def main() -> None:
             files.check_output_file(args.json, "--json")
             files.check_output_file(args.png, "--png")
             model = trained_model.load(args.run)
-            split = model_evaluation.labeled_split(args.data, args.split, model.classes)
+            split = model_evaluation.split_of_run(model, args.data, args.split, args.list)
         net = tta.augmented(model.network(world, args.dtype), args.tta, len(model.classes))
         workers = args.num_workers or num_threads
         assessment = model_evaluation.assess(net, model, split, world, workers, args.tta)
@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     flag = parser.add_argument
     flag("data", metavar="DATA", help="folder of labeled images")
     flag("--split", default="test", choices=("test", "val", "train"), help="default: %(default)s")
+    text = "evaluate the images of FILE, paths below DATA and labels, instead of a split"
+    flag("--list", type=Path, metavar="FILE", help=text)
     flag("--json", type=Path, metavar="FILE", help="also write all results to FILE")
     flag("--png", type=Path, metavar="FILE", help="also draw the confusion matrix to FILE")
     cli.add_device(parser)

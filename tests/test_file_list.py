@@ -123,7 +123,7 @@ def test_names_may_have_spaces_commas_and_any_unicode_form(root, lists):
         ({"train": TRAIN.splitlines()[0]}, r"train\.txt: only the class 'a'"),
         (
             {"train": TRAIN, "test": TEST + "test/class_a/000.jpg c"},
-            r"test\.txt, line 2: label 'c'",
+            r"test\.txt, line 2: label 'c': is not a class; see a, b",
         ),
         ({"train": b"train/class_a/000.jpg caf\xe9\n"}, r"train\.txt: cannot be read as UTF-8"),
     ],

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.errors import UserError
 from dist_ft.inference import trained_model
-from dist_ft.inference.model_evaluation import assess, labeled_split
+from dist_ft.inference.model_evaluation import assess, labeled_split, split_of_run
 from dist_ft.models import parameters
 from dist_ft.reporting import history, run_report
 from dist_ft.train import fit
@@ -26,6 +27,12 @@ from tests.images import make_folder
 from tests.runs import arrays_of, rows_of, stop_before, tiny_config
 
 pytestmark = pytest.mark.usefixtures("no_figures")
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path, monkeypatch):
+    """Where --val-share keeps its choice."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +226,8 @@ def test_caches_hold_the_validation_images(config, world, tmp_path, settings):
 
 
 def test_a_flat_folder_has_validation_images_and_no_test(config, world, tmp_path, caplog):
-    flat = replace(config, data=f"{config.data}/train", out=str(tmp_path), val_share=0.3, epochs=1)
+    data = f"{config.data}/train"
+    flat = replace(config, data=data, out=str(tmp_path), val_share=0.3, epochs=1, seed=1)
     with caplog.at_level("INFO", logger="dist_ft"):
         run = fit(flat, world)
     assert run.test_scores is None and not (tmp_path / "test_scores.json").exists()
@@ -229,7 +237,29 @@ def test_a_flat_folder_has_validation_images_and_no_test(config, world, tmp_path
     assert caplog.text.count("best val acc") == 1
     state = checkpoint.latest(tmp_path).state
     assert state.run_spec["test images"] is None
-    assert trained_model.load(tmp_path).selection_images == state.run_spec["val images"]
+    model = trained_model.load(tmp_path)
+    assert model.selection_images == state.run_spec["val images"]
+    split = split_of_run(model, data, "val")
+    evaluated = assess(model.network(world), model, split, world, num_workers=1)
+    assert evaluated.scores.confusion.tolist() == row["confusion"]
+
+
+def test_a_run_of_file_lists_is_the_run_of_the_folder(config, world, uninterrupted, tmp_path):
+    root, lists = Path(config.data), {}
+    for name in ("train", "val", "test"):
+        files = sorted((root / name).glob("*/*"), reverse=True)
+        rows = [f"{file.relative_to(root)},{file.parent.name}\n" for file in files]
+        lists[f"{name}_list"] = str(tmp_path / f"{name}.csv")
+        (tmp_path / f"{name}.csv").write_text("".join(rows))
+    out = tmp_path / "run"
+    fit(replace(config, out=str(out), **lists), world)
+    assert arrays_of(out) == arrays_of(uninterrupted)
+    assert rows_of(out) == rows_of(uninterrupted)
+    assert scores_of(out)["confusion"] == scores_of(uninterrupted)["confusion"]
+    model = trained_model.load(out)
+    split = split_of_run(model, config.data, "test", tmp_path / "test.csv")
+    evaluated = assess(model.network(world), model, split, world, num_workers=1)
+    assert evaluated.scores.correct == scores_of(out)["correct"]
 
 
 def test_without_val_one_line_says_that_test_selects_the_epoch(config, world, tmp_path, caplog):
@@ -249,6 +279,7 @@ def test_one_two_and_four_ranks_select_the_same_epoch_and_score_it_alike(data, t
     """With validation images taken from train. The run of two ranks is stopped in its second epoch,
     and four ranks score it again."""
     flags = [*TINY, "--data", str(data), "--bn", "frozen", "--epochs", "3", "--val-share", "0.3"]
+    flags += ["--cache-dir", str(tmp_path / "cache")]
     shutil.copytree(data, tmp_path / "data", ignore=lambda folder, names: {"val"} & {*names})
     flags[flags.index(str(data))] = str(tmp_path / "data")
     runs = {num_ranks: tmp_path / f"run-{num_ranks}" for num_ranks in (1, 2, 4)}

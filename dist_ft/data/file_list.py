@@ -12,7 +12,7 @@ import io
 import os
 import unicodedata
 from pathlib import Path
-from typing import Iterator, List, Mapping, NamedTuple, Tuple
+from typing import Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from dist_ft.data.dataset import Dataset, DatasetError, Split
 from dist_ft.text import canonical, on_one_line
@@ -35,24 +35,27 @@ def read(root: Path, lists: Mapping[str, Path]) -> Dataset:
     numbers if all of them are. A split need not have all of them. Images are sorted by class and
     path, so the order of the lines does not matter. Raises DatasetError with the list and the line.
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root}: no such folder; name the root of the lists with --data DIR")
     entries = {split: list(_read_list(path, root)) for split, path in lists.items()}
     classes = _sorted_classes({entry.label for entry in entries["train"]})
     if len(classes) < 2:
         raise DatasetError(f"{lists['train']}: only the class {classes[0]!r}; needs at least two")
-    label_of = {name: label for label, name in enumerate(classes)}
-    for entry in (entry for of_split in entries.values() for entry in of_split):
-        if entry.label not in label_of:
-            raise DatasetError(
-                f"{entry.where}: label {entry.label!r}: {lists['train']} has no image of it;"
-                f" it has {', '.join(classes[:8])}"
-            )
-    splits = {}
-    for name, of_split in entries.items():
-        rows = sorted((label_of[e.label], canonical(e.path), e.path) for e in of_split)
-        splits[name] = Split(root, tuple(row[2] for row in rows), tuple(row[0] for row in rows), ())
+    splits = {name: _split_of(root, of_split, classes) for name, of_split in entries.items()}
     return Dataset(tuple(classes), **splits)
+
+
+def read_split(root: Path, path: Path, classes: Sequence[str]) -> Split:
+    """The images of one list, labeled by position in `classes`. Raises DatasetError."""
+    return _split_of(root, list(_read_list(path, root)), classes)
+
+
+def _split_of(root: Path, entries: Sequence[Entry], classes: Sequence[str]) -> Split:
+    label_of = {name: label for label, name in enumerate(classes)}
+    for entry in entries:
+        if entry.label not in label_of:
+            names = ", ".join(classes[:8])
+            raise DatasetError(f"{entry.where}: label {entry.label!r}: is not a class; see {names}")
+    rows = sorted((label_of[e.label], canonical(e.path), e.path) for e in entries)
+    return Split(root, tuple(row[2] for row in rows), tuple(row[0] for row in rows), ())
 
 
 def _sorted_classes(labels: set[str]) -> list[str]:
@@ -62,6 +65,8 @@ def _sorted_classes(labels: set[str]) -> list[str]:
 
 
 def _read_list(path: Path, root: Path) -> Iterator[Entry]:
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder; name the root of the lists with --data DIR")
     line_of: dict[str, int] = {}
     for line, row in _rows(path):
         where = f"{path}, line {line}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ContextManager, NamedTuple, Sequence
 
 from dist_ft import files
-from dist_ft.data import image_folder, recordio
+from dist_ft.data import file_list, image_folder, recordio, sources
 from dist_ft.data.dataset import Dataset, DatasetError, Split
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.distributed.world import World
@@ -18,6 +18,7 @@ from dist_ft.evaluation.evaluator import Network, evaluate
 from dist_ft.evaluation.predictions import Predictions
 from dist_ft.inference.inputs import PREFETCH_MB
 from dist_ft.inference.trained_model import TrainedModel
+from dist_ft.recipe_settings import DataSettings
 
 
 def labeled_split(data: str, name: str, classes: Sequence[str]) -> Split:
@@ -43,13 +44,32 @@ def labeled_split(data: str, name: str, classes: Sequence[str]) -> Split:
         names, split = list(found), image_folder.list_images(root, found)
     if not split.paths:
         raise DatasetError(f"{root}: no class folder with images in it")
+    return _relabeled(split, names, classes)
+
+
+def _relabeled(split: Split, names: Sequence[str], classes: Sequence[str]) -> Split:
+    """With labels that are positions in `classes` instead of `names`."""
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise DatasetError(
-            f"{root}: the checkpoint has no class {', '.join(unknown)}; its classes are"
+            f"{split.root}: the checkpoint has no class {', '.join(unknown)}; its classes are"
             f" {', '.join(classes)}"
         )
     return replace(split, labels=tuple(classes.index(names[label]) for label in split.labels))
+
+
+def split_of_run(model: TrainedModel, data: str, name: str, listed: Path | None = None) -> Split:
+    """Like `labeled_split`. If the run took validation images from train, they are its 'val'.
+
+    listed: a list of files below `data`, which is read instead; see data/file_list.py.
+    """
+    if listed:
+        return file_list.read_split(Path(data), listed, model.classes)
+    if name != "val" or not model.val_share:
+        return labeled_split(data, name, model.classes)
+    settings = DataSettings(data=data, val_share=model.val_share, seed=model.seed)
+    dataset = sources.read_divided(settings)
+    return _relabeled(dataset.selection, dataset.classes, model.classes)
 
 
 def batches_of(

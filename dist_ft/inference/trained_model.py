@@ -25,6 +25,8 @@ class TrainedModel(NamedTuple):
     classes: tuple[str, ...]
     spec: InputSpec
     selection_images: str  # number and fingerprint of those that selected the best epoch
+    val_share: float  # of the training images, which the run took for validation
+    seed: int
 
     def core(self, ctx: mx.Context) -> mx.gluon.HybridBlock:
         """The network with its parameters: (n, 3, side, side) float32, normalized, to logits."""
@@ -85,4 +87,6 @@ def load(path: Path) -> TrainedModel:
         tuple(state.classes),
         state.input_spec,
         state.run_spec.get("val images") or state.run_spec["test images"],
+        state.run_spec.get("--val-share", 0.0),
+        state.run_spec.get("--seed", 0),
     )

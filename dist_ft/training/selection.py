@@ -91,11 +91,16 @@ class Selection:
         """
         arrays = parameters.arrays(self.core)
         kept = {name: array.copy() for name, array in arrays.items()}
+        # Horovod cannot broadcast the network's own arrays, which an evaluation has left in the
+        # layout of oneDNN.
+        values = {name: mx.nd.zeros(a.shape, a.context, a.dtype) for name, a in arrays.items()}
         with self.world.raise_on_all_ranks():
             saved = found.net_arrays() if found else {}
             for name, value in saved.items():
-                arrays[name][:] = value
-        self.world.broadcast(arrays)
+                values[name][:] = value
+        self.world.broadcast(values)
+        for name, array in arrays.items():
+            array[:] = values[name]
         evaluation = self._evaluate(split)
         for name, array in arrays.items():
             array[:] = kept[name]
