@@ -119,5 +119,5 @@ def _exit(signum: int, _: object) -> None:
 def _error_line(out: str, err: str) -> str:
     """The first line that names an error: that of a rank comes before that of the launcher."""
     lines = [line.strip() for line in f"{out}\n{err}".splitlines() if line.strip()]
-    errors = [line for line in lines if ERROR.match(line)]
+    errors = [line for line in lines if ERROR.match(line) and "Traceback (most" not in line]
     return (errors or lines or ["no output"])[0]

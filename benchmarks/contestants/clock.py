@@ -66,11 +66,11 @@ class Clock:
 def print_result(images_per_s: float, peak_mb: float | None = None) -> None:
     """Prints the JSON line that compare.py reads, on the first rank only."""
     if os.environ.get("HOROVOD_RANK", "0") == "0":
-        peak_mb = _peak_memory_mb() if peak_mb is None else peak_mb
+        peak_mb = peak_memory_mb() if peak_mb is None else peak_mb
         print(json.dumps({"images_per_s": images_per_s, "peak_mb": peak_mb}), flush=True)
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Of this process, without its children."""
     status = Path("/proc/self/status").read_text()
     peak = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
