@@ -1,6 +1,6 @@
 """Checks every image of a data set: `python -m dist_ft.audit DATA`.
 
-Finds files that cannot be read, pictures that are in both train and test, pictures with two labels,
+Finds files that cannot be read, pictures that are in two splits, pictures with two labels,
 duplicates, classes of very different size, and images that are tiny, elongated or of a single
 color. Duplicates are found by their bytes and by perceptual hash: also re-encoded, resized and
 mirrored ones.
@@ -35,7 +35,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = cli.command_parser("audit", __doc__)
     parser.epilog = (
-        "Exits with status 1 if an image is unreadable, or if train and test, or two classes,\n"
+        "Exits with status 1 if an image is unreadable, or if two splits, or two classes,\n"
         "share a picture; with 2 if DATA is not a data set; else with 0."
     )
     parser.add_argument("data", metavar="DATA", help="image folder, as for dist_ft.train")

@@ -166,6 +166,14 @@ def test_problems_are_reported_with_remedies_and_status_1(data, tmp_path):
     assert findings["num_images"]["beef_tartare"] == {"train": 5, "test": 6}
 
 
+def test_pictures_of_val_are_compared_with_those_of_both_other_splits(data):
+    shutil.copytree(data / "test", data / "val")
+    audit = audit_dataset(str(data))
+    assert len(audit.leaks) == sum(counts["test"] for counts in audit.num_images.values())
+    assert all(pair.paths[0].replace("val/", "test/") == pair.paths[1] for pair in audit.leaks)
+    assert audit.num_images["baklava"]["val"] == audit.num_images["baklava"]["test"]
+
+
 def test_a_clean_data_set_ends_with_status_0(data):
     ended = run_job(["-m", "dist_ft.audit", str(data)], 60)
     assert ended.status == 0, ended.output

@@ -60,6 +60,24 @@ def test_val_is_used_if_there_is_no_test(root):
     assert len(dataset.test) == 3
 
 
+@pytest.mark.parametrize("name", ["val", "Valid", "validation", "EVAL"])
+def test_val_is_a_split_of_its_own_if_there_is_a_test(root, name):
+    shutil.copytree(root / "test", root / name)
+    dataset = scan(str(root))
+    assert (dataset.val.root, dataset.test.root) == (root / name, root / "test")
+    assert [*dataset.splits] == ["train", "val", "test"] and dataset.selection is dataset.val
+    shutil.rmtree(root / name / "class_b")
+    with pytest.raises(DatasetError, match=f"{name} lacks class_b: all must"):
+        scan(str(root))
+
+
+def test_several_folders_of_validation_images_are_ambiguous(root):
+    for name in ("val", "eval"):
+        shutil.copytree(root / "test", root / name)
+    with pytest.raises(DatasetError, match="eval, val could each be the val images"):
+        scan(str(root))
+
+
 @pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
 @pytest.mark.parametrize("test", ["Test", "testing", "val", "valid", "Validation", "eval"])
 def test_common_names_of_splits_are_accepted_in_any_case(root, train, test):

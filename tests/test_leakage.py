@@ -28,6 +28,25 @@ def test_every_test_file_is_paired_with_an_identical_training_file(tmp_path_fact
     assert sorted(test for _, test in pairs) == sorted(leaked)
 
 
+def test_images_of_val_are_compared_with_both_other_splits(tmp_path):
+    contents = {"train": b"abcd", "val": b"efad", "test": b"ghfa"}
+    for split, characters in contents.items():
+        for number, character in enumerate(characters):
+            path = tmp_path / split / "ab"[number % 2] / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes([character]))
+    pairs = [
+        tuple(str(Path(path).relative_to(tmp_path)) for path in pair)
+        for pair in find_leaks(scan(str(tmp_path)))
+    ]
+    assert sorted(pairs) == [
+        ("train/a/0.jpg", "test/b/3.jpg"),
+        ("train/a/0.jpg", "val/a/2.jpg"),
+        ("train/b/3.jpg", "val/b/3.jpg"),
+        ("val/b/1.jpg", "test/a/2.jpg"),
+    ]
+
+
 def test_an_unreadable_file_is_skipped(tmp_path):
     for split in ("train", "test"):
         for name in "ab":

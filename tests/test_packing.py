@@ -7,8 +7,10 @@ from dist_ft.data import image_cache
 from dist_ft.data.image_folder import scan
 from dist_ft.data.packing import write_archives
 from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.sources import read_divided
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
+from dist_ft.recipe_settings import DataSettings
 from tests.conftest import run_job
 from tests.images import make_folder
 
@@ -49,6 +51,23 @@ def test_archives_give_the_same_batches_as_the_folder(data, tmp_path):
     assert " dist_ft.data.decoding\n" in job.output and " mxnet\n" not in job.output
     assert scan(str(tmp_path)).classes == scan(str(data)).classes
     assert batches_of(tmp_path) == batches_of(data)
+
+
+def test_validation_images_taken_from_train_are_packed_as_val(data, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--val-share", "0.4", "--seed", "2", "--cache-dir", str(tmp_path / "cache")]
+    job = run_job(["-m", "dist_ft.pack", str(data), "--recordio", str(out), *flags], 60)
+    assert job.status == 0, job.output
+    dataset = scan(str(out))
+    settings = DataSettings(data=str(data), val_share=0.4, seed=2, cache_dir=str(tmp_path))
+    expected = read_divided(settings)
+    for split, of_folder in zip(dataset.splits.values(), expected.splits.values()):
+        assert split.labels == of_folder.labels
+        assert [split.read(n) for n in range(len(split))] == [
+            of_folder.read(n) for n in range(len(of_folder))
+        ]
+    with pytest.raises(UserError, match="has a val.rec, of other images; remove it"):
+        write_archives(scan(str(data)), out, side=0, quality=95)
 
 
 def test_archives_may_hold_reduced_images_and_leave_out_unreadable_ones(data, tmp_path):

@@ -77,6 +77,19 @@ def test_common_names_of_archives_are_accepted_in_any_case(tmp_path, test):
     assert (len(dataset.train), len(dataset.test)) == (4, 2)
 
 
+def test_archives_of_val_are_a_split_of_their_own_if_there_is_a_test(tmp_path):
+    for name, images in (("train", b"ab"), ("valid_0", b"cd"), ("valid_1", b"ef"), ("test", b"gh")):
+        write_with_mxnet(tmp_path, name, [bytes([image]) for image in images])
+    dataset = scan(str(tmp_path))
+    assert [dataset.val.read(index) for index in range(4)] == [b"c", b"d", b"e", b"f"]
+    assert [dataset.test.read(index) for index in range(2)] == [b"g", b"h"]
+    part = dataset.val.subset([3, 0])
+    assert [part.read(index) for index in range(2)] == [b"f", b"c"] and part.labels == (1, 0)
+    write_with_mxnet(tmp_path, "eval", [b"a", b"b"])
+    with pytest.raises(DatasetError, match="with one NAME for each split"):
+        scan(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "names", [("train", "Train", "val"), ("train", "val", "valid"), ("train",)]
 )
