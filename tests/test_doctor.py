@@ -114,6 +114,15 @@ def test_a_missing_data_set_fails_only_if_it_was_named(world, tmp_path, is_requi
     assert "no such folder" in images.remedy
 
 
+def test_a_folder_without_splits_passes_if_validation_images_are_taken_from_it(tiny, world):
+    for val_share, severity in ((0.1, OK), (0.0, FAIL)):
+        settings = config(data=str(tiny / "train"), val_share=val_share)
+        images, *others = run_checks.check_images(settings, True, 1, world)
+        assert images.severity == severity
+        assert all(finding.severity == OK for finding in others)
+    assert "--val-share 0.2 takes validation images" in images.remedy
+
+
 def test_unwritable_folders_and_too_little_shared_memory_have_remedies(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     disk = machine_checks.check_disk(tmp_path / "not" / "yet")

@@ -36,8 +36,11 @@ def write_pictures(root, num_images, seed=0):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A flat folder of 64 pictures in two classes, without splits."""
-    return write_pictures(tmp_path_factory.mktemp("share") / "data", 64)
+    """A flat folder of 64 pictures in two classes, without splits, some of them twice."""
+    root = write_pictures(tmp_path_factory.mktemp("share") / "data", 64)
+    for file in sorted(root.glob("*/*"))[::3]:
+        Image.open(file).save(file.with_name(f"copy-{file.name}"), quality=70)
+    return root
 
 
 @pytest.fixture

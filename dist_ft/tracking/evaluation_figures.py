@@ -81,7 +81,7 @@ class EvaluationFigures:
 
     def _tag(self, name: str) -> str:
         """Of the images of val, which have selected the best epoch, or of test."""
-        return name if self._dataset.val is None else f"val_{name}"
+        return name if self._dataset.val is None else f"val/{name}"
 
     def _caption(self, prediction: Prediction) -> str:
         classes = [on_one_line(name)[:MAX_CAPTION_CHARS] for name in self._dataset.classes]
