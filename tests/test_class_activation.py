@@ -6,12 +6,14 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from dist_ft.data.rank_batches import load_test_image
 from dist_ft.data.transforms import InputSpec
 from dist_ft.errors import UserError
-from dist_ft.inference import heatmap
+from dist_ft.inference import heatmap, trained_model
+from dist_ft.inference.model_evaluation import assess, labeled_split
 from dist_ft.inference.outputs import Outputs
 from dist_ft.inference.trained_model import TrainedModel
-from dist_ft.models import zoo
+from dist_ft.models import class_activation, zoo
 from tests.networks import SMALL_NETWORK_TERMS, normalized_mobilenet, random_pixels, small_network
 from tests.rounding import assert_close
 
@@ -84,6 +86,20 @@ def test_networks_with_pooling_before_one_dense_layer_have_maps(name, side, feat
         else:
             with pytest.raises(UserError, match=f"{name} (does not end with|has no class-act)"):
                 outputs.graph(logits)
+
+
+def test_the_maps_of_predictions_are_drawn_over_their_images(trained_run, tiny, world, monkeypatch):
+    model = trained_model.load(trained_run)
+    split = labeled_split(str(tiny), "test", model.classes)
+    predictions = assess(model.network(world), model, split, world, 2).predictions.worst(3)
+    maps = heatmap.of_predictions(model, split, predictions, world)
+    assert list(maps) == [prediction.index for prediction in predictions]
+    for index, shown in maps.items():
+        pixels = load_test_image(split, index, model.spec)
+        # 32 px are a single place of the network's last feature map.
+        assert (shown == heatmap.overlay(pixels, np.zeros((1, 1)))).all()
+    monkeypatch.setattr(class_activation, "KEEP_VALUES", ())  # as if it were another network
+    assert heatmap.of_predictions(model, split, predictions, world) is None
 
 
 def test_the_colors_follow_the_scores():

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dist_ft import settings_flags
-from dist_ft.reporting import history, run_report
+from dist_ft.reporting import history, run_report, sections
 from tests.browser import DESKTOP, PHONE, SCREENSHOTS, needs_chromium
 from tests.conftest import TINY, run_job, train
 from tests.html_page import Page
@@ -103,6 +103,20 @@ def test_thumbnails_have_an_alternative_text_and_are_small(report):
     assert len(images) >= 24
     assert all(", predicted " in image["alt"] for image in images)
     assert all(len(image["src"]) < 20_000 for image in images)
+
+
+def test_each_of_the_worst_mistakes_has_its_map_beside_it(run, data, world, report):
+    images = report.attributes_of("img")
+    predictions = run_report.predictions_of(history.read(run), str(data), world, 2)
+    worst = predictions.predictions.worst(sections.MAX_IMAGES)
+    assert {*predictions.heatmaps} == {prediction.index for prediction in worst}
+    for number in range(len(worst)):
+        picture, class_map = images[2 * number : 2 * number + 2]
+        assert class_map["alt"] == f"{picture['alt']}: class-activation map"
+        assert class_map["src"] != picture["src"]
+    without = run_report.render(history.read(run), [], predictions._replace(heatmaps=None))
+    assert "class-activation map" not in without and "what the network gets" not in without
+    assert without.count("<img") == len(images) - len(worst)
 
 
 def test_names_are_shown_as_text(report_file, report):

@@ -16,6 +16,7 @@ from dist_ft.errors import UserError
 from dist_ft.evaluation.assessment import Assessment
 from dist_ft.evaluation.evaluator import Network, evaluate
 from dist_ft.evaluation.predictions import Predictions
+from dist_ft.inference.heatmap import Heatmaps
 from dist_ft.inference.inputs import PREFETCH_MB
 from dist_ft.inference.trained_model import TrainedModel
 from dist_ft.recipe_settings import DataSettings
@@ -112,6 +113,7 @@ class SplitPredictions(NamedTuple):
     split: Split
     predictions: Predictions
     same_images: bool  # as the run was evaluated on
+    heatmaps: Heatmaps | None = None  # of some mistakes
 
 
 def predict_selection_images(

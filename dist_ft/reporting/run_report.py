@@ -14,7 +14,7 @@ from dist_ft.data import sources
 from dist_ft.distributed.world import World
 from dist_ft.errors import UserError
 from dist_ft.evaluation.confidence_intervals import wilson
-from dist_ft.inference import model_evaluation, trained_model
+from dist_ft.inference import heatmap, model_evaluation, trained_model
 from dist_ft.inference.model_evaluation import SplitPredictions
 from dist_ft.reporting import charts, history, sections
 from dist_ft.reporting.history import RunHistory
@@ -59,7 +59,10 @@ def predictions_of(
     try:
         model = trained_model.load(run.checkpoint.path)
         dataset = sources.read_divided(run.data_settings(data))
-        return model_evaluation.predict_selection_images(model, dataset, world, num_workers)
+        found = model_evaluation.predict_selection_images(model, dataset, world, num_workers)
+        worst = found.predictions.worst(sections.MAX_IMAGES)
+        maps = heatmap.of_predictions(model, found.split, worst, world)
+        return found._replace(heatmaps=maps)
     except UserError as error:
         return str(error)
 

@@ -143,7 +143,11 @@ def images(run: RunHistory, predictions: SplitPredictions | str) -> dict[str, An
         "missing": "",
         "other_images": not predictions.same_images,
         "other_step": shown_step if shown_step != run.best.step else None,
-        "worst": [_picture(predictions, p) for p in table.worst(MAX_IMAGES)],
+        "has_maps": predictions.heatmaps is not None,
+        "worst": [
+            {**_picture(predictions, p), "map": _map(predictions, p)}
+            for p in table.worst(MAX_IMAGES)
+        ],
         "uncertain": [_picture(predictions, p) for p in table.least_certain(MAX_IMAGES)],
     }
 
@@ -159,6 +163,16 @@ def _picture(predictions: SplitPredictions, prediction: Prediction) -> dict[str,
         "label_probability": prediction.p_label,
         "probability": prediction.p_predicted,
     }
+
+
+def _map(predictions: SplitPredictions, prediction: Prediction) -> str | None:
+    """The class-activation map of the predicted class, if there is one."""
+    pixels = (predictions.heatmaps or {}).get(prediction.index)
+    if pixels is None:
+        return None
+    image = Image.fromarray(pixels)
+    image.thumbnail((2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
+    return _data_uri(image, "jpeg", quality=70)
 
 
 def _thumbnail(split: Split, index: int) -> Image.Image:
