@@ -12,6 +12,7 @@ from dist_ft import train
 from dist_ft.config import Config
 from dist_ft.distributed import startup, threads
 from dist_ft.distributed.world import World
+from dist_ft.settings_file import read_recipe
 from tests.workers.runs import TINY
 
 # 53 images, of which one is unreadable, in steps of 12, 12, 12, 12 and 5.
@@ -33,6 +34,7 @@ RECIPES: dict[str, dict] = {
     "head_balanced": {**FROZEN, "balance": True, "views": 2, "micro_batch": 3},
     "head_weighted": {**FROZEN, "class_weights": "balanced"},
     "head_mixed": {**FROZEN, "mixup": 1.0, "views": 0},
+    "strong": {**read_recipe("strong"), "batch_size": 12},
 }
 
 
