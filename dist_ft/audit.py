@@ -6,23 +6,27 @@ color. Duplicates are found by their bytes and by perceptual hash: also re-encod
 mirrored ones.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 import time
 from pathlib import Path
 
 from dist_ft import cli, files
+from dist_ft.config import Config
+from dist_ft.settings import ConfigError
 from dist_ft.text import on_one_line
 
 
 def main() -> None:
-    args = _parse()
+    args, config = _parse()
     from dist_ft.diagnostics import dataset_audit  # imports OpenCV
 
     start = time.monotonic()
     with cli.standard_output(error_status=2):
         files.check_output_file(args.json, "--json")
-        audit = dataset_audit.audit_dataset(args.data, args.alike)
+        audit = dataset_audit.audit_dataset(config, args.alike)
         num_images = sum(sum(split.values()) for split in audit.num_images.values())
         elapsed_s = time.monotonic() - start
         print(on_one_line(f"{args.data}: {num_images:,} images in {elapsed_s:.0f} s"))
@@ -32,7 +36,8 @@ def main() -> None:
     sys.exit(0 if audit.is_clean else 1)
 
 
-def _parse() -> argparse.Namespace:
+def _parse() -> tuple[argparse.Namespace, Config]:
+    """The arguments, and the settings of the data set."""
     parser = cli.command_parser("audit", __doc__)
     parser.epilog = (
         "Exits with status 1 if an image is unreadable, or if two splits, or two classes,\n"
@@ -42,10 +47,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all findings there")
     cli.add_count(parser, "--show", 5, "examples of each finding")
     cli.add_share(parser, "--alike", 0.9, "similarity of duplicates, from 0.5 to 1")
+    cli.add_splits(parser)
     args = parser.parse_args()
     if args.alike < 0.5:
         parser.error(f"--alike {args.alike:g}: must be at least 0.5, or any two pictures match")
-    return args
+    names = ("data", "val_share", "train_list", "val_list", "test_list")
+    try:
+        return args, Config(**{name: getattr(args, name) for name in names})
+    except ConfigError as error:
+        return cli.exit_for_settings(parser, error)
 
 
 if __name__ == "__main__":

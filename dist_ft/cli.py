@@ -138,6 +138,14 @@ def add_count(parser: argparse.ArgumentParser, flag: str, default: int, help: st
     parser.add_argument(flag, type=_count, default=default, metavar="N", help=help)
 
 
+def add_splits(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of dist_ft.train that divide a data set; their names are Config's."""
+    flag = parser.add_argument_group("splits", "flags as for dist_ft.train").add_argument
+    flag("--val-share", type=float, default=Config.val_share, metavar="X", help="taken from train")
+    for name in ("train", "val", "test"):
+        flag(f"--{name}-list", default="", metavar="FILE", help="paths below DATA and labels")
+
+
 def add_num_workers(parser: argparse.ArgumentParser) -> None:
     """Adds --num-workers; None means one thread for each core of the process."""
     help = "decoding threads per process (default: one per core)"

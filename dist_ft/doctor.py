@@ -21,13 +21,12 @@ def parse() -> tuple[Config, bool]:
     parser = argparse.ArgumentParser(prog="python -m dist_ft.doctor", description=__doc__)
     flag = parser.add_argument
     flag("--data", help=f"image folder (default: {Config.data}, if it exists)")
-    text = "as for dist_ft.train: the images need no test folder then"
-    flag("--val-share", type=float, default=Config.val_share, metavar="X", help=text)
     flag("--model", default=Config.model, help="network (default: %(default)s)")
     flag("--weights", default=Config.weights, help="as for dist_ft.train")
     flag("--image-size", type=int, default=Config.image_size, help="px (default: %(default)s)")
     flag("--allow-leak", action="store_true", help="as for dist_ft.train")
     flag("--out", default="", help="folder of the run")
+    cli.add_splits(parser)
     settings = {k: v for k, v in vars(parser.parse_args()).items() if v is not None}
     try:
         return Config(**settings), "data" in settings

@@ -26,11 +26,8 @@ def parse() -> tuple[Config, list]:
     flag("--keep-ratio", action="store_true", help="resize test images without distortion")
     flag("--cache-side", type=int, default=Config.cache_side, help="px; 0: that of --resize")
     flag("--cache-dir", default=Config.cache_dir, help="default: ~/.cache/dist_ft/images")
-    flag = parser.add_argument_group("splits", "flags as for dist_ft.train").add_argument
-    flag("--val-share", type=float, default=Config.val_share, metavar="X", help="taken from train")
-    flag("--seed", type=int, default=Config.seed, metavar="N", help="default: %(default)s")
-    for name in ("train", "val", "test"):
-        flag(f"--{name}-list", default="", metavar="FILE", help="paths below DATA and labels")
+    cli.add_splits(parser)
+    parser.add_argument("--seed", type=int, default=Config.seed, help="of the run's --val-share")
     flag = parser.add_argument_group("archives").add_argument
     flag("--recordio", metavar="DIR", type=Path, help="write archives to this folder instead")
     flag("--side", type=int, default=0, help="reduce the shorter side to this, px; 0: never")

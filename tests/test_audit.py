@@ -19,6 +19,7 @@ from sample import DISHES, photograph
 
 from dist_ft.data import duplicates, perceptual_hash
 from dist_ft.diagnostics.dataset_audit import audit_dataset
+from dist_ft.recipe_settings import DataSettings
 from tests.conftest import ENVIRONMENT, FOOD5, needs_photographs, run_job
 
 
@@ -64,7 +65,7 @@ def plant(root: Path, num_each: int) -> dict[str, tuple[str, str]]:
 
 
 def find_copies(root: Path) -> dict[str, tuple[str, str]]:
-    pairs = audit_dataset(str(root)).pairs
+    pairs = audit_dataset(DataSettings(data=str(root))).pairs
     return {pair.duplicate.file.path: (pair.first.path, pair.duplicate.kind) for pair in pairs}
 
 
@@ -114,7 +115,7 @@ def test_all_files_of_a_picture_are_one_group_led_by_a_training_image(data):
     coarse = encode(Image.open(data / "train" / "baklava" / "000.jpg"), quality=60)
     for split, name in (("test", "x"), ("test", "y"), ("train", "z")):
         (data / split / "baklava" / f"{name}.jpg").write_bytes(coarse)
-    audit = audit_dataset(str(data))
+    audit = audit_dataset(DataSettings(data=str(data)))
     (group,) = audit.groups
     assert [file.path for file in group.files] == [
         "train/baklava/000.jpg",
@@ -168,10 +169,22 @@ def test_problems_are_reported_with_remedies_and_status_1(data, tmp_path):
 
 def test_pictures_of_val_are_compared_with_those_of_both_other_splits(data):
     shutil.copytree(data / "test", data / "val")
-    audit = audit_dataset(str(data))
+    audit = audit_dataset(DataSettings(data=str(data)))
     assert len(audit.leaks) == sum(counts["test"] for counts in audit.num_images.values())
     assert all(pair.paths[0].replace("val/", "test/") == pair.paths[1] for pair in audit.leaks)
     assert audit.num_images["baklava"]["val"] == audit.num_images["baklava"]["test"]
+
+
+def test_a_folder_without_splits_and_a_list_of_it_are_audited(data, tmp_path):
+    flat, file_list = data / "train", tmp_path / "train.csv"
+    lines = (f"{file.relative_to(flat)},{file.parent.name}\n" for file in flat.glob("*/*"))
+    file_list.write_text("".join(lines))
+    for flags in ([], ["--train-list", str(file_list)]):
+        ended = run_job(["-m", "dist_ft.audit", str(flat), "--val-share", "0.1", *flags], 60)
+        assert ended.status == 0, ended.output
+        assert ": 80 images in " in ended.output
+    ended = run_job(["-m", "dist_ft.audit", str(flat), "--train-list", str(file_list)], 60)
+    assert ended.status == 2 and "needs --test-list, --val-list or --val-share" in ended.output
 
 
 def test_a_clean_data_set_ends_with_status_0(data):

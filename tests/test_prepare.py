@@ -31,6 +31,7 @@ from split import Request, divide
 
 from dist_ft.diagnostics.dataset_audit import audit_dataset
 from dist_ft.errors import UserError
+from dist_ft.recipe_settings import DataSettings
 from tests.conftest import REPO
 from tests.images import read_tree
 
@@ -212,7 +213,7 @@ def test_copies_that_are_needed_go_to_the_same_split(food101, tmp_path, original
     out = tmp_path / "out"
     prepare(as_tar(files, tmp_path), out)
     assert {f"test/{original}", "test/baklava/1000.jpg"} <= read_tree(out).keys()
-    audit = audit_dataset(str(out))
+    audit = audit_dataset(DataSettings(data=str(out)))
     assert len(audit.pairs) == 1 and not audit.leaks
 
 
@@ -226,7 +227,7 @@ def test_an_unavoidable_leak_is_named_and_may_be_allowed(food101, tmp_path):
     assert "--allow-leak" in str(caught.value)
     assert list(out.iterdir()) == []
     prepare(source, out, train=6, test=3, allow_leak=True)
-    (leak,) = audit_dataset(str(out)).leaks
+    (leak,) = audit_dataset(DataSettings(data=str(out))).leaks
     assert leak.paths == ["train/baklava/1000.jpg", "test/baklava/1007.jpg"]
 
 

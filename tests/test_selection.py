@@ -279,6 +279,7 @@ def test_one_two_and_four_ranks_select_the_same_epoch_and_score_it_alike(data, t
     """With validation images taken from train. The run of two ranks is stopped in its second epoch,
     and four ranks score it again."""
     flags = [*TINY, "--data", str(data), "--bn", "frozen", "--epochs", "3", "--val-share", "0.3"]
+    flags += ["--ema", "0.8"]
     flags += ["--cache-dir", str(tmp_path / "cache")]
     shutil.copytree(data, tmp_path / "data", ignore=lambda folder, names: {"val"} & {*names})
     flags[flags.index(str(data))] = str(tmp_path / "data")

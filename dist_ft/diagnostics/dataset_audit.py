@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, Iterator, NamedTuple
 
-from dist_ft.data import duplicates
+from dist_ft.data import duplicates, sources
 from dist_ft.data.duplicates import Duplicate, Group, ImageFile, InspectedImage
-from dist_ft.data.image_folder import scan
 from dist_ft.diagnostics.finding import FAIL, NOTE, OK, Finding
+from dist_ft.recipe_settings import DataSettings
 
 MIN_SIDE_PX = 32  # a smaller image shows too little
 MAX_ASPECT_RATIO = 4.0  # a square crop of a longer image shows a fragment
@@ -85,13 +85,15 @@ class DatasetAudit:
         }
 
 
-def audit_dataset(root: str, min_similarity: float = duplicates.MIN_SIMILARITY) -> DatasetAudit:
-    """Reads all images of the data set at `root`, with a progress bar on a terminal.
+def audit_dataset(
+    settings: DataSettings, min_similarity: float = duplicates.MIN_SIMILARITY
+) -> DatasetAudit:
+    """Reads all images of a data set, with a progress bar on a terminal.
 
     min_similarity: from which pictures count as the same, up to 1; see perceptual_hash. Unreadable
-    images are part of the result. Raises DatasetError if `root` is not a data set.
+    images are part of the result. Raises DatasetError if there is no data set.
     """
-    dataset = scan(root)
+    dataset, root = sources.read(settings), settings.data
     files = [
         ImageFile(
             split_name,
