@@ -6,6 +6,8 @@ from mxnet.gluon.model_zoo import vision
 from dist_ft.models import parameters, zoo
 from dist_ft.models.depth import depths
 from dist_ft.models.mxnet_internals import parameters_by_path
+from dist_ft.training import startup_summary
+from dist_ft.training.schedule import Plan
 from tests.networks import small_network
 
 
@@ -64,6 +66,21 @@ def test_the_layer_decay_multiplies_the_backbone_and_explicit_rules_override_it(
     }
     actual = parameters_by_path(net)
     assert {path: actual[path].lr_mult for path in expected} == expected
+
+
+def test_a_run_starts_with_the_range_of_many_learning_rates(world):
+    net = zoo.build("mobilenet0.25", 5, 32, seed=0)
+    parameters.set_lr_multipliers(net, 10.0, 1.0, freeze=("^features.0",), layer_decay=0.9)
+    plan = Plan(num_images=100, batch_size=10, epochs=1)
+    trained = [path for path, p in parameters_by_path(net).items() if p.grad_req != "null"]
+    of_features = [path for path in trained if path.startswith("features.")]
+    num_values = sum(parameters.arrays(net)[path].size for path in of_features)
+    _, *lines = startup_summary.describe_network("mobilenet", net, "float32", plan, 0.01, world)
+    assert [" ".join(line.split()) for line in lines] == [
+        "head 1,285 parameters learning rate 0.1",
+        f"features {num_values:,} parameters learning rates 0.000581 to 0.009",  # 0.9**27 to 0.9
+        "features 216 parameters frozen",
+    ]
 
 
 def test_without_a_layer_decay_all_of_the_backbone_has_one_multiplier():
