@@ -21,9 +21,10 @@ MOBILENET_TERMS = 28 * 256  # of sums over at most 256 channels in each of 28 la
 
 
 def trained(name, side, num_classes=5):
-    classes = tuple("abcdefgh"[:num_classes])
-    spec = InputSpec(side, side, False)
-    return TrainedModel(None, 0, name, "float32", classes, spec, "")
+    """A network without a checkpoint."""
+    unknown = TrainedModel(**dict.fromkeys(TrainedModel._fields))
+    classes, spec = tuple("abcdefgh"[:num_classes]), InputSpec(side, side, keep_ratio=False)
+    return unknown._replace(model=name, classes=classes, spec=spec)
 
 
 def outputs_of(core, pixels, num_classes=5):
