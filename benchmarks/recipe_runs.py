@@ -15,6 +15,8 @@ RANKS = 1  # processes of a run, except of those that compare numbers of ranks
 SHORT, LONG = 8, 20  # epochs
 ROUNDS = 5  # of the measurements of speed
 
+# Settings of the strong recipe that PyTorch gets, besides those of its own recipe.
+SAME_IN_PYTORCH = ("epochs", "batch_size", "lr", "head_lr_mult")
 # Settings of which one is of no use without the other.
 COUPLED = (("optimizer", "momentum"),)
 
@@ -78,8 +80,9 @@ def all_groups() -> dict[str, Group]:
     groups.update(
         (f"strong, {n} ranks", Group(strong, 1, num_ranks=n)) for n in (1, 2, 4) if n != RANKS
     )
+    same = {name: getattr(Config(**strong), name) for name in SAME_IN_PYTORCH}
     groups.update(
-        (f"PyTorch, {part}", Group({"part": part, "epochs": SHORT}, program=PYTORCH))
+        (f"PyTorch, {part}", Group({**same, "part": part}, program=PYTORCH))
         for part in ("reference", "light")
     )
     for keys in parts_of_strong():

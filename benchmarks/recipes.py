@@ -29,11 +29,12 @@ from benchmarks.compare import pattern, positive
 from benchmarks.recipe_data import Lists
 from benchmarks.recipe_runs import PYTORCH, SPEED, Run
 from benchmarks.recipe_tables import as_markdown
+from dist_ft.config import Config
 from dist_ft.errors import UserError
 from dist_ft.files import atomic_file
 
 TIMEOUT_S = 12 * 3600
-BATCH_SIZE = 200  # of the measurements of speed: the recipes'
+TIMED_IMAGES = 2000  # to measure the speed of training steps
 
 
 def run_all(runs: Sequence[Run], lists: Lists, args: argparse.Namespace) -> bool:
@@ -72,8 +73,9 @@ def run_once(run: Run, lists: Lists, args: argparse.Namespace) -> dict[str, Any]
     config.write_text(json.dumps(settings))
     flags, python = ["--config", str(config)], sys.executable
     if group.program == SPEED:
-        speed = ["train", "--data", str(args.data), "--batch-size", str(BATCH_SIZE)]
-        flags = [*speed, "--steps", str(args.steps or 10), *flags]
+        batch_size = settings.get("batch_size", Config.batch_size)
+        flags = ["train", "--data", str(args.data), "--batch-size", str(batch_size), *flags]
+        flags += ["--steps", str(args.steps or max(1, TIMED_IMAGES // batch_size))]
     if group.program == PYTORCH:
         python = args.torch_python
     num_ranks = group.num_ranks if group.num_ranks > 1 else 0

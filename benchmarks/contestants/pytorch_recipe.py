@@ -30,8 +30,7 @@ from benchmarks.contestants import clock
 from benchmarks.contestants.pytorch_resnet import resnet34_v2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LR, HEAD_LR_MULT, WEIGHT_DECAY = 0.01, 10, 1e-4
-BATCH_SIZE, WARMUP_EPOCHS, LABEL_SMOOTHING = 200, 1, 0.1
+WEIGHT_DECAY, WARMUP_EPOCHS, LABEL_SMOOTHING = 1e-4, 1, 0.1
 HEAD = 25  # position in the network
 RESIZE = 256 / 224  # of a test image, before the crop
 TOLERANCE = 1e-4  # of logits
@@ -82,17 +81,17 @@ def pretrained(file, num_classes):
     return net.to(memory_format=torch.channels_last)
 
 
-def optimizer_of(net):
+def optimizer_of(net, lr, head_lr_mult):
     """SGD whose head learns faster, and that decays neither biases nor BatchNorm's parameters."""
     groups = [
         {
             "params": [parameter],
-            "lr": LR * (HEAD_LR_MULT if name.startswith(f"{HEAD}.") else 1),
+            "lr": lr * (head_lr_mult if name.startswith(f"{HEAD}.") else 1),
             "weight_decay": WEIGHT_DECAY if parameter.ndim > 1 else 0,
         }
         for name, parameter in net.named_parameters()
     ]
-    return torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
 
 
 def schedule_of(optimizer, steps_per_epoch, epochs):
@@ -140,20 +139,21 @@ def accuracy_of(confusion):
     return (confusion.trace() / confusion.sum()).item()
 
 
-def fit(net, train, val, part, epochs, max_steps):
+def fit(net, train, val, settings):
     """Trains the network, and leaves it with the parameters of the best epoch by validation.
 
     Returns the accuracy and the training speed of each epoch."""
     num_classes = len(train.dataset.classes)
     mix = v2.Identity()
-    if part == "reference":
+    if settings["part"] == "reference":
         mix = v2.RandomChoice(
             [v2.MixUp(alpha=0.2, num_classes=num_classes), v2.CutMix(num_classes=num_classes)]
         )
-    optimizer = optimizer_of(net)
-    schedule = schedule_of(optimizer, len(train), epochs)
+    optimizer = optimizer_of(net, settings["lr"], settings["head_lr_mult"])
+    schedule = schedule_of(optimizer, len(train), settings["epochs"])
+    max_steps = settings.get("max_steps")
     accuracies, speeds, best = [], [], None
-    for _ in range(epochs):
+    for _ in range(settings["epochs"]):
         speeds.append(train_epoch(net, train, mix, optimizer, schedule, max_steps))
         accuracy = accuracy_of(confusion_of(net, val, num_classes))
         if accuracy > max(accuracies, default=-1):
@@ -176,14 +176,12 @@ def main():
         images = ImageList(settings["data"], settings[f"{split}_list"], classes, transform)
         num_workers = len(os.sched_getaffinity(0))
         batches[split] = torch.utils.data.DataLoader(
-            images, BATCH_SIZE, shuffle=is_train, num_workers=num_workers
+            images, settings["batch_size"], shuffle=is_train, num_workers=num_workers
         )
         classes = images.classes
     net = pretrained(settings["weights"], len(classes))
     start = time.perf_counter()
-    accuracies, speeds = fit(
-        net, batches["train"], batches["val"], part, settings["epochs"], settings.get("max_steps")
-    )
+    accuracies, speeds = fit(net, batches["train"], batches["val"], settings)
     elapsed_s = time.perf_counter() - start
     confusion = confusion_of(net, batches["test"], len(classes))
     result = {
