@@ -8,6 +8,7 @@ import math
 import os
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from dist_ft.data import image_folder, validation_share
+from dist_ft.config import Config
+from dist_ft.data import image_cache, image_folder, validation_share
 from dist_ft.data.dataset import DatasetError
 from dist_ft.data.packing import write_archives
 from dist_ft.data.sources import choose_validation, read, read_divided
+from dist_ft.data.transforms import InputSpec
 from dist_ft.data.validation_share import Picture, divide
 from dist_ft.recipe_settings import DataSettings
+from dist_ft.settings import ConfigError
 
 
 def write_pictures(root, num_images, seed=0):
@@ -178,6 +182,24 @@ def test_classes_of_one_picture_cannot_be_divided(settings_of, tmp_path):
     root = write_pictures(tmp_path / "data", 2)
     with pytest.raises(DatasetError, match="no class has two different pictures"):
         read_divided(settings_of(root))
+
+
+def test_divisions_of_one_folder_have_caches_of_their_own(pictures, settings_of):
+    def names(**settings):
+        dataset = read_divided(settings_of(pictures, **settings))
+        files = image_cache.cache_files(dataset, InputSpec(32, 36, False), 36, Path("cache"))
+        return {file.path.name for file in files.values()}
+
+    all_names = [names(), names(seed=1), names(share=0.2)]
+    assert len(set().union(*all_names)) == 6
+    assert names() == all_names[0]
+
+
+def test_a_run_is_not_written_among_the_class_folders(pictures):
+    data = str(pictures)
+    with pytest.raises(ConfigError, match="is inside the images of --data"):
+        Config(data=data, out=f"{data}/run", val_share=0.1)
+    assert Config(data=data, out=f"{data}/runs/1", val_share=0.1).val_share == 0.1
 
 
 positions = st.floats(0, 1, exclude_max=True)

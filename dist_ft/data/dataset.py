@@ -78,6 +78,7 @@ class Dataset:
     train: Split
     test: Split | None = None
     val: Split | None = None
+    division: str = ""  # how the images of a folder were chosen and divided; names caches
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -68,7 +68,8 @@ def cache_files(dataset: Dataset, spec: InputSpec, side: int, folder: Path) -> d
     for name, split in dataset.splits.items():
         is_train = name == "train"
         load = partial(load_resized, split, side) if is_train else partial(_load_crop, split, spec)
-        files[name] = _cache_file(folder, f"{name}-{side if is_train else crop}", split, load)
+        kind = f"{name}-{side if is_train else crop}"
+        files[name] = _cache_file(folder, dataset.division, kind, split, load)
     return files
 
 
@@ -172,11 +173,13 @@ def _progress(file: CacheFile) -> str:
     return f"decoding {len(file.split)} images of {file.split.root} once"
 
 
-def _cache_file(folder: Path, kind: str, split: Split, load: pixel_file.Load) -> CacheFile:
+def _cache_file(
+    folder: Path, division: str, kind: str, split: Split, load: pixel_file.Load
+) -> CacheFile:
     # The name depends on the data set's path and the key on its contents, so that the file of a
-    # changed data set replaces the old one.
-    root = hashlib.sha256(str(split.root.resolve()).encode("utf-8", "surrogateescape"))
-    path = folder / f"{root.hexdigest()[:12]}-{kind}.pack"
+    # changed data set replaces the old one, but not that of another division of the same images.
+    source = f"{split.root.resolve()}{division}".encode("utf-8", "surrogateescape")
+    path = folder / f"{hashlib.sha256(source).hexdigest()[:12]}-{kind}.pack"
     # An image that could not be decoded is in the file, too: decode again with more decoders.
     decoders = "heif " if heif.is_plugin_installed() else ""
     return CacheFile(path, f"{kind} {PIXELS_VERSION} {decoders}{split.stamp()}", split, load)

@@ -57,7 +57,7 @@ def scan(root: str, divides_train: bool = False) -> Dataset:
     if missing:
         raise DatasetError(f"{'; '.join(missing)}: all must have images of the same classes")
     splits = {name: list_images(folder, found[name]) for name, folder in folders.items()}
-    return Dataset(tuple(train), **splits)
+    return Dataset(tuple(train), splits["train"], splits.get("test"), splits.get("val"))
 
 
 def find_classes(root: Path) -> dict[str, str]:

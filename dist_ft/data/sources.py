@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from dist_ft.data import file_list, image_folder, validation_share
@@ -11,19 +12,14 @@ from dist_ft.recipe_settings import DataSettings
 
 def read(settings: DataSettings) -> Dataset:
     """The data set, before validation images are taken from train. Raises DatasetError."""
-    divides_train = settings.val_share > 0
-    lists = {
-        name: Path(path)
-        for name, path in (
-            ("train", settings.train_list),
-            ("val", settings.val_list),
-            ("test", settings.test_list),
-        )
-        if path
-    }
+    named = {"train": settings.train_list, "val": settings.val_list, "test": settings.test_list}
+    lists = {split: Path(file) for split, file in named.items() if file}
+    share = (settings.val_share, settings.seed) if settings.val_share else ()
     if lists:
-        return file_list.read(Path(settings.data), lists)
-    return image_folder.scan(settings.data, divides_train)
+        dataset = file_list.read(Path(settings.data), lists)
+    else:
+        dataset = image_folder.scan(settings.data, divides_train=bool(share))
+    return replace(dataset, division=" ".join(map(str, (*lists.values(), *share))))
 
 
 def choose_validation(settings: DataSettings, dataset: Dataset) -> list[int]:
