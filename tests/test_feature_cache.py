@@ -7,6 +7,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from dist_ft.data.augmentation import DEFAULT
 from dist_ft.data.image_folder import scan
 from dist_ft.data.rank_batches import RankBatches
 from dist_ft.data.transforms import InputSpec
@@ -36,14 +37,15 @@ def extractor(seed=0):
     return zoo.feature_extractor(small_network(num_classes=2, seed=seed))
 
 
-def rank_batches(dataset, rank=0, size=1):
-    return RankBatches(dataset, InputSpec(32, 36, False), 0, rank, size, 2, 8)
+def rank_batches(dataset, rank=0, size=1, augmentation=DEFAULT):
+    spec = InputSpec(32, 36, False)
+    return RankBatches(dataset, spec, 0, rank, size, 2, 8, augmentation=augmentation)
 
 
 @pytest.fixture
 def load(dataset, world, tmp_path):
-    def load(net, num_views=2, settings=("resnet",), cache_dir=tmp_path / "cache"):
-        batches = rank_batches(dataset)
+    def load(net, num_views=2, settings=("resnet",), cache_dir=tmp_path / "cache", **batches):
+        batches = rank_batches(dataset, **batches)
         features = load_or_compute(net, batches, num_views, settings, cache_dir, world)
         batches.close()
         return features
@@ -95,11 +97,12 @@ def test_only_a_change_of_what_features_depend_on_computes_them_again(dataset, l
     assert path.stat().st_ino == inode
     load(net, num_views=1)
     load(net, settings=("other",))
+    load(net, augmentation=DEFAULT._replace(jitter=0.1))
     load(extractor(seed=1))
     image = dataset.train.root / dataset.train.paths[0]
     os.utime(image, ns=(1, image.stat().st_mtime_ns + 1))
     load(net)
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 5
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 6
 
 
 def test_a_failed_computation_leaves_nothing_in_the_cache(load, tmp_path, monkeypatch):

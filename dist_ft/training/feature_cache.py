@@ -105,7 +105,7 @@ def load_or_compute(
     dataset = batches.dataset
     num_held_out = {n: len(split) for n, split in dataset.splits.items() if n != "train"}
     with world.raise_on_all_ranks():
-        digest = _digest(extractor, batches, [num_views, settings])
+        digest = _digest(extractor, batches, [num_views, batches.augmentation, settings])
     path = cache_dir / f"features-{digest}.npy"
     if not all(world.gather(path.exists())):
         if world.is_main:

@@ -115,7 +115,7 @@ def open_batches(
     if extractor is None:
         return batches, net
     cache_side = config.cache_side_px if batches.cache else None
-    key = [config.model, config.seed, state.dtype, spec, cache_side, batches.augmentation]
+    key = [config.model, config.seed, state.dtype, spec, cache_side]
     num_views = min(config.views, config.epochs)  # each epoch uses one, in turn
     features = feature_cache.load_or_compute(extractor, batches, num_views, key, folder, world)
     return FeatureBatches(batches, features), zoo.head(core)
