@@ -42,7 +42,7 @@ setup(
         "matplotlib<3.11",  # later versions need numpy 2
         "onnx>=1.16.2,<1.19",  # MXNet's exporter imports onnx.mapping, which 1.19 removed
         "opencv-python-headless<4.12",  # headless: needs no libGL; later versions need numpy 2
-        "pillow",
+        "pillow>=10.1",  # whose built-in font has any size
         "pooch",
         "protobuf",
         "pyyaml",
