@@ -53,7 +53,10 @@ class Outputs:
                     " not end with global average pooling and a dense layer"
                 )
             columns.append(places.flatten())
-        return mx.sym.concat(*columns, dim=1) if columns[1:] else logits
+        if len(columns) == 1:
+            return logits
+        # With a 16-bit type, AMP gives them different types.
+        return mx.sym.concat(*(column.astype("float32") for column in columns), dim=1)
 
     def divide(self, output: np.ndarray) -> ImageOutputs:
         """The parts of the network's output, (n, columns)."""
