@@ -45,7 +45,7 @@ def main() -> None:
                 print(TTA_NOTE, file=sys.stderr)
             with feature_file.copied(parts, args.features, wanted.num_features) as rows:
                 num_unreadable = writers.write(
-                    rows, kind, args.output, args.top, paths, model.classes
+                    rows, kind, args.output, args.top, paths, model.classes, args.tta
                 )
         deque(parts, maxlen=0)  # the other ranks' rows are part of rank 0's
     if num_unreadable:

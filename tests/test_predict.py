@@ -184,11 +184,12 @@ def test_a_list_on_standard_input_keeps_its_order(predict, tiny, monkeypatch, tm
     names = [str(tiny / f"test/class_{c}/00{n}.jpg") for c, n in ("c1", "a0", "e2", "a0")]
     stdin = io.TextIOWrapper(io.BytesIO("\n".join(names).encode()), "utf-8")
     monkeypatch.setattr(sys, "stdin", stdin)
-    status, _, _ = predict("-", "--output", tmp_path / "rows.jsonl")
+    status, _, errors = predict("-", "--output", tmp_path / "rows.jsonl", "--tta", "flip")
     assert status == 0
+    assert "probabilities are means for an image and its mirror image" in errors
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [row["path"] for row in rows] == names
-    assert rows[1]["label"] == rows[3]["label"]
+    assert rows[1]["label"] == rows[3]["label"] and rows[1]["tta"] == "flip"
     assert rows[0]["label"] == rows[0]["top"][0]["label"] and rows[0]["error"] is None
 
 

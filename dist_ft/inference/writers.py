@@ -57,14 +57,16 @@ def write(
     top: int,
     paths: Sequence[str],
     classes: Sequence[str],
+    tta: str = "none",
 ) -> int:
     """Writes rows to a file or to standard output; returns how many images were unreadable.
 
-    kind: one of FORMATS; top: labels per image; paths, classes: of all rows. Raises UserError if
-    `output` cannot be written, and leaves it as it was.
+    kind: one of FORMATS; top: labels per image; paths, classes: of all rows; tta: test-time
+    augmentation, which JSON lines contain. Raises UserError if `output` cannot be written, and
+    leaves it as it was.
     """
     num_unreadable = 0
-    with _open(kind, output, top, paths, classes) as write_rows:
+    with _open(kind, output, top, paths, classes, tta) as write_rows:
         for rows in parts:
             write_rows(rows)
             num_unreadable += sum(bool(row.error) for row in rows)
@@ -73,13 +75,18 @@ def write(
 
 @contextmanager
 def _open(
-    kind: str, output: Path | None, top: int, paths: Sequence[str], classes: Sequence[str]
+    kind: str,
+    output: Path | None,
+    top: int,
+    paths: Sequence[str],
+    classes: Sequence[str],
+    tta: str,
 ) -> Iterator[Write]:
     if output is None:
         if kind != "table" and isinstance(sys.stdout, io.TextIOWrapper):
             # A program that reads the rows needs the exact bytes of the names.
             sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-        yield _text_writer(kind, sys.stdout, top, paths, classes)
+        yield _text_writer(kind, sys.stdout, top, paths, classes, tta)
         return
     with files.output_file(output, "--output") as temporary:
         if kind == "parquet":
@@ -87,17 +94,17 @@ def _open(
                 yield write_rows
         else:
             with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as f:
-                yield _text_writer(kind, f, top, paths, classes)
+                yield _text_writer(kind, f, top, paths, classes, tta)
 
 
 def _text_writer(
-    kind: str, file: TextIO, top: int, paths: Sequence[str], classes: Sequence[str]
+    kind: str, file: TextIO, top: int, paths: Sequence[str], classes: Sequence[str], tta: str
 ) -> Write:
     path_width = min(MAX_PATH_CHARS, max(map(len, paths), default=0))
     label_width = max(map(len, classes))
     lines: dict[str, Callable[[Row], str]] = {
         "csv": lambda row: csv_line(row, top),
-        "jsonl": json_line,
+        "jsonl": lambda row: json_line(row, tta),
         "table": lambda row: table_line(row, path_width, label_width),
     }
     if kind == "csv":
@@ -146,11 +153,15 @@ def csv_line(row: Row, top: int) -> str:
     return line.getvalue()
 
 
-def json_line(row: Row) -> str:
-    """{"path", "label", "probability", "top": [{"label", "probability"}, ...], "error"}."""
+def json_line(row: Row, tta: str = "none") -> str:
+    """{"path", "label", "probability", "top": [{"label", "probability"}, ...], "error"}.
+
+    With test-time augmentation also "tta".
+    """
     top = [{"label": label, "probability": p} for label, p in row.top]
     likeliest = top[0] if top else {"label": None, "probability": None}
-    return as_json({"path": row.path, **likeliest, "top": top, "error": row.error or None}) + "\n"
+    value = {"path": row.path, **likeliest, "top": top, "error": row.error or None}
+    return as_json(value if tta == "none" else {**value, "tta": tta}) + "\n"
 
 
 def table_line(row: Row, path_width: int, label_width: int) -> str:
