@@ -5,8 +5,13 @@ import re
 
 import pytest
 
-from dist_ft.diagnostics import benchmark, scaling
+from dist_ft.data.augmentation import Augmentation
+from dist_ft.data.image_folder import scan
+from dist_ft.data.rank_batches import RankBatches
+from dist_ft.data.transforms import InputSpec
+from dist_ft.diagnostics import augmentation_costs, benchmark, scaling
 from tests.conftest import TINY, run_job
+from tests.images import make_folder
 
 PARTS = {"wait for data": 0.0, "forward and backward": 0.9, "allreduce": 0.05, "update": 0.05}
 
@@ -87,3 +92,14 @@ def test_what_cannot_be_measured_is_named(arguments, status, message):
     ended = run_job(["-m", "dist_ft.bench", *arguments], 60)
     assert ended.status == status
     assert message in ended.output
+
+
+def test_the_cost_of_an_augmentation_is_that_of_readable_images(tmp_path):
+    dataset = scan(str(make_folder(tmp_path, [3, 2], [1, 1])))
+    (dataset.train.root / dataset.train.paths[1]).write_bytes(b"not an image")
+    a = Augmentation(trivial_augment=True)
+    batches = RankBatches(dataset, InputSpec(32, 32, False), 0, 0, 1, 1, 1, augmentation=a)
+    costs_us = augmentation_costs.measure(batches, max_images=10)
+    batches.close()
+    assert list(costs_us) == [augmentation_costs.CROP, "trivial_augment"]
+    assert all(0 < cost_us < 1e6 for cost_us in costs_us.values())

@@ -7,7 +7,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from itertools import islice, repeat
@@ -18,11 +17,9 @@ import numpy as np
 
 from dist_ft import train
 from dist_ft.config import Config
-from dist_ft.data import sampler
-from dist_ft.data.augmentation import changes, crop
 from dist_ft.data.loader import Batch
 from dist_ft.data.rank_batches import RankBatches
-from dist_ft.diagnostics import lr_range
+from dist_ft.diagnostics import augmentation_costs, lr_range
 from dist_ft.distributed import horovod_settings, startup, threads
 from dist_ft.distributed.trainer import HookedTrainer
 from dist_ft.distributed.world import World
@@ -34,7 +31,6 @@ from dist_ft.training.setup import build_run
 NUM_WARMUP_STEPS = 2  # the first one compiles
 ALLREDUCE_SIZES = [2**power for power in range(3, 28, 4)]  # bytes: 8 B to 128 MB
 IMAGES_PER_STEP = 10  # whose augmentation is timed part by part
-CROP, MIX = "decode, crop and flip", "mixup and cutmix"
 WAIT_FOR_DATA, ALLREDUCE = "wait for data", "allreduce"
 STEP_PARTS = ("forward and backward", ALLREDUCE, "update")
 MAX_WAIT_SHARE = 0.05  # of a step: a larger wait for data is worth a remedy
@@ -74,7 +70,7 @@ def measure(mode: str, config: Config, num_steps: int, world: World) -> Result:
             if mode == "loader":
                 result = _measure_loader(batches, num_steps, world)
                 if isinstance(run.batches, RankBatches):  # not cached features
-                    costs = measure_augmentation(run.batches, num_steps)
+                    costs = augmentation_costs.measure(run.batches, IMAGES_PER_STEP * num_steps)
                     result["us_per_image"] = world.gather(costs)[0]
             elif mode == "lr":
                 step = partial(_train_step, run, config, run.trainer)
@@ -102,29 +98,6 @@ def _measure_loader(batches: Iterator[Batch], num_steps: int, world: World) -> R
     num_images = sum(batch.num_images for batch in islice(batches, num_steps))
     images_per_s = num_images / (time.perf_counter() - start)
     return {"images_per_s": world.size * min(world.gather(images_per_s))}
-
-
-def measure_augmentation(batches: RankBatches, num_steps: int) -> dict[str, float]:
-    """CPU time per image, us: to read, decode and crop it, and for each further operation."""
-    a, side = batches.augmentation, batches.spec.side
-    pixels, partner = np.zeros((2, side, side, 3), np.uint8)
-    times_s: dict[str, float] = defaultdict(float)
-    mix = batches.mix(0)
-    num_images = min(len(batches.dataset.train), IMAGES_PER_STEP * num_steps)
-    for index in range(num_images):
-        start = time.thread_time()
-        draws = sampler.image_draws(batches.seed, 0, index, a.num_draws)
-        crop(batches.train_image(index), draws, pixels, a)
-        times_s[CROP] += time.thread_time() - start
-        for name, change in changes(a).items():
-            start = time.thread_time()
-            pixels[:] = change(pixels, draws)
-            times_s[name] += time.thread_time() - start
-        if mix:
-            start = time.thread_time()
-            mix(index, pixels, partner)
-            times_s[MIX] += (time.thread_time() - start) / 2  # two images
-    return {name: 1e6 * seconds / num_images for name, seconds in times_s.items()}
 
 
 def _train_step(run: Run, config: Config, trainer: Any, batch: Batch) -> mx.nd.NDArray:
