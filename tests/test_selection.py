@@ -129,6 +129,16 @@ def test_the_report_labels_the_split(uninterrupted, world):
     assert "test acc" not in Page(shown).cells
 
 
+def test_the_report_does_not_show_scores_of_a_network_that_is_no_longer_the_best(
+    uninterrupted, tmp_path
+):
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    assert history.read(run).result_split == "test"
+    scores = scores_of(run)
+    (run / "test_scores.json").write_text(json.dumps({**scores, "step": scores["step"] + 1}))
+    assert history.read(run).result_split == "val"
+
+
 def test_test_is_scored_once_after_the_last_epoch(config, world, evaluated, tmp_path):
     config = replace(config, out=str(tmp_path))
     first = fit(config, world)

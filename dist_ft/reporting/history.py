@@ -145,4 +145,7 @@ def read(folder: Path) -> RunHistory:
         )
     if not epochs:
         raise UserError(f"{folder}: no epoch is complete, so there are no scores to show")
-    return RunHistory(folder, settings, epochs, checkpoint.best(folder), test_scores.read(folder))
+    best, scores = checkpoint.best(folder), test_scores.read(folder)
+    if best and scores and best.step != scores.step:
+        scores = None  # the run went on, found a better epoch, and was stopped before its end
+    return RunHistory(folder, settings, epochs, best, scores)
