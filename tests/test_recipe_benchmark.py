@@ -198,7 +198,7 @@ def test_candidates_never_see_the_test_images(tiny, tmp_path):
 
 @pytest.mark.benchmarks
 @pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed (DIST_FT_TORCH_PYTHON)")
-def test_pytorch_trains_the_same_network_from_the_same_weights(tiny, tmp_path, weight_files):
+def test_pytorch_trains_the_same_network_from_the_same_weights(tiny, tmp_path):
     weights = tmp_path / "resnet34_v2.params"
     save_resnet(weights)
     flags = [*brief(tiny, tmp_path, weights), "--only", "^PyTorch, reference, seed 0$"]
