@@ -114,3 +114,23 @@ def test_building_a_network_computes_nothing():
     ended = run_job(["-c", code], 60)
     assert ended.status == 0, ended.output
     assert int(ended.output.split()[-1]) > 1e7
+
+
+@pytest.mark.jobs
+def test_a_lack_of_memory_is_an_error_that_suggests_micro_batches():
+    """In a process of its own, whose memory is limited."""
+    program = (
+        "import resource, mxnet as mx; from dist_ft.distributed.devices import memory_errors\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))\n"
+        "with memory_errors(): mx.nd.zeros((2**31 - 2**10,)).wait_to_read()\n"  # 8 GiB
+    )
+    ended = run_job(["-c", program], 60)
+    assert ended.status == 1
+    last_line = ended.output.splitlines()[-1]
+    assert last_line.startswith("dist_ft.errors.UserError: the device has too little memory (")
+    assert "pass --micro-batch" in last_line
+
+
+def test_other_errors_of_mxnet_are_not_mistaken_for_a_lack_of_memory():
+    with pytest.raises(mx.MXNetError, match="shape"), devices.memory_errors():
+        (mx.nd.ones(2) + mx.nd.ones(3)).wait_to_read()

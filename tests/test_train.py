@@ -18,6 +18,7 @@ from dist_ft.training.run import Run
 from dist_ft.training.setup import build_run
 from dist_ft.training.stop_signals import stop_requests
 from tests.conftest import TINY, run_command, run_job
+from tests.rounding import assert_close
 from tests.runs import arrays_of, rows_of, tiny_config
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -65,6 +66,21 @@ def test_the_first_lines_say_what_balancing_does(config, world, tmp_path, caplog
         "an epoch draws 53 images, 10.6 of each class: each image of the smallest class 1.18 times,"
         " of the largest 0.815 times"
     ) in caplog.text
+
+
+def test_class_weights_cancel_in_a_step_of_one_image(config, world, tmp_path):
+    """The gradient is divided by the sum of the weights of its images, not by their number."""
+    weights = tmp_path / "weights.yaml"
+    weights.write_text("class_a: 9\nclass_b: 1\nclass_c: 4\nclass_d: 2\nclass_e: 0.1\n")
+    config = replace(config, batch_size=1, max_steps=4, bn="frozen")
+    for name, source in (("weighted", str(weights)), ("plain", "")):
+        train.fit(replace(config, out=str(tmp_path / name), class_weights=source), world)
+    weighted, plain = (
+        checkpoint.latest(tmp_path / name).net_arrays() for name in ("weighted", "plain")
+    )
+    for path in plain:
+        # Each step rounds the weighted loss and its gradient.
+        assert_close(weighted[path].asnumpy(), plain[path].asnumpy(), num_terms=4 * 4)
 
 
 def test_class_weights_are_compared_by_value_when_a_run_resumes(config, world, tmp_path):
