@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import count
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
 
@@ -24,7 +25,7 @@ from dist_ft.training.run import Run
 LOWEST, HIGHEST = 1e-5, 1.0
 SMOOTHING_DECADES = 0.2  # standard deviation of the Gaussian that smooths the losses
 MAX_GROWTH = 4.0  # of the smoothed loss over its minimum: the test ends
-MAX_ROWS = 20  # of the printed table
+MAX_ROWS = 20  # losses that are printed
 
 Result = Dict[str, Any]  # plain values
 
@@ -37,10 +38,11 @@ def measure_run(
     batches: Iterator[Batch],
     num_steps: int,
 ) -> Result:
-    """Makes the steps with the run's ranks; all of them call it and get the same result.
+    """Makes the steps with the run's ranks, and prints some of the losses; all ranks call it.
 
     train_on: makes a step, and returns what train_step returns.
     """
+    numbers, row_every = count(), -(-num_steps // MAX_ROWS)
 
     def loss_at(rate: float) -> float:
         run.world.heartbeat(f"learning rate {rate:.2g}")
@@ -48,7 +50,10 @@ def measure_run(
         batch = next(batches)
         loss_sum, _ = train_on(batch).asnumpy()
         total, weight_sum = run.world.sum([loss_sum, batch.weight_sum])
-        return float(total / (weight_sum or 1))
+        loss = float(total / (weight_sum or 1))
+        if next(numbers) % row_every == 0:  # on the way, because the steps may take minutes
+            run.logger.info(f"learning rate {rate:.2e}  loss {loss:.4f}")
+        return loss
 
     return measure(loss_at, num_steps)
 
@@ -95,20 +100,11 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, floa
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """A table of some of the rates, and the suggestion."""
-    return "\n".join(_lines(result))
-
-
-def _lines(result: Mapping[str, Any]) -> Iterator[str]:
-    rows = list(zip(result["rates"], result["losses"], result["smoothed"]))
-    yield f"{'learning rate':>13}{'loss':>10}{'smoothed':>10}"
-    for rate, loss, smoothed in rows[:: -(-len(rows) // MAX_ROWS)]:
-        yield f"{rate:13.2e}{loss:10.4f}{smoothed:10.4f}"
-    yield (
+    """The suggestion, and where it comes from."""
+    return (
         f"the smoothed loss falls most steeply at {result['steepest']:.2g}, and is smallest at"
-        f" {result['minimum']:.2g}"
+        f" {result['minimum']:.2g}\nsuggestion: --lr {result['suggestion']:.2g}"
     )
-    yield f"suggestion: --lr {result['suggestion']:.2g}"
 
 
 def write_plot(result: Mapping[str, Any], path: Path | None) -> None:
