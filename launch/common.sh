@@ -118,7 +118,7 @@ is_local() { "$python" -c 'import socket, sys; socket.socket().bind((sys.argv[1]
 # Reports invalid flags of dist_ft.train once, before any process starts, with exit status 2.
 check_settings() {
     local output
-    output=$("$python" -c 'from dist_ft import cli; cli.parse(); print("valid")' "$@") || exit
+    output=$("$python" -c 'from dist_ft import settings_flags; settings_flags.parse(); print("valid")' "$@") || exit
     [ "$output" = valid ] || { printf '%s\n' "$output"; exit; }    # --help
 }
 
