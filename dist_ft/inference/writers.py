@@ -7,13 +7,14 @@ import io
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence, TextIO
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple, Sequence, TextIO
 
 from dist_ft import files
 from dist_ft.errors import UserError
 from dist_ft.text import as_json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
 MAX_PATH_CHARS = 60  # width of the paths in a table
