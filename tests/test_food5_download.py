@@ -328,7 +328,8 @@ def test_a_download_beyond_the_limit_is_not_started(hub, archive, expected, tmp_
     size_mb = len(archive) / 1e6
     with pytest.raises(Unavailable, match="MB, more than --max-mb "):
         prepare(tmp_path, max_mb=0.9 * size_mb)
-    assert list(tmp_path.iterdir()) == []
+    assert hub.requests.count("/food-101.tar.gz") == 2  # whether it is reachable, and its size
+    assert not (tmp_path / "train").exists()
     prepare(tmp_path, max_mb=1.1 * size_mb)
     assert read_tree(tmp_path) == expected
 
