@@ -268,7 +268,7 @@ def fine_tuned(tmp_path_factory) -> Path:
         )
     out = tmp_path_factory.mktemp("fine_tuned") / "run"
     flags = ["--data", str(FOOD5), "--weights", str(WEIGHTS), "--image-size", "64"]
-    train(*flags, "--epochs", "1", "--out", str(out), num_ranks=2, timeout_s=280)
+    train(*flags, "--epochs", "1", "--out", str(out), num_ranks=2, timeout_s=600)
     return out
 
 

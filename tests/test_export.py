@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import textwrap
-from pathlib import Path
 
 import mxnet as mx
 import numpy as np
@@ -22,7 +20,7 @@ from dist_ft.inference.exporter import TOLERANCE, Comparison, noise
 from dist_ft.inference.model_evaluation import labeled_split
 from dist_ft.inference.predictor import predict
 from dist_ft.models import zoo
-from tests.conftest import FOOD5, REPO, run_job
+from tests.conftest import REPO, run_job
 from tests.images import make_folder
 from tests.rounding import EPSILON
 
@@ -234,47 +232,6 @@ def test_an_export_needs_a_single_process(trained_run, tmp_path):
     assert ended.status != 0
     assert "without horovodrun" in ended.output
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.jobs
-def test_predict_evaluate_and_the_exports_agree_image_by_image(fine_tuned, world, tmp_path):
-    """On real photographs."""
-    report_file, rows_file = tmp_path / "report.json", tmp_path / "rows.jsonl"
-    epoch = json.loads((fine_tuned / "scores.jsonl").read_text().splitlines()[-1])
-    for arguments in (
-        ["dist_ft.evaluate", fine_tuned, FOOD5, "--json", report_file],
-        ["dist_ft.predict", fine_tuned, FOOD5 / "test", "--output", rows_file],
-    ):
-        ended = run_job(["-m", *map(str, arguments)], 100)
-        assert ended.status == 0, ended.output
-    report = json.loads(report_file.read_text())
-    assert report["images"] == epoch["test_images"]
-    assert report["correct"] == epoch["test_correct"]
-    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
-    confusion, classes = np.zeros((5, 5), int), list(report["classes"])
-    for row in rows:
-        label = Path(row["path"]).parent.name
-        confusion[classes.index(label), classes.index(row["label"])] += 1
-    assert confusion.tolist() == report["confusion"] == epoch["confusion"]
-    model = trained_model.load(fine_tuned)
-    some = str(link_some(FOOD5, 30, tmp_path / "some"))
-    comparison = exporter.export(model, "gluon", tmp_path / "net", world, some)
-    assert comparison.num_images == comparison.num_equal == 150
-    comparison = exporter.export(model, "onnx", tmp_path / "net.onnx", world, some)
-    if importlib.util.find_spec("onnxruntime"):
-        assert comparison.num_images == 150
-    comparison = exporter.export(model, "int8", tmp_path / "int8", world, some)
-    assert comparison.keeps_labels(0.97)
-
-
-def link_some(data: Path, num_images: int, root: Path) -> Path:
-    """A data set of the first images of each class and split."""
-    for folder in data.glob("t*/*"):
-        copy = root / folder.relative_to(data)
-        copy.mkdir(parents=True)
-        for path in sorted(folder.iterdir())[:num_images]:
-            (copy / path.name).symlink_to(path)
-    return root
 
 
 def test_a_label_that_changes_in_spite_of_a_margin_is_another_network():
