@@ -21,6 +21,7 @@ from typing import Any, Sequence
 
 from benchmarks import machine, photos, processes
 from benchmarks.catalog import CONTESTANTS, RATIOS, Contestant
+from benchmarks.command_line import parser_for, pattern, positive
 from benchmarks.results import as_markdown
 from dist_ft.distributed import threads
 from dist_ft.files import atomic_file
@@ -89,25 +90,8 @@ def format_results(results: dict[str, Any]) -> str:
     )
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return int(text)
-
-
-def pattern(text: str) -> re.Pattern:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: invalid expression: {error}") from error
-
-
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_for("compare", __doc__)
     flag = parser.add_argument
     flag("--data", type=Path, help="image folder (default: that of benchmarks.photos)")
     flag("--only", metavar="PATTERN", type=pattern, default="", help="names of contestants to run")

@@ -9,7 +9,6 @@ upright.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import time
@@ -25,6 +24,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from benchmarks import machine, photos
+from benchmarks.command_line import parser_for
 from benchmarks.results import table
 from dist_ft.data import decoding, image, orientation, sampler, transforms
 from dist_ft.data.orientation import Box
@@ -136,11 +136,7 @@ def measure(files: Sequence[bytes], num_rounds: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.decoders",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_for("decoders", __doc__)
     flag = parser.add_argument
     flag("--data", type=Path, help="image folder (default: that of benchmarks.photos)")
     flag("--images", type=int, default=100, help="of each kind, at most (default: 100)")

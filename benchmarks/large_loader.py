@@ -8,7 +8,6 @@ its own on one core; a round runs each of them once. The time to prepare is that
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Sequence
 
 from benchmarks import machine, photos, processes
+from benchmarks.command_line import parser_for
 from benchmarks.results import spread, table
 
 PACKED_SIDE_PX = 256  # as that of a cache
@@ -48,11 +48,7 @@ def flags_of(data: Path, folder: Path) -> dict[str, Sequence[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.large_loader",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_for("large_loader", __doc__)
     parser.add_argument("--data", type=Path, help="of images to enlarge, as train/CLASS/*.jpg")
     parser.add_argument("--photos", type=int, default=200, help="of 12 MP (default: 200)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")

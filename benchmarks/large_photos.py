@@ -8,7 +8,6 @@ them as dist_ft shows them, which averages, and by bilinear interpolation alone.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Iterable, Sequence
 
@@ -17,6 +16,7 @@ import numpy as np
 import simplejpeg
 
 from benchmarks import machine
+from benchmarks.command_line import parser_for
 from benchmarks.results import table
 from dist_ft.data import decoding
 from dist_ft.data.transforms import InputSpec, center_crop
@@ -77,11 +77,7 @@ def measure(run: Path, data: str, factor: int, noises: Sequence[float]) -> list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.large_photos",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_for("large_photos", __doc__)
     flag = parser.add_argument
     flag("run", type=Path, help="folder of a run of dist_ft.train")
     flag("data", help="image folder")

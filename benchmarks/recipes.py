@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from benchmarks import machine, photos, processes, recipe_data, recipe_runs
-from benchmarks.compare import pattern, positive
+from benchmarks.command_line import parser_for, pattern, positive
 from benchmarks.recipe_data import Lists
 from benchmarks.recipe_runs import PYTORCH, SPEED, Run
 from benchmarks.recipe_tables import as_markdown
@@ -157,11 +157,7 @@ def absolute(path: str) -> Path:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recipes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_for("recipes", __doc__)
     flag = parser.add_argument
     flag("--data", type=absolute, help="folder of train/CLASS/* and test/CLASS/*")
     flag("--weights", type=absolute, metavar="FILE", help=".params file to start from, or none")
