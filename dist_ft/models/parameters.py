@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from typing import NamedTuple, Sequence
+from contextlib import contextmanager
+from typing import Iterator, Mapping, NamedTuple, Sequence
 
 import mxnet as mx
 
@@ -18,6 +19,27 @@ from dist_ft.models.mxnet_internals import parameters_by_path, uses_running_stat
 def arrays(net: mx.gluon.Block) -> dict[str, mx.nd.NDArray]:
     """The values of the parameters and BatchNorm statistics, by path as in 'features.0.gamma'."""
     return {path: parameter.data() for path, parameter in parameters_by_path(net).items()}
+
+
+@contextmanager
+def replaced(
+    current: Mapping[str, mx.nd.NDArray], values: Mapping[str, mx.nd.NDArray]
+) -> Iterator[None]:
+    """In the body, the arrays have these values, by name; after it, their own again.
+
+    Copies in place, because compiled graphs and the trainer refer to the arrays.
+    """
+    own = {name: current[name].copy() for name in values}
+    _assign(current, values)
+    try:
+        yield
+    finally:
+        _assign(current, own)
+
+
+def _assign(current: Mapping[str, mx.nd.NDArray], values: Mapping[str, mx.nd.NDArray]) -> None:
+    for name, value in values.items():
+        value.copyto(current[name])
 
 
 def set_lr_multipliers(

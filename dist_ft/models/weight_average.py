@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import Dict, Iterator
+from typing import ContextManager, Dict
 
 import mxnet as mx
 
@@ -76,24 +75,11 @@ class WeightAverage:
         averages = {f"average.{p}": self._averages[p] for p in statistics if p in self._averages}
         batch_norm.pool_statistics({**statistics, **averages}, world)
 
-    @contextmanager
-    def in_network(self) -> Iterator[None]:
-        """In the body, the network has the averages."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
+    def in_network(self) -> ContextManager[None]:
+        """In the body of a `with` statement, the network has the averages."""
+        return parameters.replaced(self._current, self._averages)
 
     def copy_to_network(self) -> None:
         """Replaces the network's arrays by the averages, at the end of the training."""
         for path, average in self._averages.items():
             average.copyto(self._current[path])
-
-    def _swap(self) -> None:
-        # In place, because compiled graphs and the trainer refer to the arrays.
-        for path, average in self._averages.items():
-            array = self._current[path]
-            copy = array.copy()
-            average.copyto(array)
-            copy.copyto(average)

@@ -90,7 +90,6 @@ class Selection:
         The network keeps its parameters.
         """
         arrays = parameters.arrays(self.core)
-        kept = {name: array.copy() for name, array in arrays.items()}
         # Horovod cannot broadcast the network's own arrays, which an evaluation has left in the
         # layout of oneDNN.
         values = {name: mx.nd.zeros(a.shape, a.context, a.dtype) for name, a in arrays.items()}
@@ -99,12 +98,8 @@ class Selection:
             for name, value in saved.items():
                 values[name][:] = value
         self.world.broadcast(values)
-        for name, array in arrays.items():
-            array[:] = values[name]
-        evaluation = self._evaluate(split)
-        for name, array in arrays.items():
-            array[:] = kept[name]
-        return evaluation
+        with parameters.replaced(arrays, values):
+            return self._evaluate(split)
 
     def _evaluate(self, split: str) -> Evaluation:
         batches, num_images = self.batches.in_order(split), len(self.batches.dataset.splits[split])
