@@ -78,7 +78,7 @@ def test_batches_of_features_have_the_labels_and_masks_of_batches_of_pixels(data
     steps = [slice(0, 25), slice(25, 50), slice(50, 63)]
     for cached, expected in (
         *zip(of_features.train(5, steps), batches.train(5, steps)),
-        *zip(of_features.test(), batches.test()),
+        *zip(of_features.in_order("test"), batches.test()),
     ):
         real = expected.mask > 0
         np.testing.assert_array_equal(cached.mask, expected.mask)

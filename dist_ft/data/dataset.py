@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Iterable, Sequence
+from typing import Any, ClassVar, Iterable, Mapping, Sequence
 
 from dist_ft import split_names
 from dist_ft.errors import UserError
@@ -79,6 +79,11 @@ class Dataset:
     test: Split | None = None
     val: Split | None = None
     division: str = ""  # how the images of a folder were chosen and divided; names caches
+
+    @classmethod
+    def of_splits(cls, classes: Sequence[str], splits: Mapping[str, Split]) -> Dataset:
+        """splits: by name, as in `splits`."""
+        return cls(tuple(classes), splits["train"], splits.get("test"), splits.get("val"))
 
     @property
     def splits(self) -> dict[str, Split]:

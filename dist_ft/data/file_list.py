@@ -40,7 +40,7 @@ def read(root: Path, lists: Mapping[str, Path]) -> Dataset:
     if len(classes) < 2:
         raise DatasetError(f"{lists['train']}: only the class {classes[0]!r}; needs at least two")
     splits = {name: _split_of(root, of_split, classes) for name, of_split in entries.items()}
-    return Dataset(tuple(classes), splits["train"], splits.get("test"), splits.get("val"))
+    return Dataset.of_splits(classes, splits)
 
 
 def read_split(root: Path, path: Path, classes: Sequence[str]) -> Split:

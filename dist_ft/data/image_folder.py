@@ -49,15 +49,13 @@ def scan(root: str, divides_train: bool = False) -> Dataset:
             f"{folders['train']}: {content}; a classifier needs at least two, as"
             " train/CLASS/IMAGE.jpg"
         )
-    lacking = {
-        folder: sorted({*train, *chain(*found.values())} - found[name].keys())
-        for name, folder in folders.items()
-    }
+    all_classes = set(chain(*found.values()))
+    lacking = {folder: sorted(all_classes - found[name].keys()) for name, folder in folders.items()}
     missing = [f"{folder} lacks {', '.join(names)}" for folder, names in lacking.items() if names]
     if missing:
         raise DatasetError(f"{'; '.join(missing)}: all must have images of the same classes")
     splits = {name: list_images(folder, found[name]) for name, folder in folders.items()}
-    return Dataset(tuple(train), splits["train"], splits.get("test"), splits.get("val"))
+    return Dataset.of_splits([*train], splits)
 
 
 def find_classes(root: Path) -> dict[str, str]:

@@ -86,7 +86,7 @@ def scan(root: Path, divides_train: bool = False) -> Dataset:
             )
     if len(classes) < 2:
         raise DatasetError(f"{root}: one class only; a classifier needs at least two")
-    return Dataset(classes, splits["train"], splits.get("test"), splits.get("val"))
+    return Dataset.of_splits(classes, splits)
 
 
 def write_archive(prefix: Path, images: Iterable[tuple[int, bytes]]) -> None:

@@ -34,5 +34,4 @@ def choose_validation(settings: DataSettings, dataset: Dataset) -> list[int]:
 def read_divided(settings: DataSettings) -> Dataset:
     """The data set as a run has it, in one process. Raises DatasetError."""
     dataset = read(settings)
-    indices = choose_validation(settings, dataset)
-    return validation_share.take(dataset, indices) if indices else dataset
+    return validation_share.take(dataset, choose_validation(settings, dataset))

@@ -63,7 +63,9 @@ def choose(split: Split, share: float, seed: int, cache: Path) -> list[int]:
 
 
 def take(dataset: Dataset, indices: Sequence[int]) -> Dataset:
-    """The data set with these training images as val."""
+    """The data set with these training images as val; without any, it stays as it is."""
+    if not indices:
+        return dataset
     train, chosen = dataset.train, set(indices)
     rest = [index for index in range(len(train)) if index not in chosen]
     val = replace(train.subset(indices), skipped=())

@@ -20,6 +20,7 @@ from dist_ft.inference.heatmap import Heatmaps
 from dist_ft.inference.inputs import PREFETCH_MB
 from dist_ft.inference.trained_model import TrainedModel
 from dist_ft.recipe_settings import DataSettings
+from dist_ft.training.run_spec import describe_split
 
 
 def labeled_split(data: str, name: str, classes: Sequence[str]) -> Split:
@@ -129,7 +130,7 @@ def predict_selection_images(
             f"{split.root}: its classes are not those of the run; name its images with --data DIR"
         )
     assessment = assess(model.network(world), model, split, world, num_workers)
-    is_same = model.selection_images == f"{len(split)} of fingerprint {split.fingerprint()}"
+    is_same = model.selection_images == describe_split(split)
     return SplitPredictions(dataset.classes, split, assessment.predictions, is_same)
 
 

@@ -61,10 +61,6 @@ class FeatureBatches:
         rows, images = self._features.held_out[split], self.dataset.splits[split]
         return _select([rows], images, self._batches.shares_in_order(split))
 
-    def test(self) -> Iterator[Batch]:
-        """Batches of the test images in order."""
-        return self.in_order("test")
-
     def close(self) -> None:
         self._batches.close()
 

@@ -34,9 +34,7 @@ def read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
         dataset = sources.read(config)
         if world.is_main:  # the others' images are compared with these below
             indices = sources.choose_validation(config, dataset)
-    indices = world.gather(indices)[0]
-    if indices:
-        dataset = validation_share.take(dataset, indices)
+    dataset = validation_share.take(dataset, world.gather(indices)[0])
     with world.raise_on_all_ranks():
         run_spec = describe(config.as_dict(), dataset)
         if config.class_weights:  # compared by value: the file may change before a run resumes

@@ -29,9 +29,9 @@ def describe(settings: dict[str, Any], dataset: Dataset) -> RunSpec:
     return {
         **{flag_of(name): _plain(value) for name, value in settings.items()},
         "classes": list(dataset.classes),
-        "train images": _describe_split(dataset.train),
-        "val images": _describe_split(dataset.val),
-        "test images": _describe_split(dataset.test),
+        "train images": describe_split(dataset.train),
+        "val images": describe_split(dataset.val),
+        "test images": describe_split(dataset.test),
         "version of dist_ft": __version__,
         "version of mxnet": mx.__version__,
         "version of numpy": np.__version__,
@@ -77,5 +77,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _describe_split(split: Split | None) -> str | None:
+def describe_split(split: Split | None) -> str | None:
+    """The number and the fingerprint of the images; None if there is no such split."""
     return None if split is None else f"{len(split)} of fingerprint {split.fingerprint()}"
