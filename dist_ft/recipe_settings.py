@@ -1,4 +1,4 @@
-"""The settings that determine what a step computes: data, model and recipe.
+"""The settings that determine what a step computes: data, augmentation, model and recipe.
 
 Each has a default, a help text, bounds, and says whether a resumed run may change it.
 """

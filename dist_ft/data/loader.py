@@ -1,8 +1,8 @@
 """Fills batches on threads, ahead of their use and in order.
 
 Threads suffice because the decoders release the GIL, and forking is not safe after Horovod or MPI
-has started. A batch depends on its indices and the fill function only, never on the number of
-workers.
+has started. A batch depends on its samples and on the functions that fill and mix their rows, never
+on the number of workers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Learning-rate multipliers and freezing of a network's parameters."""
+"""A network's parameters: their arrays, learning-rate multipliers and freezing."""
 
 from __future__ import annotations
 

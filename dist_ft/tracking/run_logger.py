@@ -1,4 +1,4 @@
-"""Logs a run: console lines, a progress bar, TensorBoard, config.json and scores.jsonl."""
+"""Logs a run: console lines, a progress bar, TensorBoard, config.json and the files of scores."""
 
 from __future__ import annotations
 
