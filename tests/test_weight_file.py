@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dist_ft.errors import UserError
-from dist_ft.models import parameters, weight_file
+from dist_ft.models import parameters, weight_file, zoo
 from tests.networks import WEIGHT_FILES, small_network
 
 
@@ -24,6 +24,20 @@ def test_a_file_of_any_format_and_name_fills_the_backbone_only(weight_files, tmp
     for key, value in values(net).items():
         expected = saved[key].asnumpy() if key.startswith("features.") else before[key]
         np.testing.assert_array_equal(value, expected, err_msg=key)
+
+
+def test_a_head_of_two_paths_is_not_part_of_the_backbone(tmp_path):
+    pytest.importorskip("gluoncv")  # its GoogLeNet has its head as `output` and in `head`
+    pretrained, net = (zoo.build("googlenet", n, 224, seed=n) for n in (7, 5))
+    pretrained.save_parameters(str(tmp_path / "file"))
+    assert {"head.2.bias", "output.bias"} < weight_file.read(tmp_path / "file").keys()
+    before, saved = values(net), mx.nd.load(str(tmp_path / "file"))
+    weight_file.load_backbone(tmp_path / "file", net)
+    for path, value in values(net).items():
+        expected = before[path] if path.startswith("output.") else saved[path].asnumpy()
+        np.testing.assert_array_equal(value, expected, err_msg=path)
+    parameters.set_lr_multipliers(net, head_lr_mult=10, backbone_lr_mult=0)
+    assert [group[:2] for group in parameters.groups(net)] == [("head", 10), ("features", 0)]
 
 
 def test_all_mismatches_are_named_and_nothing_is_changed(weight_files, tmp_path):

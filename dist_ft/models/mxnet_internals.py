@@ -15,7 +15,18 @@ def parameters_by_path(net: mx.gluon.Block) -> dict[str, mx.gluon.Parameter]:
     """The parameters by attribute path, as in 'features.0.gamma', the same in every process.
 
     The public `collect_params` gives names with a prefix that counts the networks of the process.
+    A parameter of several paths, as the head of gluoncv's GoogLeNet, has only the last one.
     """
+    last_paths = {parameter: path for path, parameter in _all_paths(net).items()}
+    return {path: parameter for parameter, path in last_paths.items()}
+
+
+def other_paths(net: mx.gluon.Block) -> set[str]:
+    """The paths that `parameters_by_path` omits, but MXNet's `save_parameters` writes."""
+    return _all_paths(net).keys() - parameters_by_path(net).keys()
+
+
+def _all_paths(net: mx.gluon.Block) -> dict[str, mx.gluon.Parameter]:
     return net._collect_params_with_prefix()
 
 

@@ -11,7 +11,7 @@ import mxnet as mx
 from dist_ft.errors import UserError
 from dist_ft.files import library_path, user_errors
 from dist_ft.models import imgclsmob, zoo
-from dist_ft.models.mxnet_internals import parameters_by_path
+from dist_ft.models.mxnet_internals import other_paths, parameters_by_path
 
 Arrays = Dict[str, mx.nd.NDArray]
 Shapes = Dict[str, Tuple[int, ...]]
@@ -42,8 +42,13 @@ def load_backbone(path: Path, net: mx.gluon.Block) -> None:
     elif not arrays.keys() & parameters.keys():
         arrays = _rename_to_paths(arrays, net)
     backbone = {path: p for path, p in parameters.items() if not path.startswith(head)}
+    not_compared = other_paths(net)
     _check_fit(
-        {path: array.shape for path, array in arrays.items() if not path.startswith(head)},
+        {
+            path: array.shape
+            for path, array in arrays.items()
+            if not path.startswith(head) and path not in not_compared
+        },
         {path: parameter.shape for path, parameter in backbone.items()},
     )
     for name, parameter in backbone.items():
