@@ -87,10 +87,6 @@ def _elastic_conflicts(c: Config) -> Iterator[str]:
 def _augmentation_conflicts(c: Config) -> Iterator[str]:
     if c.preview and not c.preview.lower().endswith((".png", ".jpg", ".jpeg")):
         yield f"--preview {c.preview}: must end with .png, .jpg or .jpeg"
-    if c.rand_augment and not re.fullmatch(r"[1-9]\d?,(\d|[12]\d|30)", c.rand_augment):
-        yield f"--rand-augment {c.rand_augment}: must be N,M with N from 1 to 99 and M from 0 to 30"
-    if c.rand_augment and c.trivial_augment:
-        yield "--rand-augment and --trivial-augment: choose one of them"
 
 
 def _recipe_conflicts(c: Config) -> Iterator[str]:

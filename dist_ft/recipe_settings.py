@@ -126,9 +126,6 @@ class AugmentationSettings:
     trivial_augment: bool = setting(
         False, "apply one random operation of random magnitude (TrivialAugment)"
     )
-    rand_augment: str = setting(
-        "", "N,M: apply N random operations of magnitude M, 0..30 (RandAugment)"
-    )
     random_erasing: float = setting(
         0.0, "probability that a random box of a training image is erased, 0..1", low=0, high=1
     )

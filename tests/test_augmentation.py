@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from dist_ft.config import Config
 from dist_ft.data import augmentation, pixel_operations, sampler, transforms
-from dist_ft.data.augmentation import DEFAULT, OPERATIONS, Augmentation, Limits, augment
+from dist_ft.data.augmentation import DEFAULT, OPERATIONS, Augmentation, augment
 from dist_ft.data.image import BLANK, DecodedImage
 from dist_ft.data.image_folder import scan
 from dist_ft.data.orientation import BY_EXIF_VALUE, UPRIGHT
@@ -23,8 +23,7 @@ from tests.images import make_folder
 
 SIDE = 48
 SPEC = InputSpec(SIDE, SIDE, False)
-WIDE = Limits(shear=0.99, shift=32, angle=135, factor=0.99, bits=6)
-EVERYTHING = Augmentation(0.3, 1.5, "both", 0.4, False, (2, 9), 0.5)
+EVERYTHING = Augmentation(0.3, 1.5, "both", 0.4, True, 0.5)
 LEVELS = (-1.0, -0.6, -0.1, 0.0, 0.3, 0.7, 1.0)
 
 
@@ -49,7 +48,7 @@ def difference(pixels, expected):
 
 def test_the_defaults_are_those_of_the_settings():
     assert augmentation_of(Config()) == DEFAULT
-    given = Config(crop_scale=0.3, crop_ratio=1.5, flip="both", jitter=0.4, rand_augment="2,9")
+    given = Config(crop_scale=0.3, crop_ratio=1.5, flip="both", jitter=0.4, trivial_augment=True)
     assert augmentation_of(given) == EVERYTHING._replace(random_erasing=0.0)
 
 
@@ -169,7 +168,7 @@ def test_the_operations_are_those_of_torchvision():
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in GEOMETRIC])
 def test_an_operation_on_colors_equals_pillows(name, level):
     pixels = photograph()
-    actual = OPERATIONS[name](pixels.copy(), level, WIDE)
+    actual = OPERATIONS[name](pixels.copy(), level)
     expected = np.asarray(BY_PILLOW[name](Image.fromarray(pixels), level))
     if name == "sharpness":  # Pillow leaves the border as it is
         actual, expected = actual[1:-1, 1:-1], expected[1:-1, 1:-1]
@@ -183,7 +182,7 @@ def test_an_operation_on_colors_equals_pillows(name, level):
 @pytest.mark.parametrize("name", GEOMETRIC)
 def test_an_operation_on_places_equals_pillows(name, level):
     pixels = photograph()
-    actual = OPERATIONS[name](pixels, level, WIDE)
+    actual = OPERATIONS[name](pixels, level)
     expected = BY_PILLOW[name](Image.fromarray(pixels), level)
     # OpenCV rounds places to 1/32 px in both directions; Pillow rounds values towards zero.
     steepest = (
@@ -207,7 +206,7 @@ def shown(name, level, margin):
 def test_a_gray_image_of_one_level_is_not_changed(name):
     pixels = np.full((8, 8, 3), 77, np.uint8)
     for level in LEVELS:
-        assert (OPERATIONS[name](pixels, level, WIDE) == pixels).all()
+        assert (OPERATIONS[name](pixels, level) == pixels).all()
 
 
 def test_trivial_augment_chooses_operations_and_magnitudes_evenly(monkeypatch):
@@ -216,8 +215,7 @@ def test_trivial_augment_chooses_operations_and_magnitudes_evenly(monkeypatch):
     for index in range(num_images):
         draws = sampler.image_draws(1, 0, index, Augmentation(trivial_augment=True).num_draws)
         augmentation.changes(Augmentation(trivial_augment=True))["trivial_augment"](None, draws)
-    names, levels, limits = zip(*chosen)
-    assert set(limits) == {WIDE}
+    names, levels = zip(*chosen)
     assert_even([names.count(name) for name in OPERATIONS])
     magnitudes = np.rint(np.abs(levels) * 30).astype(int)
     assert np.abs(np.abs(levels) * 30 - magnitudes).max() < 1e-9
@@ -225,32 +223,13 @@ def test_trivial_augment_chooses_operations_and_magnitudes_evenly(monkeypatch):
     assert_even([sum(level < 0 for level in levels), sum(level > 0 for level in levels)])
 
 
-def test_rand_augment_chooses_several_operations_of_one_magnitude(monkeypatch):
-    chosen = record_operations(monkeypatch)
-    a = Augmentation(rand_augment=(3, 12))
-    pixels = photograph(66, 66)
-    for index in range(2000):
-        augmentation.changes(a)["rand_augment"](
-            pixels, sampler.image_draws(1, 0, index, a.num_draws)
-        )
-    names, levels, limits = zip(*chosen)
-    assert len(names) == 3 * 2000
-    assert set(limits) == {Limits(shear=0.3, shift=66 * 150 / 331, angle=30, factor=0.9, bits=4)}
-    assert set(np.abs(levels)) == {12 / 30}
-    assert_even([names.count(name) for name in OPERATIONS])
-    assert_even([sum(level < 0 for level in levels), sum(level > 0 for level in levels)])
-    pairs = np.unique(np.reshape(names, (-1, 3))[:, :2], axis=0, return_counts=True)[1]
-    assert len(pairs) == 14 * 14
-    assert_even(pairs)  # the choices are independent
-
-
 def record_operations(monkeypatch):
-    """Replaces the operations; returns the list of their (name, level, limits) to be."""
+    """Replaces the operations; returns the list of their (name, level) to be."""
     chosen = []
 
     def recording(name):
-        def operation(pixels, level, limits):
-            chosen.append((name, level, limits))
+        def operation(pixels, level):
+            chosen.append((name, level))
             return pixels
 
         return operation

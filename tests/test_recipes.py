@@ -119,7 +119,7 @@ def test_show_names_the_source_of_a_setting(tmp_path, capsys):
     assert sources["momentum"] == "--recipe strong)"
     assert sources["wd"] == f"--config {file})"
     assert sources["lr"] == "a flag)"
-    assert sources["batch-size"] == ""
+    assert sources["optimizer"] == ""
 
 
 def test_show_reports_settings_that_cannot_be_used(capsys):

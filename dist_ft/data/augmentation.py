@@ -2,7 +2,7 @@
 
 Each operation takes its random numbers from fixed places, so enabling one does not change what the
 others do. The order is that of torchvision's reference training and of timm: crop and flip, jitter,
-TrivialAugment or RandAugment, erasing.
+TrivialAugment, erasing.
 """
 
 from __future__ import annotations
@@ -30,14 +30,20 @@ from dist_ft.data.pixel_operations import (
 # Places of the random numbers; those of the crop and the flips come first.
 JITTER = slice(transforms.NUM_DRAWS + 1, transforms.NUM_DRAWS + 4)
 ERASING = slice(JITTER.stop, JITTER.stop + transforms.NUM_DRAWS)
-OPERATIONS_START = ERASING.stop
-DRAWS_PER_OPERATION = 3  # which one, its magnitude, its sign
+OPERATION = slice(ERASING.stop, ERASING.stop + 3)  # which one, its magnitude, its sign
 
 # Random erasing as in Zhong et al. 2020, with the smaller largest area of torchvision and timm.
 ERASED_AREA = (0.02, 1 / 3)  # share of the image's area
 ERASED_MAX_RATIO = 1 / 0.3
 
-NUM_MAGNITUDES = 31  # of TrivialAugment and RandAugment: 0 to 30, as in torchvision
+# "Wide" TrivialAugment of Müller and Hutter 2021: what its operations do at the largest magnitude.
+NUM_MAGNITUDES = 31
+SHEAR = 0.99  # px per px
+SHIFT = 32  # px
+ANGLE = 135  # degrees
+FACTOR = 0.99  # of brightness, color, contrast and sharpness: from 1 - FACTOR to 1 + FACTOR
+BITS = 6  # removed from each value
+
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (pixels, all draws) -> other pixels
 
 
@@ -49,31 +55,19 @@ class Augmentation(NamedTuple):
     flip: str = "horizontal"  # or "none", "vertical", "both"
     jitter: float = 0.0
     trivial_augment: bool = False
-    rand_augment: tuple[int, int] | None = None  # number of operations, magnitude
     random_erasing: float = 0.0  # probability
 
     @property
     def num_draws(self) -> int:
         """The random numbers of an image, so that none are drawn in vain."""
-        if self.trivial_augment or self.rand_augment:
-            num_operations = self.rand_augment[0] if self.rand_augment else 1
-            return OPERATIONS_START + num_operations * DRAWS_PER_OPERATION
+        if self.trivial_augment:
+            return OPERATION.stop
         if self.random_erasing:
             return ERASING.stop
         return JITTER.stop if self.jitter else transforms.NUM_DRAWS + 1
 
 
 DEFAULT = Augmentation()
-
-
-class Limits(NamedTuple):
-    """What the operations of TrivialAugment or RandAugment do at magnitude 30."""
-
-    shear: float  # px per px
-    shift: float  # px
-    angle: float  # degrees
-    factor: float  # of brightness, color, contrast and sharpness: from 1 - factor to 1 + factor
-    bits: int  # removed from each value
 
 
 def augment(image: SourceImage, draws: np.ndarray, out: np.ndarray, a: Augmentation) -> None:
@@ -98,8 +92,6 @@ def changes(a: Augmentation) -> dict[str, Change]:
         enabled["jitter"] = partial(_jitter, strength=a.jitter)
     if a.trivial_augment:
         enabled["trivial_augment"] = _trivial_augment
-    if a.rand_augment:
-        enabled["rand_augment"] = partial(_rand_augment, magnitude=a.rand_augment[1])
     if a.random_erasing:
         enabled["random_erasing"] = partial(_erase, probability=a.random_erasing)
     return enabled
@@ -123,44 +115,28 @@ def _erase(pixels: np.ndarray, draws: np.ndarray, probability: float) -> np.ndar
 
 
 def _trivial_augment(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """One operation of random magnitude: "wide" TrivialAugment of Müller and Hutter 2021."""
-    limits = Limits(shear=0.99, shift=32, angle=135, factor=0.99, bits=6)
-    which, size, sign = draws[OPERATIONS_START:]
-    return _operate(pixels, which, int(size * NUM_MAGNITUDES), sign, limits)
-
-
-def _rand_augment(pixels: np.ndarray, draws: np.ndarray, magnitude: int) -> np.ndarray:
-    """Several operations of one magnitude, as in Cubuk et al. 2020."""
-    shift = 150 / 331 * pixels.shape[0]
-    limits = Limits(shear=0.3, shift=shift, angle=30, factor=0.9, bits=4)
-    for which, _, sign in draws[OPERATIONS_START:].reshape(-1, DRAWS_PER_OPERATION):
-        pixels = _operate(pixels, which, magnitude, sign, limits)
-    return pixels
-
-
-def _operate(
-    pixels: np.ndarray, which: float, magnitude: int, sign: float, limits: Limits
-) -> np.ndarray:
-    level = magnitude / (NUM_MAGNITUDES - 1)
+    """One operation of random magnitude."""
+    which, size, sign = draws[OPERATION]
+    level = int(size * NUM_MAGNITUDES) / (NUM_MAGNITUDES - 1)
     name = tuple(OPERATIONS)[int(which * len(OPERATIONS))]
-    return OPERATIONS[name](pixels, -level if sign < 0.5 else level, limits)
+    return OPERATIONS[name](pixels, -level if sign < 0.5 else level)
 
 
-# The operations and limits of torchvision's TrivialAugmentWide and RandAugment: (pixels, magnitude
-# from -1 to 1, limits) -> other pixels. Operations without a direction ignore the sign.
-OPERATIONS: dict[str, Callable[[np.ndarray, float, Limits], np.ndarray]] = {
-    "identity": lambda pixels, level, at: pixels,
-    "shear x": lambda pixels, level, at: warp(pixels, [[1, level * at.shear, 0], [0, 1, 0]]),
-    "shear y": lambda pixels, level, at: warp(pixels, [[1, 0, 0], [level * at.shear, 1, 0]]),
-    "shift x": lambda pixels, level, at: warp(pixels, [[1, 0, -int(level * at.shift)], [0, 1, 0]]),
-    "shift y": lambda pixels, level, at: warp(pixels, [[1, 0, 0], [0, 1, -int(level * at.shift)]]),
-    "rotate": lambda pixels, level, at: rotate(pixels, level * at.angle),
-    "brightness": lambda pixels, level, at: adjust(pixels, brightness=1 + level * at.factor),
-    "color": lambda pixels, level, at: adjust(pixels, saturation=1 + level * at.factor),
-    "contrast": lambda pixels, level, at: adjust(pixels, contrast=1 + level * at.factor),
-    "sharpness": lambda pixels, level, at: sharpen(pixels, 1 + level * at.factor),
-    "posterize": lambda pixels, level, at: posterize(pixels, 8 - round(abs(level) * at.bits)),
-    "solarize": lambda pixels, level, at: solarize(pixels, 255 * (1 - abs(level))),
-    "auto contrast": lambda pixels, level, at: auto_contrast(pixels),
-    "equalize": lambda pixels, level, at: equalize(pixels),
+# Those of torchvision's TrivialAugmentWide: (pixels, magnitude from -1 to 1) -> other pixels.
+# Operations without a direction ignore the sign.
+OPERATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "identity": lambda pixels, level: pixels,
+    "shear x": lambda pixels, level: warp(pixels, [[1, level * SHEAR, 0], [0, 1, 0]]),
+    "shear y": lambda pixels, level: warp(pixels, [[1, 0, 0], [level * SHEAR, 1, 0]]),
+    "shift x": lambda pixels, level: warp(pixels, [[1, 0, -int(level * SHIFT)], [0, 1, 0]]),
+    "shift y": lambda pixels, level: warp(pixels, [[1, 0, 0], [0, 1, -int(level * SHIFT)]]),
+    "rotate": lambda pixels, level: rotate(pixels, level * ANGLE),
+    "brightness": lambda pixels, level: adjust(pixels, brightness=1 + level * FACTOR),
+    "color": lambda pixels, level: adjust(pixels, saturation=1 + level * FACTOR),
+    "contrast": lambda pixels, level: adjust(pixels, contrast=1 + level * FACTOR),
+    "sharpness": lambda pixels, level: sharpen(pixels, 1 + level * FACTOR),
+    "posterize": lambda pixels, level: posterize(pixels, 8 - round(abs(level) * BITS)),
+    "solarize": lambda pixels, level: solarize(pixels, 255 * (1 - abs(level))),
+    "auto contrast": lambda pixels, level: auto_contrast(pixels),
+    "equalize": lambda pixels, level: equalize(pixels),
 }

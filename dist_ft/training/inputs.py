@@ -50,17 +50,12 @@ def read_dataset(config: Config, world: World) -> tuple[Dataset, RunSpec]:
 
 def augmentation_of(settings: AugmentationSettings) -> Augmentation:
     """How training images are changed."""
-    rand_augment = None
-    if settings.rand_augment:
-        num_operations, magnitude = settings.rand_augment.split(",")
-        rand_augment = int(num_operations), int(magnitude)
     return Augmentation(
         min_area=settings.crop_scale,
         max_ratio=settings.crop_ratio,
         flip=settings.flip,
         jitter=settings.jitter,
         trivial_augment=settings.trivial_augment,
-        rand_augment=rand_augment,
         random_erasing=settings.random_erasing,
     )
 
