@@ -14,8 +14,9 @@ PYTEST_ARGS ?=
 DOCKER_FLAGS ?=
 
 BIN := .venv/bin
-# A test that hangs is stopped after five minutes, with the stacks of all its threads.
-PYTEST := $(BIN)/python -m pytest tests --timeout 300 --durations 10
+# A test that hangs is stopped after five minutes, with the stacks of all its threads. Three workers,
+# since jobs spend much of their time waiting; a module's tests stay together and share its fixtures.
+PYTEST := $(BIN)/python -m pytest tests --timeout 300 --durations 10 --numprocesses 3 --dist loadfile
 
 .PHONY: help install train test test-all lint docs docker-check clean
 
@@ -32,10 +33,9 @@ test:
 	@launch/install.sh $(EXTRAS) dev
 	$(PYTEST) -m "not (jobs or cluster or browser or benchmarks)" $(PYTEST_ARGS)
 
-# Three at a time, since jobs spend much of their time waiting; a module's tests stay together and share its fixtures.
 test-all:
 	@launch/install.sh $(EXTRAS) dev
-	$(PYTEST) --numprocesses 3 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint:
 	@launch/install.sh $(EXTRAS) dev
