@@ -16,7 +16,8 @@ DOCKER_FLAGS ?=
 BIN := .venv/bin
 # A test that hangs is stopped after five minutes, with the stacks of all its threads. Three workers,
 # since jobs spend much of their time waiting; a module's tests stay together and share its fixtures.
-PYTEST := $(BIN)/python -m pytest tests --timeout 300 --durations 10 --numprocesses 3 --dist loadfile
+PYTEST := $(BIN)/python -m pytest tests --timeout 300 --durations 10 --numprocesses 3 --dist loadfile \
+    --max-worker-restart 0
 
 .PHONY: help install train test test-all lint docs docker-check clean
 
