@@ -41,14 +41,11 @@ def load_backbone(path: Path, net: mx.gluon.Block) -> None:
         arrays = imgclsmob.rename_to_gluon(arrays)
     elif not arrays.keys() & parameters.keys():
         arrays = _rename_to_paths(arrays, net)
+    repeated = other_paths(net)
+    arrays = {path: array for path, array in arrays.items() if path not in repeated}
     backbone = {path: p for path, p in parameters.items() if not path.startswith(head)}
-    not_compared = other_paths(net)
     _check_fit(
-        {
-            path: array.shape
-            for path, array in arrays.items()
-            if not path.startswith(head) and path not in not_compared
-        },
+        {path: array.shape for path, array in arrays.items() if not path.startswith(head)},
         {path: parameter.shape for path, parameter in backbone.items()},
     )
     for name, parameter in backbone.items():
