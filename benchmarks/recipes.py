@@ -21,6 +21,7 @@ import re
 import shutil
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -54,10 +55,13 @@ def run_all(runs: Sequence[Run], lists: Lists, args: argparse.Namespace) -> bool
         with atomic_file(args.json) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(folder_of(run, args))
-        scores = [f"{k} {v:.3f}" for k, v in result.items() if k.endswith(("accuracy", "recall"))]
+        values = [f"{k} {v:.3f}" for k, v in result.items() if k.endswith(("accuracy", "recall"))]
+        values += [
+            f"{result['images_per_s']:.1f} images/s",
+            f"other processes {result['others']:.0%}",
+        ]
         print(
-            f"{number} of {len(left)}, {run.name}: {', '.join(scores)},"
-            f" {result['images_per_s']:.1f} images/s, other processes {result['others']:.0%}",
+            f"{number} of {len(left)}, {run.name}: {', '.join(values)}",
             file=sys.stderr,
             flush=True,
         )
@@ -86,7 +90,8 @@ def run_once(run: Run, lists: Lists, args: argparse.Namespace) -> dict[str, Any]
         row = result["confusion"][label]
         result["rare_recall"] = row[label] / sum(row)
     names = {"group": run.group_name, "seed": run.seed, "is_candidate": bool(args.tune)}
-    return {**names, **result, "others": others.share, "spec": run.spec}
+    result = {**result, "others": others.share, "machine": machine.describe()}
+    return {**names, **result, "spec": run.spec}
 
 
 def common_settings(
@@ -137,7 +142,7 @@ def read(args: argparse.Namespace) -> dict[str, Any]:
         "image_size": args.image_size,
     }
     if not args.json.exists():
-        return {"machine": machine.describe(), "inputs": inputs, "runs": {}}
+        return {"inputs": inputs, "runs": {}}
     results = json.loads(args.json.read_text(encoding="utf-8"))
     if results["inputs"] != inputs:
         sys.exit(f"{args.json}: has results of {results['inputs']}; choose another --json FILE")
@@ -145,10 +150,11 @@ def read(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_results(results: dict[str, Any]) -> str:
-    return (
-        f"Machine: {results['machine']}.\nInputs: {results['inputs']}.\n\n"
-        f"{as_markdown(results['runs'], recipe_runs.comparisons())}"
-    )
+    runs = results["runs"]
+    machines = Counter(run["machine"] for run in runs.values())
+    lines = [f"{name}: {count} of {len(runs)} runs." for name, count in machines.items()]
+    lines.append(f"Inputs: {results['inputs']}.")
+    return "\n".join([*lines, "", as_markdown(runs, recipe_runs.comparisons())])
 
 
 def absolute(path: str) -> Path:

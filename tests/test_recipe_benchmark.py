@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import recipe_data, recipe_runs
+from benchmarks import recipe_data, recipe_runs, recipes
 from benchmarks.contestants import gluon_to_npz
 from benchmarks.recipe_data import FEW, RARE, WRONG, Image
 from benchmarks.recipe_runs import PYTORCH, Comparison, all_groups, runs_of
@@ -119,6 +119,12 @@ def test_candidates_are_shown_by_validation_accuracy_and_nowhere_else():
     results["a"] = result("a", 0, 0.6)
     text = as_markdown(results, [Comparison("x", "test_accuracy", ["a"])])
     assert [line.split()[2] for line in text.splitlines() if "candidate" in line] == ["5", "4", "3"]
+
+
+def test_each_machine_is_named_with_the_number_of_its_runs():
+    runs = {str(k): {**result("a", k, 0.5), "machine": f"m{k // 2}"} for k in range(3)}
+    lines = recipes.format_results({"inputs": "", "runs": runs}).splitlines()
+    assert lines[:2] == ["m0: 2 of 3 runs.", "m1: 1 of 3 runs."]
 
 
 def test_parameters_of_gluon_have_their_names_in_pytorch():
