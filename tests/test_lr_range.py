@@ -30,9 +30,15 @@ def quadratic(curvature, noise=0.02):
 @pytest.mark.parametrize("curvature", [20.0, 200.0])
 def test_the_suggestion_is_a_rate_at_which_the_loss_falls(curvature):
     result = lr_range.measure(quadratic(curvature), 100)
-    assert lr_range.LOWEST < result["suggestion"] < 2 / curvature
-    assert result["suggestion"] <= result["minimum"] / 10
-    assert result["steepest"] < result["minimum"]
+    assert lr_range.LOWEST < result["suggestion"] < result["minimum"] < 2 / curvature
+
+
+def test_the_suggestion_is_where_the_loss_falls_most_from_one_rate_to_the_next():
+    rates, smoothed = [0.001, 0.01, 0.1, 1.0, 10.0], [2.0, 1.9, 1.2, 1.1, 0.9]
+    suggested = lr_range.suggest(rates, smoothed)  # slopes: -0.1, -0.4, -0.4, -0.15, -0.2
+    assert suggested == {"suggestion": 0.01, "minimum": 10.0}
+    after_the_minimum = [*smoothed, 5.0, 0.95]
+    assert lr_range.suggest([*rates, 100.0, 1000.0], after_the_minimum) == suggested
 
 
 def test_the_test_ends_when_the_loss_grows():

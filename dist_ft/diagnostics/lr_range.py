@@ -88,22 +88,19 @@ def smooth(rates: Sequence[float], losses: Sequence[float]) -> list[float]:
 
 
 def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> dict[str, float]:
-    """The rates at which the smoothed loss falls most steeply and is smallest, and a suggestion.
-
-    The suggestion is the lower of the first and a tenth of the second, but not below all rates.
-    """
+    """The rate at which the smoothed loss falls most steeply, which is suggested, and the one at
+    which it is smallest."""
     lowest = int(np.argmin(smoothed))
     slopes = np.gradient(smoothed) if len(smoothed) > 1 else np.zeros(1)
     steepest = rates[int(np.argmin(slopes[: lowest + 1]))]
-    suggestion = max(rates[0], min(steepest, rates[lowest] / 10))
-    return {"steepest": steepest, "minimum": rates[lowest], "suggestion": suggestion}
+    return {"suggestion": steepest, "minimum": rates[lowest]}
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """The suggestion, and where it comes from."""
+    """The suggestion, and the end of the useful range."""
     return (
-        f"the smoothed loss falls most steeply at {result['steepest']:.2g}, and is smallest at"
-        f" {result['minimum']:.2g}\nsuggestion: --lr {result['suggestion']:.2g}"
+        f"the smoothed loss is smallest at {result['minimum']:.2g}, and falls most steeply at"
+        f" {result['suggestion']:.2g}\nsuggestion: --lr {result['suggestion']:.2g}"
     )
 
 
