@@ -20,19 +20,20 @@ BASE = {**TINY, "batch_size": 12, "epochs": 1, "max_bad_share": 0.1}
 FROZEN = {"model": "resnet18_v2", "backbone_lr_mult": 0.0}  # a frozen mobilenet gives 0
 RECIPES: dict[str, dict] = {
     "plain": {},
-    "accumulated": {"micro_batch": 2},
     "clipped": {"clip_norm": 0.5, "label_smoothing": 0.1},
     "clipped_and_accumulated": {"clip_norm": 0.5, "label_smoothing": 0.1, "micro_batch": 5},
     "weighted": {"class_weights": "balanced", "label_smoothing": 0.1},
-    "balanced": {"balance": True, "micro_batch": 4},
-    "mixed": {"mixup": 0.4, "cutmix": 1.0},
-    "mixed_balanced_and_accumulated": {"mixup": 0.4, "balance": True, "micro_batch": 3},
+    "balanced": {"balance": True, "trivial_augment": True, "micro_batch": 4},
+    "mixed_balanced_and_accumulated": {
+        "mixup": 0.4,
+        "cutmix": 1.0,
+        "balance": True,
+        "micro_batch": 3,
+    },
     "mixed_and_weighted": {"cutmix": 1.0, "class_weights": "balanced", "batch_size": 11},
     "augmented": {"crop_scale": 0.3, "flip": "both", "jitter": 0.4, "random_erasing": 0.5},
-    "trivial_augment": {"trivial_augment": True, "balance": True},
     "head_balanced": {**FROZEN, "balance": True, "views": 2, "micro_batch": 3, "jitter": 0.2},
-    "head_weighted": {**FROZEN, "class_weights": "balanced"},
-    "head_mixed": {**FROZEN, "mixup": 1.0, "views": 0},
+    "head_mixed_and_weighted": {**FROZEN, "mixup": 1.0, "views": 0, "class_weights": "balanced"},
     "strong": {**read_recipe("strong"), "batch_size": 12},
 }
 
