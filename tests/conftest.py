@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import tests.gpus  # noqa: F401 - hides them, before MXNet looks for them
+from dist_ft.distributed import watchdog
 from tests.browser import Browser
 from tests.fileserver import FileServer
 from tests.images import make_folder
@@ -63,6 +64,8 @@ class Ended(NamedTuple):
 
 def pytest_configure(config):
     _restore_signals()
+    # Not captured yet: else the stacks of a crash in a worker would be lost with its output.
+    watchdog.STDERR = os.dup(2)
     config.option.loadscopereorder = False  # pytest-xdist keeps our order of the modules
     for module in ("mxnet", "gluoncv", "tensorboardX", "matplotlib"):
         config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
