@@ -26,6 +26,7 @@ STEPS = range(EPOCHS * STEPS_PER_EPOCH)
 RECIPE = [*TINY, "--bn", "frozen", "--batch-size", "8", "--epochs", str(EPOCHS), "--lr", "0.005"]
 RECIPE += ["--momentum", "0.9"]  # so that the optimizer has state, which must survive, too
 RECIPE += ["--ema", "0.9"]  # and so do the averages, and the parameters beside them
+RECIPE += ["--balance", "--mixup", "0.4"]  # drawn alike by any number of ranks
 ELASTIC = ["--elastic", "--commit-every", str(COMMIT_EVERY), "--check-every", "1"]
 EPS = float(np.finfo(np.float32).eps)
 # Per step, a sum over up to eight images whose order depends on the ranks; momentum 0.9 lets an
