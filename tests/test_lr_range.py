@@ -34,8 +34,8 @@ def test_the_suggestion_is_a_rate_at_which_the_loss_falls(curvature):
 
 
 def test_the_suggestion_is_where_the_loss_falls_most_from_one_rate_to_the_next():
-    rates, smoothed = [0.001, 0.01, 0.1, 1.0, 10.0], [2.0, 1.9, 1.2, 1.1, 0.9]
-    suggested = lr_range.suggest(rates, smoothed)  # slopes: -0.1, -0.4, -0.4, -0.15, -0.2
+    rates, smoothed = [0.001, 0.01, 0.1, 1.0, 10.0], [2.0, 1.8, 1.0, 0.9, 0.8]
+    suggested = lr_range.suggest(rates, smoothed)  # slopes: -0.2, -0.5, -0.45, -0.1, -0.1
     assert suggested == {"suggestion": 0.01, "minimum": 10.0}
     after_the_minimum = [*smoothed, 5.0, 0.95]
     assert lr_range.suggest([*rates, 100.0, 1000.0], after_the_minimum) == suggested
