@@ -90,9 +90,10 @@ def test_the_same_at_every_step_of_adam(config, world, tmp_path):
 
 
 @pytest.mark.jobs
-def test_a_network_with_dropout_resumes_with_the_same_masks(config, world, tmp_path):
-    """Also with micro-batches, each of which draws its own."""
-    config = replace(config, model="vgg11", momentum=0.0, lr=0.001, epochs=1, micro_batch=16)
+@pytest.mark.parametrize("micro_batch", [0, 16])
+def test_a_network_with_dropout_resumes_with_the_same_masks(config, world, tmp_path, micro_batch):
+    config = replace(config, model="vgg11", momentum=0.0, lr=0.001, epochs=1)
+    config = replace(config, micro_batch=micro_batch)
     fit(replace(config, out=str(tmp_path / "uninterrupted")), world)
     mx.random.seed(5)  # whatever the process drew before
     for max_steps in (1, 0):

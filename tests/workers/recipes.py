@@ -20,6 +20,7 @@ BASE = {**TINY, "batch_size": 12, "epochs": 1, "max_bad_share": 0.1}
 FROZEN = {"model": "resnet18_v2", "backbone_lr_mult": 0.0}  # a frozen mobilenet gives 0
 RECIPES: dict[str, dict] = {
     "plain": {},
+    "accumulated": {"micro_batch": 2},
     "clipped": {"clip_norm": 0.5, "label_smoothing": 0.1},
     "clipped_and_accumulated": {"clip_norm": 0.5, "label_smoothing": 0.1, "micro_batch": 5},
     "weighted": {"class_weights": "balanced", "label_smoothing": 0.1},
