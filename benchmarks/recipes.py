@@ -90,8 +90,8 @@ def run_once(run: Run, lists: Lists, args: argparse.Namespace) -> dict[str, Any]
         row = result["confusion"][label]
         result["rare_recall"] = row[label] / sum(row)
     names = {"group": run.group_name, "seed": run.seed, "is_candidate": bool(args.tune)}
-    result = {**result, "others": others.share, "machine": machine.describe()}
-    return {**names, **result, "spec": run.spec}
+    conditions = {"others": others.share, "machine": machine.describe()}
+    return {**names, **result, **conditions, "spec": run.spec}
 
 
 def common_settings(
