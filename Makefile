@@ -14,8 +14,9 @@ PYTEST_ARGS ?=
 DOCKER_FLAGS ?=
 
 BIN := .venv/bin
-# A test that hangs is stopped after five minutes, with the stacks of all its threads. Three workers,
-# since jobs spend much of their time waiting; a module's tests stay together and share its fixtures.
+# A test that hangs is stopped after five minutes, with the stacks of all its threads, and a worker
+# that crashes ends the session. Three workers, since jobs spend much of their time waiting; a
+# module's tests stay together and share its fixtures.
 PYTEST := $(BIN)/python -m pytest tests --timeout 300 --durations 10 --numprocesses 3 --dist loadfile \
     --max-worker-restart 0
 
